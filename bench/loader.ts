@@ -188,7 +188,9 @@ export async function makeShards(
         jpg: filled(jpg, 0, n + 1),
         json: Buffer.from(
           JSON.stringify({
-            ...{ width: 512, height: 384, caption: `caption ${n}` },
+            width: 512,
+            height: 384,
+            caption: `caption ${n}`,
             ...Object.fromEntries(scores.map((score) => [score, (n % 1024) / 1024])),
           }),
         ),

@@ -121,8 +121,14 @@ async function measure(way: string, run: ServerRun, seconds: { idle: number; dra
     leave.abort();
     await Promise.all(pictures);
     return {
-      ...{ way, threads: run.threads, pingMilliseconds, idleMilliseconds },
-      ...{ steps: after.steps - before.steps, pictures: after.pictures, seconds: taken, loadAverage: loadavg()[0]! },
+      way,
+      threads: run.threads,
+      pingMilliseconds,
+      idleMilliseconds,
+      steps: after.steps - before.steps,
+      pictures: after.pictures,
+      seconds: taken,
+      loadAverage: loadavg()[0]!,
     };
   } finally {
     leave.abort();
@@ -210,7 +216,8 @@ async function writeModel(folder: string, size: "full" | "tiny"): Promise<void> 
         settings: { data_resolution: args.data_size, max_text_len: args.num_cond_tokens },
         coherenceKeys: args.coherence_keys,
       },
-      ...{ network, preconditioning },
+      network,
+      preconditioning,
       postprocessing: { scale: ones([1, 4, 1, 1]), bias: zeros([1, 4, 1, 1]) },
       uncondEmbedding: randn([1, args.label_dim]),
     }),

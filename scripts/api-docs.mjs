@@ -51,7 +51,10 @@ writeFileSync(
   JSON.stringify({
     extends: path.join(root, "tsconfig.base.json"),
     compilerOptions: {
-      ...{ noEmit: true, composite: false, incremental: false, typeRoots: [path.join(root, "node_modules", "@types")] },
+      noEmit: true,
+      composite: false,
+      incremental: false,
+      typeRoots: [path.join(root, "node_modules", "@types")],
       paths: Object.fromEntries(entries.map(([specifier, file]) => [specifier, [file]])),
     },
     include: PACKAGES.map((folder) => path.join(root, folder, "src")),
@@ -64,8 +67,14 @@ writeFileSync(
   JSON.stringify({
     name: "miro-t2i",
     entryPoints: entries.map(([, file]) => file),
-    ...{ tsconfig, basePath: root, out: path.join(root, "build", "api"), readme: path.join(root, "README.md") },
-    ...{ skipErrorChecking: true, excludeInternal: true, excludePrivate: true, disableSources: true },
+    tsconfig,
+    basePath: root,
+    out: path.join(root, "build", "api"),
+    readme: path.join(root, "README.md"),
+    skipErrorChecking: true,
+    excludeInternal: true,
+    excludePrivate: true,
+    disableSources: true,
     validation: { invalidLink: true, notExported: false, notDocumented: false },
     treatWarningsAsErrors: true,
   }),

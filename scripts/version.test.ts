@@ -36,7 +36,8 @@ test("all packages get one number, which follows the largest change, and the ent
   write("package.json", { name: "workspace", private: true, workspaces: ["packages/*"] });
   write("packages/torch/package.json", { name: "@miro-t2i/torch", version: "0.1.0" });
   write("packages/miro/package.json", {
-    ...{ name: "miro-t2i", version: "0.1.0" },
+    name: "miro-t2i",
+    version: "0.1.0",
     dependencies: { "@miro-t2i/torch": "0.1.0" },
   });
   write(".changeset/config.json", readFileSync(new URL("../.changeset/config.json", import.meta.url), "utf8"));

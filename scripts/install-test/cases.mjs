@@ -201,8 +201,12 @@ export const CASES = {
     const { default: webpack } = await importTool(context, "webpack");
     await bundled(context, async ({ folder, entry, output, external }) => {
       const stats = await promisify(webpack)({
-        ...{ mode: "production", target: "node20", context: folder, entry },
-        ...{ experiments: { outputModule: true }, optimization: { minimize: false } },
+        mode: "production",
+        target: "node20",
+        context: folder,
+        entry,
+        experiments: { outputModule: true },
+        optimization: { minimize: false },
         output: { path: path.dirname(output), filename: path.basename(output), module: true },
         externals: external ? { "miro-t2i": "import miro-t2i" } : {},
         // What an application does that bundles native code: binaries are files beside the bundle.

@@ -10,8 +10,12 @@ const TOOLS = {
   private: true,
   dependencies: {
     verdaccio: "6.8.0",
-    ...{ npm: "11.19.1", pnpm: "10.34.8", yarn: "1.22.22" },
-    ...{ esbuild: "0.28.2", webpack: "5.113.0", rollup: "4.68.8" },
+    npm: "11.19.1",
+    pnpm: "10.34.8",
+    yarn: "1.22.22",
+    esbuild: "0.28.2",
+    webpack: "5.113.0",
+    rollup: "4.68.8",
   },
   overrides: { "node-fetch": "2.7.0" },
 };

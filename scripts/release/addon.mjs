@@ -5,7 +5,7 @@
 import { execFileSync } from "node:child_process";
 import { existsSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import path from "node:path";
-import { buildTools, cudaHeaders } from "../setup/native.mjs";
+import { buildTools, configuration, cudaHeaders } from "../setup/native.mjs";
 import { capture, fingerprint, listFiles, readJson, run, SetupError } from "../setup/report.mjs";
 
 /** The oldest glibc and libstdc++ (GCC 8) that the addon may need: those of RHEL 8 and Debian 10. */
@@ -54,6 +54,7 @@ export async function releaseAddon({ root, env, torch, libtorch, cuda = false, l
       env,
     },
   );
+  const output = path.join(tree, "out");
   // The linker reads this file itself: no shell and no build file sees the dollar sign.
   const linking = path.join(tree, "link-options");
   writeFileSync(linking, `--enable-new-dtags${folders === null ? "" : ` -rpath ${folders}`}\n`);
@@ -68,21 +69,10 @@ export async function releaseAddon({ root, env, torch, libtorch, cuda = false, l
     "Configuring the addon for release",
     tools.cmake,
     [
-      "-S",
-      source,
-      "-B",
-      tree,
-      "-G",
-      tools.generator,
-      "-DCMAKE_BUILD_TYPE=Release",
-      `-DCMAKE_MAKE_PROGRAM=${tools.program}`,
-      `-DCMAKE_CXX_COMPILER=${tools.compiler}`,
+      ...configuration(tools, { source, tree, torch, headers, output }),
       `-DCMAKE_CXX_FLAGS=-include "${path.join(here, "old-glibc.h")}" ${prefixes.join(" ")}`,
       `-DCMAKE_MODULE_LINKER_FLAGS=${shim} -Wl,@${linking}`,
       "-DCMAKE_SKIP_RPATH=ON",
-      `-DTORCH_DIR=${torch}`,
-      `-DNAPI_INCLUDE=${path.join(headers, "include")}`,
-      `-DMIRO_OUTPUT=${path.join(tree, "out")}`,
       `-DCUDA_MORE_HEADERS=${more.join(";")}`,
     ],
     { env },
@@ -93,7 +83,7 @@ export async function releaseAddon({ root, env, torch, libtorch, cuda = false, l
   await run("Building the addon for release", tools.cmake, ["--build", tree, "--parallel", env.MIRO_JOBS ?? "2"], {
     env,
   });
-  const built = path.join(tree, "out", "miro_torch.node");
+  const built = path.join(output, "miro_torch.node");
   await run("Stripping the addon", "strip", ["--strip-unneeded", built], { env });
   renameSync(built, file);
   return file;

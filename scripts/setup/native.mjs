@@ -163,6 +163,24 @@ export function buildProgress(tree, tell) {
   };
 }
 
+/** What CMake configures an addon with, for set-up and for a release. */
+export function configuration(tools, { source, tree, torch, headers, output }) {
+  return [
+    "-S",
+    source,
+    "-B",
+    tree,
+    "-G",
+    tools.generator,
+    "-DCMAKE_BUILD_TYPE=Release",
+    `-DCMAKE_MAKE_PROGRAM=${tools.program}`,
+    `-DCMAKE_CXX_COMPILER=${tools.compiler}`,
+    `-DTORCH_DIR=${torch}`,
+    `-DNAPI_INCLUDE=${path.join(headers, "include")}`,
+    `-DMIRO_OUTPUT=${output}`,
+  ];
+}
+
 async function build(context) {
   const { root, env, log } = context;
   const { source, addon, record, tree, headers } = places(root);
@@ -183,21 +201,7 @@ async function build(context) {
   await run(
     "Configuring the native addon",
     tools.cmake,
-    [
-      "-S",
-      source,
-      "-B",
-      tree,
-      "-G",
-      tools.generator,
-      "-DCMAKE_BUILD_TYPE=Release",
-      `-DCMAKE_MAKE_PROGRAM=${tools.program}`,
-      `-DCMAKE_CXX_COMPILER=${tools.compiler}`,
-      `-DTORCH_DIR=${torch.folder}`,
-      `-DNAPI_INCLUDE=${path.join(headers, "include")}`,
-      `-DMIRO_OUTPUT=${output}`,
-      ...cuda,
-    ],
+    [...configuration(tools, { source, tree, torch: torch.folder, headers, output }), ...cuda],
     { env, onLine: (line) => void (/left out/.test(line) && log(`setup: ${line.trim()}\n`)) },
   );
   await run("Building the native addon", tools.cmake, ["--build", tree, "--parallel", String(jobs(env))], {

@@ -15,8 +15,12 @@ export function undocumentedMembers(ts, home) {
   const entries = Object.entries(exports).filter(([, { types } = {}]) => types !== undefined);
   const files = entries.map(([, { types }]) => path.join(home, types));
   const program = ts.createProgram(files, {
-    ...{ strict: true, module: ts.ModuleKind.NodeNext, moduleResolution: ts.ModuleResolutionKind.NodeNext },
-    ...{ target: ts.ScriptTarget.ES2022, noEmit: true, skipLibCheck: true },
+    strict: true,
+    module: ts.ModuleKind.NodeNext,
+    moduleResolution: ts.ModuleResolutionKind.NodeNext,
+    target: ts.ScriptTarget.ES2022,
+    noEmit: true,
+    skipLibCheck: true,
   });
   const checker = program.getTypeChecker();
   const missing = new Set();

@@ -69,7 +69,9 @@ export async function serve(
     child.once("exit", (code) => reject(new Error(`miro studio ended with ${code}: ${said}`)));
   });
   return {
-    ...{ url, output, process: child },
+    url,
+    output,
+    process: child,
     async end(signal = "SIGTERM") {
       if (child.exitCode !== null || child.signalCode !== null) return;
       child.kill(signal);

@@ -63,7 +63,10 @@ export async function measureGallery(url: string, pictures: number): Promise<Gal
     frames.sort((a, b) => a - b);
     const at = (share: number) => Math.round(frames[Math.min(frames.length - 1, Math.floor(share * frames.length))]!);
     return {
-      ...{ pictures, firstPictureMs: Math.round(firstPictureMs), scrolledSeconds, mostInDocument: most },
+      pictures,
+      firstPictureMs: Math.round(firstPictureMs),
+      scrolledSeconds,
+      mostInDocument: most,
       frameMs: { p50: at(0.5), p95: at(0.95), max: Math.round(frames.at(-1)!) },
     };
   } finally {

@@ -159,7 +159,15 @@ export async function soakStudio({
       benchmark: "studio-soak",
       date: new Date().toISOString(),
       machine: { cpu: cpus()[0]?.model, cores: cpus().length, node: process.version },
-      ...{ pictures, kills, steps, model, load, faults, memory, gallery, wrong },
+      pictures,
+      kills,
+      steps,
+      model,
+      load,
+      faults,
+      memory,
+      gallery,
+      wrong,
     };
     const folder = join(ROOT, "bench", "results");
     mkdirSync(folder, { recursive: true });
@@ -261,7 +269,8 @@ async function drawMany(server: Server, small: Small, pictures: number, random: 
   const marks = [100, ...Array.from({ length: 10 }, (_, i) => Math.ceil((((i + 1) / 10) * pictures) / each) * each)];
   for (let drawn = 0; drawn < pictures; ) {
     const { status, body } = await server.json("/api/jobs", {
-      ...{ ...small(drawn), imagesPerPrompt: each },
+      ...small(drawn),
+      imagesPerPrompt: each,
       ...(random() < 0.2 && { previewEvery: 1 }),
     });
     if (status !== 202) throw new Error(`a job was answered with ${status}`);

@@ -5,7 +5,7 @@
 import { readFileSync, readlinkSync } from "node:fs";
 import { basename } from "node:path";
 
-/** Time in which the same wish may come by several ways: `npx` passes on what the terminal has sent to all. */
+/** Time in which the same request may come by several ways: `npx` passes on what the terminal has sent to all. */
 const SAME_WISH_MS = 500;
 const PARENT_POLL_MS = 1000;
 
@@ -41,7 +41,7 @@ export interface StopHandlers {
 }
 
 /**
- * Listens for the wish to stop: SIGINT and SIGTERM, of which a second one does not wait; SIGHUP, when the terminal
+ * Listens for the request to stop: SIGINT and SIGTERM, of which a second one does not wait; SIGHUP, when the terminal
  * ends, unless the process was started under `nohup`; SIGUSR1, which a cluster sends some time before its limit; and
  * the end of the `npm` or `npx` that has started this process and that passes on no signal when it is killed.
  * @returns ends the listening

@@ -10,6 +10,7 @@ import type { Register } from "./context.js";
 import { helpText } from "./help-text.js";
 import { loadPipeline, modelSchema, optionsOf } from "./model-options.js";
 import { Progress } from "./progress.js";
+import { textTable } from "./text-table.js";
 
 const EXAMPLES = `
 Examples:
@@ -67,8 +68,7 @@ function table(speeds: readonly Speed[]): string {
       picturesPerSecond.toFixed(2),
     ]),
   ];
-  const widths = rows[0]!.map((_, i) => Math.max(...rows.map((row) => row[i]!.length)));
-  return rows.map((row) => row.map((cell, i) => cell.padStart(widths[i]!)).join("  ")).join("\n");
+  return textTable(rows, { numbers: true }).join("\n");
 }
 
 const spread = ({ median, min, max }: Seconds) => `${median.toFixed(2)} (${min.toFixed(2)} to ${max.toFixed(2)})`;

@@ -62,7 +62,7 @@ const schema = z.strictObject({
   }),
   classifier: field(z.string().min(1).optional(), {
     expected: "a folder",
-    help: "the judge; made by: miro train emoji-classifier",
+    help: "the classifier that rates the pictures; made by: miro train emoji-classifier",
     flag: "--classifier <dir>",
     otherwise: "models/emoji-classifier",
   }),
@@ -77,15 +77,15 @@ process.exitCode = await runMeasuringProgram({
   kept: ({ measurements }) => `parts that are measured are in ${measurements}`,
   async run({ quiet: _, threads, before = bundledModel() ?? "", logs, classifier, ...options }, measuring) {
     if (before === "") throw new MiroError("there is no bundled model; name the edition before with --before DIR");
-    const judge = classifier ?? bundledFolder("emoji-classifier");
-    if (judge === null) throw new MiroError("there is no classifier; name one with --classifier DIR");
+    const folder = classifier ?? bundledFolder("emoji-classifier");
+    if (folder === null) throw new MiroError("there is no classifier; name one with --classifier DIR");
     if (threads !== undefined) setNumThreads(threads);
     const { signal, progress, note } = measuring;
     let shown = "";
     await buildBundledModel({
       ...options,
       before,
-      classifier: judge,
+      classifier: folder,
       ...(logs.length > 0 && { logs }),
       signal,
       onMessage: note,

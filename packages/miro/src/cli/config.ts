@@ -10,12 +10,14 @@ import { helpText } from "./help-text.js";
 import {
   checkSetting,
   commandPath,
+  leavesOf,
   PROJECT_FILE,
   readSettings,
   type Setting,
   settableOptions,
   settingsFor,
 } from "./settings.js";
+import { textTable } from "./text-table.js";
 
 const EXAMPLES = `
 Examples:
@@ -24,8 +26,8 @@ Examples:
   miro config evaluate geneval --json
 
 Defaults of options stand in ${PROJECT_FILE}, in the working folder or the nearest one above that has it, and for all
-projects of a user in ~/.config/miro/config.yaml (XDG_CONFIG_HOME); the first goes before the second, and flags go
-before both. MIRO_CONFIG names one file instead of the two; MIRO_CONFIG= reads none. Options are called as their flags
+projects of a user in ~/.config/miro/config.yaml (XDG_CONFIG_HOME); the first overrides the second, and flags
+override both. MIRO_CONFIG names one file instead of the two; MIRO_CONFIG= reads none. Options are called as their flags
 are, --no-x is x: false; they stand at the top, for all commands that have them, or below the name of a command:
 
   device: cuda
@@ -66,7 +68,11 @@ async function show({ command: names, json }: z.output<typeof schema>, program: 
       return { option: key, value: own ? own.value : unless(option), from: own?.place ?? "default" };
     });
     if (json) context.stdout(`${JSON.stringify({ command: names.join(" "), options })}\n`);
-    else context.stdout(table(options.map(({ option, value, from }) => [option, words(value), from])));
+    else
+      print(
+        options.map(({ option, value, from }) => [option, words(value), from]),
+        context,
+      );
     return;
   }
   const settings = allSettings(files, program);
@@ -76,7 +82,10 @@ async function show({ command: names, json }: z.output<typeof schema>, program: 
   }
   if (files.length === 0) context.stdout(`no ${PROJECT_FILE} here or above, and none of the user\n`);
   for (const { path } of files) context.stdout(`${path}\n`);
-  context.stdout(table(settings.map(({ option, value, from, commands }) => [option, words(value), from, commands])));
+  print(
+    settings.map(({ option, value, from, commands }) => [option, words(value), from, commands]),
+    context,
+  );
 }
 
 /** Every value of the files that counts for some command, checked by the options of all of them. */
@@ -100,10 +109,6 @@ function allSettings(files: Awaited<ReturnType<typeof readSettings>>["files"], p
   });
 }
 
-function leavesOf(command: Command): Command[] {
-  return command.commands.length === 0 ? [command] : command.commands.flatMap(leavesOf);
-}
-
 function commandOf(program: Command, names: readonly string[]): Command {
   const found = names.reduce<Command | undefined>(
     (above, name) => above?.commands.find((one) => one.name() === name),
@@ -125,15 +130,6 @@ function words(value: unknown): string {
   return typeof value === "string" ? value : JSON.stringify(value);
 }
 
-function table(rows: readonly string[][]): string {
-  const widths = rows[0]?.map((_, i) => Math.max(...rows.map((row) => row[i]!.length))) ?? [];
-  return rows
-    .map(
-      (row) =>
-        `${row
-          .map((cell, i) => cell.padEnd(widths[i]!))
-          .join("  ")
-          .trimEnd()}\n`,
-    )
-    .join("");
+function print(rows: readonly (readonly string[])[], { stdout }: CliContext): void {
+  for (const line of textTable(rows)) stdout(`${line}\n`);
 }

@@ -2,6 +2,7 @@
  * The environment variables that miro reads: for the manual page and for the table of docs/install.md. A test compares
  * them with what the sources read.
  */
+import { alignedMarkdownTable } from "./text-table.js";
 
 /** Variables of one kind. */
 export interface VariableGroup {
@@ -103,8 +104,5 @@ export function variableTable(): string {
     rows.push([`**${title}**`, ""]);
     for (const [names, meaning] of all) rows.push([names.replaceAll(/\w+/g, "`$&`"), meaning]);
   }
-  const widths = [0, 1].map((column) => Math.max(...rows.map((row) => row[column]!.length)));
-  const line = (cells: readonly string[]) => `| ${cells.map((cell, i) => cell.padEnd(widths[i]!)).join(" | ")} |`;
-  const [head, ...others] = rows.map(line);
-  return `${[head, line(widths.map((width) => "-".repeat(width))), ...others].join("\n")}\n`;
+  return alignedMarkdownTable(rows);
 }

@@ -1,5 +1,6 @@
 /** `npm run evaluate:emoji`: the measurement of the bundled model, by a classifier of its own things. */
 
+import "./extensions.js";
 import { basename, join } from "node:path";
 import { setNumThreads } from "@miro-t2i/torch";
 import { z } from "zod";
@@ -7,11 +8,15 @@ import { loadAutoencoder } from "../autoencoder/index.js";
 import { clock } from "../duration.js";
 import { evaluateBestOf } from "../emoji/evaluation/best-of.js";
 import { EmojiClassifier } from "../emoji/evaluation/classifier.js";
+import { checkDetector } from "../emoji/evaluation/detector-check.js";
+import { EVALUATION_PARTS, evaluateEmoji } from "../emoji/evaluation/evaluate.js";
+import { sampleEvenly } from "../emoji/evaluation/sampling.js";
 import { loadVocabulary } from "../emoji/scenes/vocabulary.js";
 import { writeFileAtomic } from "../files/whole-files.js";
 import { commaSeparated, field, flag } from "../options.js";
 import { encodePng } from "../pictures/png.js";
 import type { RgbImage } from "../pictures/rgb.js";
+import { generateSchema } from "../pipeline/generate-options.js";
 import { modelOrBundled } from "../pipeline/loading/bundled.js";
 import { checkDevice } from "../pipeline/loading/device.js";
 import { loadSchema } from "../pipeline/loading/load-options.js";
@@ -22,10 +27,6 @@ import { DEFAULT_SCORER, loadScorer } from "../rewards/registry.js";
 import { quietOptions } from "./common-options.js";
 import { runMeasuringProgram } from "./measuring-program.js";
 import { Pace, type Progress } from "./progress.js";
-import "./extensions.js";
-import { checkDetector } from "../emoji/evaluation/detector-check.js";
-import { EVALUATION_PARTS, evaluateEmoji } from "../emoji/evaluation/evaluate.js";
-import { sampleEvenly } from "../emoji/evaluation/sampling.js";
 
 const text = z.string().optional();
 const count = z.int().min(1).optional();
@@ -66,29 +67,15 @@ const schema = z.strictObject({
     help: "at most so many names in each part, chosen by the seed from all over the list",
     flag: "--limit <n>",
   }),
-  steps: field(count, {
-    expected: "an integer of at least 1",
-    help: "sampling steps",
-    flag: "--steps <n>",
-    otherwise: "the checkpoint's",
-  }),
-  guidance: field(z.number().min(0).optional(), {
-    expected: "a number of at least 0",
-    help: "guidance scale",
-    flag: "--guidance <w>",
-    otherwise: "the checkpoint's",
-  }),
+  steps: generateSchema.shape.steps,
+  guidanceScale: generateSchema.shape.guidanceScale,
   seed: field(z.int().min(0).default(0), {
     expected: "an integer of at least 0",
     help: "seed of the names and of the pictures",
     flag: "--seed <n>",
   }),
   threads: loadSchema.shape.threads,
-  device: field(z.string().default("cpu"), {
-    expected: "cpu, cuda or cuda:N",
-    help: "cpu, cuda or cuda:N: where the model and the classifier run",
-    flag: "--device <name>",
-  }),
+  device: loadSchema.shape.device,
   rewardPrompts: field(count, {
     expected: "an integer of at least 1",
     help: "prompts for each reward target",
@@ -143,18 +130,7 @@ async function evaluate(
   values: z.output<typeof schema>,
   { signal, onProgress, onMessage }: Surroundings,
 ): Promise<string> {
-  const {
-    seed,
-    limit,
-    steps,
-    guidance: guidanceScale,
-    rewardPrompts,
-    pictures,
-    bestOf,
-    clipTarget,
-    threads,
-    parts,
-  } = values;
+  const { seed, limit, steps, guidanceScale, rewardPrompts, pictures, bestOf, clipTarget, threads, parts } = values;
   if (threads !== undefined) setNumThreads(threads);
 
   const device = checkDevice(values.device);

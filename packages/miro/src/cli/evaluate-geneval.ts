@@ -9,6 +9,8 @@ import {
   type EvaluationReport,
   type EvaluationRun,
   evaluateGeneval,
+  REPORTED,
+  type Reported,
   type Stage,
 } from "../evaluation/geneval/run/evaluate.js";
 import { Resources } from "../evaluation/geneval/run/resources.js";
@@ -122,8 +124,8 @@ async function geneval(options: GenevalOptions, given: GivenGeneval, context: Cl
 }
 
 /** A stage with its place among those that the evaluation goes through. */
-function stageOf(what: string, { only, draw }: GenevalRequest["run"]): string {
-  const stages = [...(draw ? ["drawing"] : []), "finding objects", "telling colours"];
+function stageOf(what: Reported, { only, draw }: GenevalRequest["run"]): string {
+  const stages = REPORTED.filter((stage) => draw || stage !== "drawing");
   return only === undefined ? `${stages.indexOf(what) + 1} of ${stages.length}: ${what}` : what;
 }
 

@@ -13,7 +13,7 @@ import { loadScorerModules, scorerModules } from "../rewards/scorer-modules.js";
 import { declare, type Given } from "./add-options.js";
 import { json } from "./common-options.js";
 import type { CliContext, Register } from "./context.js";
-import { figureTable, tellers, tellTroubles } from "./evaluate-rewards.js";
+import { figureTable, reportTroubles, tellers } from "./evaluate-rewards.js";
 import { nameFlags } from "./flag-names.js";
 import { helpText } from "./help-text.js";
 import { SAME_COMMAND, untilStopped } from "./interruption.js";
@@ -129,5 +129,5 @@ async function parti(
     context.stdout(`${tables.join("\n\n")}\n`);
   }
   context.note(`${result.drawn} pictures drawn, ${skipped} were there\n`);
-  tellTroubles(rewards, context);
+  reportTroubles(rewards, context);
 }

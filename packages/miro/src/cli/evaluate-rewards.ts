@@ -55,7 +55,7 @@ async function rewards(
   }
   if (json) context.stdout(`${JSON.stringify({ ...found.summary.per_image_mean, ...found.summary })}\n`);
   else context.stdout(`${figureTable(found.summary, found.columns)}\n`);
-  tellTroubles(found, context);
+  reportTroubles(found, context);
 }
 
 /** What scoring reports while it works. */
@@ -69,7 +69,7 @@ export function tellers(context: CliContext, progress: Progress, stage = "scorin
 }
 
 /** What a reader of the figures should know, on stderr. */
-export function tellTroubles({ summary, truncated, sheets }: FolderRewards, { stderr }: CliContext): void {
+export function reportTroubles({ summary, truncated, sheets }: FolderRewards, { stderr }: CliContext): void {
   for (const path of sheets) stderr(`warning: ${path}: left out, since it is a sheet that shows several pictures\n`);
   for (const { filename, scorers, reason } of summary.errors)
     stderr(`warning: ${filename}: no ${scorers.join(", ")}: ${reason}\n`);

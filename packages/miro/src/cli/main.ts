@@ -17,7 +17,7 @@ import { failureText } from "./failure.js";
 import { flagNames, withFlags } from "./flag-names.js";
 import { helpText, helpWidth, paintHelp } from "./help-text.js";
 import { hasColours, paintHead } from "./paint.js";
-import { Settings } from "./settings.js";
+import { leavesOf, Settings } from "./settings.js";
 import { meantWords } from "./words.js";
 
 interface Entry {
@@ -207,11 +207,6 @@ async function buildProgram(isWanted: (name: string) => boolean, context: CliCon
     }
   }
   return program;
-}
-
-/** A command that does something, or those within it that do. */
-function leavesOf(command: Command): Command[] {
-  return command.commands.length === 0 ? [command] : command.commands.flatMap(leavesOf);
 }
 
 function configure(command: Command, context: CliContext): void {

@@ -9,6 +9,7 @@ import { declare } from "./add-options.js";
 import { json } from "./common-options.js";
 import type { Register } from "./context.js";
 import { helpText } from "./help-text.js";
+import { textTable } from "./text-table.js";
 
 const EXAMPLES = `
 Examples:
@@ -42,14 +43,14 @@ function describe({ bundled, published, cache }: ModelList, scorers: readonly Li
     `${rewards.length} reward${rewards.length === 1 ? "" : "s"}`,
     title,
   ]);
-  lines.push(...table(rows), "");
+  lines.push(...textTable(rows), "");
   lines.push("Scorers (miro score --by KEY), their download, memory in float32 or bfloat16, and licence:");
-  lines.push(...table(scorers.flatMap(scorerRows)), "");
+  lines.push(...textTable(scorers.flatMap(scorerRows)), "");
   const { repositories } = cache;
   const free = cache.freeBytes === null ? "" : `, ${formatSize(cache.freeBytes)} free`;
   lines.push(`Cache ${cache.folder}: ${formatSize(cache.sizeBytes)}${free}`);
   lines.push(
-    ...table(
+    ...textTable(
       repositories.flatMap(({ repository, revisions, sizeBytes, incompleteBytes, lastUsed }) => [
         [
           " ",
@@ -83,14 +84,4 @@ function placeOf(name: string): string {
   if (!URL.canParse(name)) return name;
   const { host, pathname } = new URL(name);
   return [host, ...pathname.split("/").slice(1, 3)].join("/");
-}
-
-function table(rows: readonly string[][]): string[] {
-  const widths = rows[0]?.map((_, i) => Math.max(...rows.map((row) => row[i]!.length))) ?? [];
-  return rows.map((row) =>
-    row
-      .map((cell, i) => cell.padEnd(widths[i]!))
-      .join("  ")
-      .trimEnd(),
-  );
 }

@@ -24,9 +24,16 @@ const file = (orientation: number) => join(src, `${orientation}.png`);
 /** The red of the first pixel: how far from the left it is. */
 const corner = (key: string, pixels: "shown" | "stored") =>
   registerScorer({
-    ...{ key, name: "corner", description: "red of the first pixel", stage: "rewards", usesText: false, pixels },
+    key,
+    name: "corner",
+    description: "red of the first pixel",
+    stage: "rewards",
+    usesText: false,
+    pixels,
     load: async () => ({
-      ...{ name: "corner", batchSize: 8, dispose: () => {} },
+      name: "corner",
+      batchSize: 8,
+      dispose: () => {},
       score: (images) => images.map(({ data, width, height }) => data[0]! + 1000 * width + height),
     }),
   });
@@ -119,8 +126,17 @@ it("a sheet of shards shows what was trained on", async () => {
     await writer.addSample("a", { png: await storedTurned(orientation).png().toBuffer(), txt: Buffer.from("a") });
     const { bytes, sha256 } = await writer.finish();
     const manifest = {
-      ...{ format: "miro-shard-manifest", version: 1, program: "miro", state: "complete", stage: "vae" },
-      ...{ input: {}, settings, output: { file: "00000.tar", bytes, sha256 }, samples: null, details: {}, seconds: {} },
+      format: "miro-shard-manifest",
+      version: 1,
+      program: "miro",
+      state: "complete",
+      stage: "vae",
+      input: {},
+      settings,
+      output: { file: "00000.tar", bytes, sha256 },
+      samples: null,
+      details: {},
+      seconds: {},
     };
     writeFileSync(join(folder, name, "00000.manifest.json"), JSON.stringify(manifest));
     return (await shardSheet(join(folder, name))).data;

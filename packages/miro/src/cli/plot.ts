@@ -1,8 +1,8 @@
 /** `miro plot`: draws what runs have logged. */
-import { statSync } from "node:fs";
 import { join } from "node:path";
 import { z } from "zod";
 import { invalid } from "../errors.js";
+import { isFolder } from "../files/make-folder.js";
 import { writeFileAtomic } from "../files/whole-files.js";
 import { field, flag } from "../options.js";
 import { encodePng } from "../pictures/png.js";
@@ -73,6 +73,6 @@ export const register: Register = (command, context) => {
 
 function defaultOutput(runs: readonly string[]): string {
   const [only, ...others] = runs;
-  const folder = others.length === 0 && statSync(only!, { throwIfNoEntry: false })?.isDirectory();
+  const folder = others.length === 0 && isFolder(only!);
   return folder ? join(only!, "plot.svg") : "plot.svg";
 }

@@ -7,6 +7,7 @@ import { precondConfigSchema, rinConfigSchema } from "../networks/config.js";
 import { taskSpecs } from "../training/loop/tasks.js";
 import { type OpenSections, type RecipeKey, recipeKeys } from "../training/recipes/reference.js";
 import { recipeSchema } from "../training/recipes/schema.js";
+import { alignedMarkdownTable } from "./text-table.js";
 
 /** A kind of recipe with its keys. */
 export interface RecipeKind {
@@ -142,8 +143,5 @@ function table(rows: readonly RecipeKey[]): string {
     row.description,
     ...(withUpstream ? [row.upstream === undefined ? "" : `\`${row.upstream}\``] : []),
   ]);
-  // Columns stand below each other, as the formatter of this repository writes them.
-  const widths = head.map((name, c) => Math.max(name.length, ...lines.map((cells) => cells[c]!.length)));
-  const line = (cells: readonly string[]) => `| ${cells.map((cell, c) => cell.padEnd(widths[c]!)).join(" | ")} |\n`;
-  return [line(head), line(widths.map((width) => "-".repeat(width))), ...lines.map(line)].join("");
+  return alignedMarkdownTable([head, ...lines]);
 }

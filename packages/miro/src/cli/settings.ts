@@ -12,8 +12,8 @@
  * ```
  *
  * Two files are read, if they are there: `miro.config.yaml` in the working folder or the nearest one above that has it,
- * and `config.yaml` of the user (`~/.config/miro/`); the first goes before the second. MIRO_CONFIG names one file
- * instead of both, or none when it is empty. A flag goes before all of them. A value is read as its flag reads it, with
+ * and `config.yaml` of the user (`~/.config/miro/`); the first overrides the second. MIRO_CONFIG names one file
+ * instead of both, or none when it is empty. A flag overrides all of them. A value is read as its flag reads it, with
  * the same errors, which name file and line.
  */
 
@@ -23,6 +23,7 @@ import { dirname, isAbsolute, join, resolve } from "node:path";
 import type { Command } from "commander";
 import { isObject } from "../arguments.js";
 import { InvalidInputError, invalid } from "../errors.js";
+import type { YamlFile } from "../files/yaml-file.js";
 import { message } from "../message.js";
 import { nearest } from "../nearest.js";
 import { collects, expectedOf, isFlag } from "../options.js";
@@ -33,10 +34,8 @@ import { OPTION_NAMES } from "./option-names.generated.js";
 export const PROJECT_FILE = "miro.config.yaml";
 
 /** A settings file that is read. */
-interface SettingsFile {
+interface SettingsFile extends YamlFile {
   path: string;
-  json: Record<string, unknown>;
-  lines: ReadonlyMap<string, number>;
 }
 
 /** One value of a settings file. */
@@ -50,7 +49,7 @@ export interface Setting {
   place: string;
 }
 
-/** Where settings files are, the one that goes before the other first, and what is wrong with one that is left out. */
+/** Where settings files are, the one that overrides the other first, and what is wrong with one that is left out. */
 export function settingsPaths(
   env: NodeJS.ProcessEnv = process.env,
   folder = process.cwd(),
@@ -125,6 +124,11 @@ export function commandPath(command: Command): string[] {
   return command.parent === null ? [] : [...commandPath(command.parent), command.name()];
 }
 
+/** The commands that do something: this one, or those within it. */
+export function leavesOf(command: Command): Command[] {
+  return command.commands.length === 0 ? [command] : command.commands.flatMap(leavesOf);
+}
+
 /** The options of a command by their names in settings files. */
 export function settableOptions(command: Command): Map<string, DeclaredOption> {
   const declared = command.options.filter((option) => option instanceof DeclaredOption);
@@ -152,22 +156,23 @@ export function settingsFor(
 }
 
 /** Values of a file that stand for a command: for all of them, for those that it belongs to, and for itself. */
-function valuesFor({ path, json, lines }: SettingsFile, command: Command): Setting[] {
+function valuesFor({ json, placeOf }: SettingsFile, command: Command): Setting[] {
   const names = commandPath(command);
   const settings: Setting[] = [];
   let values: unknown = json;
   for (let depth = 0; depth <= names.length && values !== undefined; depth++) {
     const section = names.slice(0, depth);
-    const placeOf = (key: string) => `${path}:${lines.get([...section, key].join(".")) ?? 1}`;
     if (!isObject(values)) {
-      const place = `${path}:${lines.get(section.join(".")) ?? 1}`;
-      throw new InvalidInputError(`${place}: ${section.join(".")}: expected the settings of miro ${section.join(" ")}`);
+      const name = section.join(".");
+      throw new InvalidInputError(`${placeOf(name)}: ${name}: expected the settings of miro ${section.join(" ")}`);
     }
     let level: Command = command;
     for (let up = names.length; up > depth; up--) level = level.parent!;
     const inner = level.commands.map((one) => one.name());
-    for (const [key, value] of Object.entries(values))
-      if (!inner.includes(key)) settings.push({ section, key: key.replaceAll("_", "-"), value, place: placeOf(key) });
+    for (const [key, value] of Object.entries(values)) {
+      const place = placeOf([...section, key].join("."));
+      if (!inner.includes(key)) settings.push({ section, key: key.replaceAll("_", "-"), value, place });
+    }
     const next = names[depth];
     // The section of a command whose options are all commented out is null.
     values = (next !== undefined && Object.hasOwn(values, next) ? values[next] : null) ?? undefined;
@@ -177,9 +182,7 @@ function valuesFor({ path, json, lines }: SettingsFile, command: Command): Setti
 
 /** The names of the options of all commands of a program, by the words that call the command. */
 export function optionNames(program: Command): Record<string, string[]> {
-  const leaves = (command: Command): Command[] =>
-    command.commands.length === 0 ? [command] : command.commands.flatMap(leaves);
-  const named = leaves(program).map((command) => [
+  const named = leavesOf(program).map((command) => [
     commandPath(command).join(" "),
     [...settableOptions(command).keys()],
   ]);
@@ -218,19 +221,19 @@ function unknownSetting({ section, key, place }: Setting): InvalidInputError {
 function faultsElsewhere(files: readonly SettingsFile[], command: Command): string[] {
   const own = commandPath(command);
   const faults: string[] = [];
-  for (const { path, json, lines } of files) {
+  for (const { json, placeOf } of files) {
     const walk = (section: readonly string[], values: unknown): void => {
-      const placeOf = (key: readonly string[]) => `${path}:${lines.get(key.join(".")) ?? 1}`;
       if (values === null) return;
       if (!isObject(values)) {
-        const what = section.join(" ");
-        faults.push(`${placeOf(section)}: ${section.join(".")}: expected the settings of miro ${what}`);
+        const name = section.join(".");
+        faults.push(`${placeOf(name)}: ${name}: expected the settings of miro ${section.join(" ")}`);
         return;
       }
       const isOwn = section.every((name, depth) => name === own[depth]);
       const within = commandsWithin(section);
       for (const [key, value] of Object.entries(values)) {
-        const setting = { section, key: key.replaceAll("_", "-"), value, place: placeOf([...section, key]) };
+        const place = placeOf([...section, key].join("."));
+        const setting = { section, key: key.replaceAll("_", "-"), value, place };
         if (within.includes(key)) walk([...section, key], value);
         else if (!isOwn && !isKnown(setting)) faults.push(unknownSetting(setting).message);
       }

@@ -3,7 +3,7 @@ import "./extensions.js";
 import { join } from "node:path";
 import { z } from "zod";
 import { axisNames, parseAxis } from "../evaluation/sweep/axis.js";
-import { meanText, summarize, sweepFooter, sweepSheet, sweepToJson } from "../evaluation/sweep/report.js";
+import { meanText, summariseSide, sweepFooter, sweepSheet, sweepToJson } from "../evaluation/sweep/report.js";
 import { layOutSweep, runSweep, type SweepOptions, type SweepResult } from "../evaluation/sweep/run.js";
 import { writeFileAtomic } from "../files/whole-files.js";
 import { commaSeparated, field, flag } from "../options.js";
@@ -183,7 +183,7 @@ async function sweep(options: Options, given: Given<typeof schema>, context: Cli
 function table(result: SweepResult): string {
   const lines = (["column", "row"] as const).flatMap((side) => {
     const { name } = side === "column" ? result.x : result.y;
-    return summarize(result, side)
+    return summariseSide(result, side)
       .filter(({ scores }) => Object.keys(scores).length > 0)
       .map(({ value, scores }) => {
         const means = Object.entries(scores).map(([key, mean]) => `${key} ${meanText(mean, 4)}`);

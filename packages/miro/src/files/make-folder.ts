@@ -1,10 +1,15 @@
 /**
- * Folders with those above them. Node's own `mkdir` with `recursive` never ends where the system says that a new folder
- * has no parent although it has one, as below `/proc`.
+ * Folders: whether a path is one, and making one with those above it. Node's own `mkdir` with `recursive` never ends
+ * where the system says that a new folder has no parent although it has one, as below `/proc`.
  */
 import { mkdirSync, statSync } from "node:fs";
 import { mkdir, stat } from "node:fs/promises";
 import { dirname, resolve } from "node:path";
+
+/** Whether a path is that of a folder. @throws the system's error where that cannot be seen */
+export function isFolder(path: string): boolean {
+  return statSync(path, { throwIfNoEntry: false })?.isDirectory() ?? false;
+}
 
 /**
  * Makes a folder and those above it that are missing.
@@ -26,8 +31,7 @@ export function makeFolder(path: string): string | undefined {
       mkdirSync(folder);
     } catch (error) {
       // Another process may have been faster.
-      const isThere = statSync(folder, { throwIfNoEntry: false })?.isDirectory() ?? false;
-      if ((error as NodeJS.ErrnoException).code !== "EEXIST" || !isThere) throw error;
+      if ((error as NodeJS.ErrnoException).code !== "EEXIST" || !isFolder(folder)) throw error;
     }
   }
   return missing[0];

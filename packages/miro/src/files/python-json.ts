@@ -85,55 +85,45 @@ export function parsePythonJson(text: string): PythonJson {
     }
   };
 
+  const take = (character: string): boolean => {
+    if (text[at] !== character) return false;
+    at++;
+    return true;
+  };
+
+  const object = (depth: number): Map<string, PythonJson> => {
+    const fields = new Map<string, PythonJson>();
+    match(SPACE);
+    if (take("}")) return fields;
+    do {
+      match(SPACE);
+      if (text[at] !== '"') return fail("expected the name of a field in double quotes");
+      const name = string();
+      match(SPACE);
+      if (!take(":")) return fail("expected ':'");
+      fields.set(name, value(depth + 1));
+      match(SPACE);
+    } while (take(","));
+    return take("}") ? fields : fail("expected ',' or '}'");
+  };
+
+  const array = (depth: number): PythonJson[] => {
+    const items: PythonJson[] = [];
+    match(SPACE);
+    if (take("]")) return items;
+    do {
+      items.push(value(depth + 1));
+      match(SPACE);
+    } while (take(","));
+    return take("]") ? items : fail("expected ',' or ']'");
+  };
+
   const value = (depth: number): PythonJson => {
     if (depth > MAX_DEPTH) return fail("nested too deep");
     match(SPACE);
-    const first = text[at];
-    if (first === '"') return string();
-    if (first === "{") {
-      at++;
-      const fields = new Map<string, PythonJson>();
-      match(SPACE);
-      if (text[at] === "}") {
-        at++;
-        return fields;
-      }
-      for (;;) {
-        match(SPACE);
-        if (text[at] !== '"') return fail("expected the name of a field in double quotes");
-        const name = string();
-        match(SPACE);
-        if (text[at] !== ":") return fail("expected ':'");
-        at++;
-        fields.set(name, value(depth + 1));
-        match(SPACE);
-        const next = text[at++];
-        if (next === "}") return fields;
-        if (next !== ",") {
-          at--;
-          return fail("expected ',' or '}'");
-        }
-      }
-    }
-    if (first === "[") {
-      at++;
-      const items: PythonJson[] = [];
-      match(SPACE);
-      if (text[at] === "]") {
-        at++;
-        return items;
-      }
-      for (;;) {
-        items.push(value(depth + 1));
-        match(SPACE);
-        const next = text[at++];
-        if (next === "]") return items;
-        if (next !== ",") {
-          at--;
-          return fail("expected ',' or ']'");
-        }
-      }
-    }
+    if (text[at] === '"') return string();
+    if (take("{")) return object(depth);
+    if (take("[")) return array(depth);
     for (const [word, meaning] of Object.entries(WORDS)) {
       if (!text.startsWith(word, at)) continue;
       at += word.length;

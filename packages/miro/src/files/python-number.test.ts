@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { pythonFloat } from "./python-number.js";
+import { pythonFloat, pythonRound } from "./python-number.js";
 
 describe("a float in Python's spelling", () => {
   it.each([
@@ -25,5 +25,24 @@ describe("a float in Python's spelling", () => {
     [-Infinity, "-inf"],
   ])("%d is %s", (value, text) => {
     expect(pythonFloat(value)).toBe(text);
+  });
+});
+
+describe("a float rounded as Python does", () => {
+  it.each([
+    // Each pair printed by CPython 3.11: print(round(x))
+    [0.5, 0],
+    [1.5, 2],
+    [2.5, 2],
+    [-0.5, 0],
+    [-1.5, -2],
+    [-2.5, -2],
+    [0.49999999999999994, 0],
+    [2.4, 2],
+    [2.6, 3],
+    [-2.6, -3],
+    [1e15 + 0.5, 1000000000000000],
+  ])("%d becomes %d", (value, rounded) => {
+    expect(pythonRound(value) - rounded).toBe(0);
   });
 });

@@ -1,4 +1,14 @@
-/** Numbers as Python prints them, for files and file names that Python's tools look up or compare. */
+/**
+ * Numbers as Python rounds and prints them, for pixels, files and file names that are compared with those of Python's
+ * tools.
+ */
+
+/** `round(float)`: the nearest integer, of a half the even neighbour. */
+export function pythonRound(value: number): number {
+  const below = Math.floor(value);
+  if (value - below !== 0.5) return Math.round(value);
+  return below % 2 === 0 ? below : below + 1;
+}
 
 /**
  * `repr(float)`: the shortest digits that give the number again, with `.0` on integers and an exponent below 1e-4 and

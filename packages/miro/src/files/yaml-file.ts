@@ -15,8 +15,8 @@ const MAX_KEYS = 10_000;
 /** What a YAML file holds. */
 export interface YamlFile {
   json: Record<string, unknown>;
-  /** The line of every key, from 1, by its path: `trainer.batch_size`. */
-  lines: Map<string, number>;
+  /** File and line of a key (`recipe.yaml:3`) by its path in the mapping: `trainer.batch_size`. */
+  placeOf(key: string): string;
 }
 
 /**
@@ -89,8 +89,9 @@ export function readYamlFile(path: string, expected = "sections", mayBeEmpty = f
     }
   };
   walk(document.contents, "");
-  checkPlainData(json, (place) => `${shownPath(path)}:${lines.get(place) ?? 1}`);
-  return { json, lines };
+  const placeOf = (key: string) => `${shownPath(path)}:${lines.get(key) ?? 1}`;
+  checkPlainData(json, placeOf);
+  return { json, placeOf };
 }
 
 /** A path as a reader of the working directory would write it. */

@@ -200,7 +200,12 @@ function beginStep<State extends object>(
   let denoised: Tensor | undefined;
   return {
     step: {
-      ...{ x, gamma, gammaNext, h, velocity, options },
+      x,
+      gamma,
+      gammaNext,
+      h,
+      velocity,
+      options,
       last: step === steps - 1,
       remembered: restart ? null : memory,
       get denoised() {

@@ -17,7 +17,7 @@ export interface ScheduleOptions {
   start?: number;
   /** Value of the line at t = 1, default 0. */
   end?: number;
-  /** Bends the line, see above; 1 (the default) leaves it straight. */
+  /** Shift of the line, see above; 1 (the default) leaves it straight. */
   shift?: number;
   /** Lower bound of γ, default 1e-9. */
   clipMin?: number;

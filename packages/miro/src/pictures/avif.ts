@@ -69,8 +69,15 @@ export function avifOrientation(bytes: Uint8Array): number {
 
 /** Boxes that hold boxes, and the bytes before the first of these. */
 const CONTAINERS: Record<string, number> = {
-  ...{ meta: 4, iprp: 0, ipco: 0 },
-  ...{ moov: 0, trak: 0, mdia: 0, minf: 0, stbl: 0, stsd: 8 },
+  meta: 4,
+  iprp: 0,
+  ipco: 0,
+  moov: 0,
+  trak: 0,
+  mdia: 0,
+  minf: 0,
+  stbl: 0,
+  stsd: 8,
 };
 const DEEPEST = 8;
 

@@ -1,6 +1,7 @@
 /** Centre crops with the offsets of torchvision and of transformers, which round an odd remainder differently. */
 import { checkImage, checkObject } from "../arguments.js";
 import { invalid } from "../errors.js";
+import { pythonRound } from "../files/python-number.js";
 import { message } from "../message.js";
 import { type PassOrder, type ResizeFilter, resize } from "./resize.js";
 import type { RgbImage } from "./rgb.js";
@@ -11,9 +12,7 @@ export type CropRounding = "even" | "down";
 /** Where a centred window of `size` begins in a side of `length` pixels. */
 export function cropOffset(length: number, size: number, rounding: CropRounding = "even"): number {
   const half = (length - size) / 2;
-  const below = Math.floor(half);
-  if (half === below || rounding === "down") return below;
-  return below % 2 === 0 ? below : below + 1;
+  return rounding === "down" ? Math.floor(half) : pythonRound(half);
 }
 
 /** The middle of a picture. @throws InvalidInputError when the window is larger than the picture */

@@ -18,6 +18,14 @@ export interface SheetCell {
   label?: string;
 }
 
+/** Cells in rows of at most `columns`, the last row filled up with empty ones. */
+export function inRows(cells: readonly SheetCell[], columns: number): SheetCell[][] {
+  const width = Math.min(columns, cells.length);
+  return Array.from({ length: Math.ceil(cells.length / width) }, (_, row) =>
+    Array.from({ length: width }, (_, i) => cells[row * width + i] ?? { image: null }),
+  );
+}
+
 /** What {@link labelledSheet} draws. All rows have the same number of cells. */
 export interface LabelledSheetOptions {
   /** Pictures, row by row. */
@@ -59,33 +67,15 @@ const FOOTER: TextStyle = { size: 11, colour: "#666666" };
  *   30,000 pixels on a side
  */
 export async function labelledSheet(options: LabelledSheetOptions): Promise<RgbImage> {
-  checkObject("options", options, "{ cells, … }", ["cells"]);
-  checkList("cells", options.cells, "a list of rows of cells", Array.isArray);
-  const { cells, columnLabels, rowLabels } = options;
-  const rows = cells.length;
-  const columns = cells[0]?.length ?? 0;
-  if (columns === 0) throw invalid("cells", "at least one row with one cell", cells);
-  if (cells.some((row) => row.length !== columns))
-    throw invalid("cells", `rows of ${columns} cells`, message`rows of several lengths`);
-  if (columnLabels && columnLabels.length !== columns)
-    throw invalid("columnLabels", `one for each of ${columns} columns`, columnLabels.length);
-  if (rowLabels && rowLabels.length !== rows)
-    throw invalid("rowLabels", `one for each of ${rows} rows`, rowLabels.length);
-
+  checkSheet(options);
+  const { cells } = options;
+  const columns = cells[0]!.length;
   const images = cells.flat().flatMap(({ image }) => image ?? []);
   const largest = Math.max(1, ...images.flatMap(({ width, height }) => [width, height]));
   const cell = options.cellSize ?? Math.min(256, largest);
   const gridWidth = columns * (cell + GAP) - GAP;
-
-  const title = await textImage(options.title, TITLE, Math.max(gridWidth, 320));
-  const columnTitle = await textImage(options.columnTitle, { ...AXIS, align: "centre" }, gridWidth);
-  const rowTitle = await textImage(options.rowTitle, { ...AXIS, align: "right" }, ROW_LABEL_WIDTH);
-  const columnTexts = await each(columnLabels, { ...LABEL, align: "centre" }, cell);
-  const rowTexts = await each(rowLabels, { ...LABEL, align: "right" }, ROW_LABEL_WIDTH);
-  const cellTexts = await Promise.all(
-    cells.map((row) => Promise.all(row.map(({ label }) => textImage(label, { ...CELL, align: "centre" }, cell)))),
-  );
-  const footer = await textImage(options.footer, FOOTER, Math.max(gridWidth, 320));
+  const texts = await textsOf(options, cell, gridWidth);
+  const { title, columnTitle, rowTitle, columnTexts, rowTexts, cellTexts, footer } = texts;
 
   const left = MARGIN + gutter([rowTitle, ...rowTexts].map((t) => t?.width ?? 0));
   const titleBottom = MARGIN + gutter([title?.height ?? 0]);
@@ -145,6 +135,40 @@ export async function labelledSheet(options: LabelledSheetOptions): Promise<RgbI
     .raw()
     .toBuffer();
   return { width, height, data: new Uint8Array(data.buffer, data.byteOffset, data.length) };
+}
+
+/** @throws InvalidInputError when rows differ in length, or labels do not fit them */
+function checkSheet(options: LabelledSheetOptions): void {
+  checkObject("options", options, "{ cells, … }", ["cells"]);
+  checkList("cells", options.cells, "a list of rows of cells", Array.isArray);
+  const { cells, columnLabels, rowLabels } = options;
+  const rows = cells.length;
+  const columns = cells[0]?.length ?? 0;
+  if (columns === 0) throw invalid("cells", "at least one row with one cell", cells);
+  if (cells.some((row) => row.length !== columns))
+    throw invalid("cells", `rows of ${columns} cells`, message`rows of several lengths`);
+  if (columnLabels && columnLabels.length !== columns)
+    throw invalid("columnLabels", `one for each of ${columns} columns`, columnLabels.length);
+  if (rowLabels && rowLabels.length !== rows)
+    throw invalid("rowLabels", `one for each of ${rows} rows`, rowLabels.length);
+}
+
+/** The texts of a sheet as pictures: null for one that is not given. */
+async function textsOf(options: LabelledSheetOptions, cell: number, gridWidth: number) {
+  const whole = Math.max(gridWidth, 320);
+  return {
+    title: await textImage(options.title, TITLE, whole),
+    columnTitle: await textImage(options.columnTitle, { ...AXIS, align: "centre" }, gridWidth),
+    rowTitle: await textImage(options.rowTitle, { ...AXIS, align: "right" }, ROW_LABEL_WIDTH),
+    columnTexts: await each(options.columnLabels, { ...LABEL, align: "centre" }, cell),
+    rowTexts: await each(options.rowLabels, { ...LABEL, align: "right" }, ROW_LABEL_WIDTH),
+    cellTexts: await Promise.all(
+      options.cells.map((row) =>
+        Promise.all(row.map(({ label }) => textImage(label, { ...CELL, align: "centre" }, cell))),
+      ),
+    ),
+    footer: await textImage(options.footer, FOOTER, whole),
+  };
 }
 
 /** The widest of what stands in a margin, with the gap to what follows; 0 when nothing does. */

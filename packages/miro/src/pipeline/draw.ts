@@ -254,13 +254,26 @@ export class Drawer {
     try {
       return await drawLatents(over?.start ?? start, {
         predict: this.#replayed?.predict ?? this.#predict,
-        ...{ branches, guidance, sampler, options: samplerOptions, noise, signal },
-        ...{ gammas: gridFrom(schedule.grid(steps), first), wholeSteps: steps, keep: over?.keep ?? null },
+        branches,
+        guidance,
+        sampler,
+        options: samplerOptions,
+        noise,
+        signal,
+        gammas: gridFrom(schedule.grid(steps), first),
+        wholeSteps: steps,
+        keep: over?.keep ?? null,
         ...(onStep && {
           onStep: ({ step, steps, gamma, x, denoised }) => {
             const progress: GenerateProgress = {
-              ...{ step, steps, gamma, x, denoised },
-              ...{ image: rows[0]!, images: rows, imageCount: count },
+              step,
+              steps,
+              gamma,
+              x,
+              denoised,
+              image: rows[0]!,
+              images: rows,
+              imageCount: count,
             };
             if (plan.previewEvery !== undefined && (step + 1) % plan.previewEvery === 0) {
               progress.previews =

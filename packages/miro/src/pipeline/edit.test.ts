@@ -25,7 +25,9 @@ let side: number;
 
 beforeAll(async () => {
   pipe = await MiroPipeline.fromPretrained(`${tiny}/checkpoint`, {
-    ...{ dtype: "float32", textEncoder: `${tiny}/text_encoder`, vae: `${tiny}/vae` },
+    dtype: "float32",
+    textEncoder: `${tiny}/text_encoder`,
+    vae: `${tiny}/vae`,
   });
   folder = mkdtempSync(join(tmpdir(), "miro-edit-"));
   side = pipe.latentShape[1] * pipe.autoencoder.downsampling;
@@ -36,7 +38,8 @@ afterAll(async () => {
 });
 
 const picture = (width: number, height: number, at: (x: number, y: number) => number): RgbImage => ({
-  ...{ width, height },
+  width,
+  height,
   data: Uint8Array.from({ length: width * height * 3 }, (_, i) =>
     at(Math.floor(i / 3) % width, Math.floor(i / 3 / width)),
   ),
@@ -112,7 +115,7 @@ describe("image to image", () => {
 
   it("does not depend on what else is drawn", async () => {
     const images = [waves(0), waves(1)];
-    const options = { ...{ steps: 4, guidanceScale: 1, seed: 3, strength: 0.5 }, mask: half() };
+    const options = { steps: 4, guidanceScale: 1, seed: 3, strength: 0.5, mask: half() };
     const together = await pipe.generate(["a cat", "a fox"], { ...options, image: images });
     const fox = await one({ ...options, image: images[1]!, seed: 4 }, "a fox");
     expect(together.images[1]!.data).toEqual(fox.data);
@@ -167,7 +170,9 @@ describe("in-painting", () => {
     const states: Tensor[] = [];
     const gammas: number[] = [];
     await one({
-      ...{ image, mask: half(), steps: 5 },
+      image,
+      mask: half(),
+      steps: 5,
       onStep: ({ x, gamma }) => {
         states.push(x.clone());
         gammas.push(gamma);
@@ -249,7 +254,7 @@ describe("a variation", () => {
 
 describe("what is drawn over", () => {
   it("is stored, and draws the same picture again; another one under its name is refused", async () => {
-    const options = { ...{ steps: 2, strength: 0.6, variationSeed: 4 } };
+    const options = { steps: 2, strength: 0.6, variationSeed: 4 };
     const image = await file("photo.png", waves());
     const mask = await file("mask.png", half());
     const pictures = planPictures([{ prompt: "a cat", options: { image, mask } }], { options, seed: 3 });

@@ -169,7 +169,7 @@ export const pictureOptions = z.strictObject({
     members: samplerMembers,
   }),
   /**
-   * Bend of the schedule: above 1 spends more steps near the data, below 1 near the noise; `dynamic`: by the size of
+   * Shift of the schedule: above 1 spends more steps near the data, below 1 near the noise; `dynamic`: by the size of
    * the picture, as FLUX.1 does. Default: the checkpoint's.
    */
   shift: field(z.union([z.number().positive(), z.literal("dynamic")]).optional(), {

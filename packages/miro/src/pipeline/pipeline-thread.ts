@@ -29,7 +29,15 @@ serve({
     const { name, variant, device, dtype, coherenceKeys, defaultSteps, defaultGuidanceScale, latentShape } = pipe;
     const { config } = pipe;
     const facts: PipelineFacts = {
-      ...{ name, variant, device, dtype, config, coherenceKeys, defaultSteps, defaultGuidanceScale, latentShape },
+      name,
+      variant,
+      device,
+      dtype,
+      config,
+      coherenceKeys,
+      defaultSteps,
+      defaultGuidanceScale,
+      latentShape,
     };
     return facts;
   },

@@ -58,7 +58,11 @@ describe("the texts of a call", () => {
     const rows = [0, 1, 2, 3, 4];
     const every = { promptOf: (row: number) => row, promptEmbeddings: null, negativePrompts: null };
     const texts = await encodeTexts({ ...every, ...plan } as unknown as Plan, rows, {
-      ...{ load: async () => {}, encode, together, limit: pipe.config.settings.max_text_len, device: "cpu" },
+      load: async () => {},
+      encode,
+      together,
+      limit: pipe.config.settings.max_text_len,
+      device: "cpu",
       warn: (warning) => void warnings.push(warning),
     });
     for (const row of rows) expect(texts.wanted.get(row)!.embeddings.size(0)).toBeGreaterThan(0);

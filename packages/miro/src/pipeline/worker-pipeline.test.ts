@@ -77,7 +77,8 @@ describe("a pipeline in a thread", () => {
     const heard: string[] = [];
     let busy = false;
     await worker.generate("a cat ".repeat(100), {
-      ...{ ...options, previewEvery: 2 },
+      ...options,
+      previewEvery: 2,
       onStep: async ({ step, steps, previews }) => {
         expect(busy).toBe(false);
         busy = true;
@@ -111,7 +112,9 @@ describe("a pipeline in a thread", () => {
     const abort = new AbortController();
     const steps: number[] = [];
     const drawing = worker.generate("a cat", {
-      ...{ ...options, steps: 1000, signal: abort.signal },
+      ...options,
+      steps: 1000,
+      signal: abort.signal,
       onStep: ({ step }) => {
         steps.push(step);
         if (step === 2) abort.abort(new Error("enough"));
@@ -131,7 +134,8 @@ describe("a pipeline in a thread", () => {
     const abort = new AbortController();
     let at = 0;
     const running = worker.generate("a cat", {
-      ...{ ...options, steps: 100 },
+      ...options,
+      steps: 100,
       onStep: ({ step }) => {
         at = step;
         if (step === 2) abort.abort(new Error("gone"));

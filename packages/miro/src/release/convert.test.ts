@@ -319,8 +319,9 @@ describe("a run of miro train", () => {
   it("without reweighting gives its checkpoint the parameters that the published code then has, and goes on from it", async () => {
     const output = at("plain");
     const rest = {
-      ...{ ema, preconditioning: { do_gradnorm_reweighting: false } },
-      ...{ network: { ...tinyRecipe().network, latent_mlp_multiplier: 2, use_self_conditioning: true } },
+      ema,
+      preconditioning: { do_gradnorm_reweighting: false },
+      network: { ...tinyRecipe().network, latent_mlp_multiplier: 2, use_self_conditioning: true },
     };
     await runTraining({ recipe: tinyRecipe({}, rest), output });
     copyFileSync(join(run, "constants.safetensors"), join(output, "constants.safetensors"));

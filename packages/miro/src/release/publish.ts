@@ -11,6 +11,7 @@ import { pathToFileURL } from "node:url";
 import type { CommitOperation } from "@huggingface/hub";
 import type { Dispatcher, RequestInfo, RequestInit } from "undici";
 import { InvalidInputError, MiroError } from "../errors.js";
+import { isFolder } from "../files/make-folder.js";
 import { hubAuthorization, hubEndpoint, hubOffline, userAgent } from "../pipeline/loading/hub-environment.js";
 import { openConnections, proxyFor } from "../pipeline/loading/hub-proxy.js";
 import { refuseRun } from "./open-folder.js";
@@ -146,8 +147,7 @@ function filesOf(folder: string): string[] {
       if (entry.name.startsWith(".")) return [];
       return entry.isDirectory() ? walk(name) : entry.isFile() ? [name] : [];
     });
-  if (!statSync(folder, { throwIfNoEntry: false })?.isDirectory())
-    throw new InvalidInputError(`${folder}: no such folder`);
+  if (!isFolder(folder)) throw new InvalidInputError(`${folder}: no such folder`);
   const files = walk("").sort();
   if (!files.some((name) => /(^|\/)config\.json$/.test(name)))
     throw new InvalidInputError(`${folder}: holds no release (config.json); miro convert makes one`);

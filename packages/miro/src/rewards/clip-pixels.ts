@@ -11,6 +11,7 @@
 
 import { F, scope, type Tensor, tensor } from "@miro-t2i/torch";
 import { checkImage } from "../arguments.js";
+import { pythonRound } from "../files/python-number.js";
 import { cropOffset, resizeThenCrop } from "../pictures/crop.js";
 import { padToSquare } from "../pictures/pad.js";
 import type { RgbImage } from "../pictures/rgb.js";
@@ -95,7 +96,7 @@ function resizeTensor(image: RgbImage, side: number, kind: "tensor" | "letterbox
     return resized.narrow(1, cropOffset(size[0]!, side), side).narrow(2, cropOffset(size[1]!, side), side);
   }
   const scale = side / Math.max(width, height);
-  const [h, w] = [height, width].map((length) => Math.max(1, halfToEven(length * scale))) as [number, number];
+  const [h, w] = [height, width].map((length) => Math.max(1, pythonRound(length * scale))) as [number, number];
   const resized = bicubic(planes, h, w);
   const [top, left] = [Math.floor((side - h) / 2), Math.floor((side - w) / 2)];
   return F.pad(resized, [left, side - w - left, top, side - h - top]);
@@ -104,11 +105,4 @@ function resizeTensor(image: RgbImage, side: number, kind: "tensor" | "letterbox
 function bicubic(planes: Tensor, height: number, width: number): Tensor {
   if (planes.size(1) === height && planes.size(2) === width) return planes;
   return F.interpolate(planes.unsqueeze(0), { size: [height, width], mode: "bicubic", antialias: true }).select(0, 0);
-}
-
-/** As Python's `round`. */
-function halfToEven(value: number): number {
-  const below = Math.floor(value);
-  if (value - below !== 0.5) return Math.round(value);
-  return below % 2 === 0 ? below : below + 1;
 }

@@ -144,7 +144,7 @@ export async function loadClipTower(
 }
 
 /** About how many weights a tower has. */
-export function towerSize({ layers, width, hidden }: ClipConfig["vision"] | ClipConfig["text"]): number {
+export function towerSize({ layers, width, hidden }: { layers: number; width: number; hidden: number }): number {
   return layers * (4 * width ** 2 + 2 * width * hidden);
 }
 

@@ -30,6 +30,7 @@ import { resolveModel } from "../pipeline/loading/hub.js";
 import { WordPieceTokenizer } from "../text/wordpiece-tokenizer.js";
 import { parseJsonFile } from "./clip-config.js";
 import { clipPixels, clipPixelsKey } from "./clip-pixels.js";
+import { towerSize } from "./clip-weights.js";
 import {
   BERT_VOCABULARY,
   IMAGE_REWARD_KEY,
@@ -263,10 +264,6 @@ export function readImageRewardHead(file: TensorFile, { head, text }: ImageRewar
     copyInPieces: (key, target) => file.copyInPieces(key, target),
   });
   return readLinearHead(part, HEAD, text.width, head);
-}
-
-function towerSize({ layers, width, hidden }: BlipTower): number {
-  return layers * (4 * width ** 2 + 2 * width * hidden);
 }
 
 class ImageRewardModel implements ScorerModel {

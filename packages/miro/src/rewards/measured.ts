@@ -1,9 +1,9 @@
 /**
  * Rewards that are measured, not learned: how sharp a picture is and how colourful.
  *
- * The raw measures have no upper end. As scores they are bent into [0, 1) by 1 − 2^(−m / m½), which keeps their order:
- * 0 for a flat (grey) picture, ½ at m½, towards 1 beyond. The bundled model's rewards of the same names have the same
- * ends, 0 for the strongest damage and 1 for none; clean emoji scenes score about 0.8.
+ * The raw measures have no upper end. As scores they are mapped into [0, 1) by 1 − 2^(−m / m½), which keeps their
+ * order: 0 for a flat (grey) picture, ½ at m½, towards 1 beyond. The bundled model's rewards of the same names have the
+ * same ends, 0 for the strongest damage and 1 for none; clean emoji scenes score about 0.8.
  *
  * | score          | m                                                                                 | m½ |
  * |----------------|-----------------------------------------------------------------------------------|----|
@@ -66,16 +66,17 @@ export function haslerColorfulness(image: RgbImage): number {
 export function sharpnessScore(image: RgbImage): number {
   checkImage("image", image);
   const side = Math.min(image.width, image.height);
-  return bend((Math.sqrt(laplacianEnergy(image)) * side) / REFERENCE_SIDE, SHARPNESS_HALF);
+  return saturating((Math.sqrt(laplacianEnergy(image)) * side) / REFERENCE_SIDE, SHARPNESS_HALF);
 }
 
 /** The score `colorfulness`, in [0, 1). */
 export function colorfulnessScore(image: RgbImage): number {
   checkImage("image", image);
-  return bend(haslerColorfulness(image), COLORFULNESS_HALF);
+  return saturating(haslerColorfulness(image), COLORFULNESS_HALF);
 }
 
-function bend(measure: number, half: number): number {
+/** In [0, 1), and ½ at `half`. */
+function saturating(measure: number, half: number): number {
   return 1 - 2 ** (-measure / half);
 }
 

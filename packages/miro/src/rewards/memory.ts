@@ -3,10 +3,11 @@
  * for, against what the system and the control group of the process (a container, a batch job) leave free. File pages
  * that the kernel keeps count as free, since it gives them up.
  */
-import { readFileSync, statSync } from "node:fs";
+import { readFileSync } from "node:fs";
 import { freemem } from "node:os";
 import { dirname, join } from "node:path";
 import { MiroError } from "../errors.js";
+import { isFolder } from "../files/make-folder.js";
 import { formatSize } from "../files/sizes.js";
 import { openTensors } from "../files/tensor-files.js";
 import { message, option } from "../message.js";
@@ -64,7 +65,7 @@ function read(path: string): string | null {
 }
 
 /** Parameters of scorers by part; a part that several of them have counts once. */
-export function scorerParameters(
+function scorerParameters(
   specs: readonly ScorerSpec[],
   weights: Readonly<Record<string, string>> = {},
 ): Map<string, number> {
@@ -72,8 +73,7 @@ export function scorerParameters(
   for (const { key, memory, repositories = [] } of specs) {
     const folders = repositories.flatMap(({ givenAs = key, weights: names }) => {
       const folder = weights[givenAs];
-      const isFolder = folder !== undefined && statSync(folder, { throwIfNoEntry: false })?.isDirectory();
-      return isFolder ? [{ folder, names }] : [];
+      return folder !== undefined && isFolder(folder) ? [{ folder, names }] : [];
     });
     if (folders.length === 0) for (const [part, size] of Object.entries(memory?.parts ?? {})) parts.set(part, size);
     for (const { folder, names } of folders) parts.set(folder, parametersIn(folder, names));

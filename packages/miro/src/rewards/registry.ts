@@ -182,7 +182,7 @@ export async function loadScorer(key: string, options: LoadScorerOptions = {}): 
   const device = checkDevice(given.device);
   const own = model === undefined ? weights : { ...weights, [key]: model };
   checkMemory([spec], { ...given, device, weights: own });
-  tellTerms(spec, given.onMessage);
+  reportTerms(spec, given.onMessage);
   return checkedScorer(
     spec,
     await ofScorer(key, () => spec.load({ ...given, device, model: own[key], weights: own }), given.signal),
@@ -193,7 +193,7 @@ export async function loadScorer(key: string, options: LoadScorerOptions = {}): 
 const told = new Set<string>();
 
 /** Says once in a process that weights are not for commercial use. */
-function tellTerms({ key, license }: ScorerSpec, onMessage: ((message: string) => void) | undefined): void {
+function reportTerms({ key, license }: ScorerSpec, onMessage: ((message: string) => void) | undefined): void {
   if (!license?.nonCommercial || onMessage === undefined || told.has(key)) return;
   told.add(key);
   onMessage(`${key}: its weights are not for commercial use (${license.name})`);

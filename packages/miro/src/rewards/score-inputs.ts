@@ -12,6 +12,7 @@ import { existsSync, readdirSync, statSync } from "node:fs";
 import { basename, dirname, extname, isAbsolute, join } from "node:path";
 import { z } from "zod";
 import { InvalidInputError, MiroError, systemReason } from "../errors.js";
+import { isFolder } from "../files/make-folder.js";
 import { filledLines, parseJsonLine, parseTable } from "../files/table-file.js";
 import { readTextFile } from "../files/text-file.js";
 import { IMAGE_EXTENSIONS } from "../pictures/decode.js";
@@ -38,7 +39,7 @@ export interface AskedOptions {
  */
 export function askedPictures(paths: readonly string[], { prompt, pairs }: AskedOptions): AskedPicture[] {
   const asked = paths.flatMap((path): AskedPicture[] =>
-    statSync(path, { throwIfNoEntry: false })?.isDirectory()
+    isFolder(path)
       ? picturesOf(path).map((picture) => ({ ...picture, prompt: prompt ?? picture.prompt }))
       : [{ path, prompt: prompt ?? null, unlessSheet: true }],
   );
@@ -77,7 +78,7 @@ export function genevalFolders(folder: string): string[] {
 }
 
 /** The picture files in a folder, in the order of their numbers; those in sub-folders do not count. */
-export function pictureFiles(folder: string): string[] {
+function pictureFiles(folder: string): string[] {
   return namesIn(folder)
     .filter((name) => (IMAGE_EXTENSIONS as readonly string[]).includes(extname(name).slice(1).toLowerCase()))
     .map((name) => join(folder, name))

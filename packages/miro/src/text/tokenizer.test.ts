@@ -26,7 +26,13 @@ function recordedFile() {
 /** The recorded vocabulary as `record_xlmr.py` puts it in XLM-RoBERTa's order. */
 function xlmrFile(t5: any) {
   const special = (id: number, content: string, lstrip: boolean) => ({
-    ...{ id, content, lstrip, single_word: false, rstrip: false, normalized: false, special: true },
+    id,
+    content,
+    lstrip,
+    single_word: false,
+    rstrip: false,
+    normalized: false,
+    special: true,
   });
   const first = ["<s>", "<pad>", "</s>", "<unk>"];
   const pieces = t5.model.vocab.filter(([piece]: [string]) => !/^<(?:pad|\/s|unk|extra_id_\d+)>$/.test(piece));
@@ -137,7 +143,13 @@ describe("Tokenizer", () => {
 
   describe("added tokens that take white space along", () => {
     const token = (id: number, content: string, flags: object) => ({
-      ...{ id, content, single_word: false, lstrip: false, rstrip: false, normalized: false, special: true },
+      id,
+      content,
+      single_word: false,
+      lstrip: false,
+      rstrip: false,
+      normalized: false,
+      special: true,
       ...flags,
     });
     /** Ids that tokenizers 0.23.3 gives. */
@@ -150,7 +162,10 @@ describe("Tokenizer", () => {
       ["<s> \n a", [token(4, "<s>", { rstrip: true }), token(5, "\n", { lstrip: true, rstrip: true })], [4, 1, 2]],
     ])("%j: what was taken is not taken again", (text, added_tokens, ids) => {
       const small = Tokenizer.fromJson({
-        ...{ version: "1.0", added_tokens, normalizer: null, post_processor: null },
+        version: "1.0",
+        added_tokens,
+        normalizer: null,
+        post_processor: null,
         pre_tokenizer: { type: "Metaspace", replacement: "▁", prepend_scheme: "always", split: true },
         decoder: { type: "Metaspace", replacement: "▁", prepend_scheme: "always", split: true },
         model: {

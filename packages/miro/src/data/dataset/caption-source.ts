@@ -2,11 +2,10 @@
  * Which caption of a sample is trained with in an epoch, the original or the synthetic one, and which scores go with
  * it.
  *
- *   paired the synthetic embedding always comes with the scores of the synthetic caption, `synthetic_<name>`; a sample
- *     that lacks
- *               one of them keeps its original caption
- *   original    the published code: the embedding is exchanged, the scores stay those of the original caption
- *               (it looks the synthetic ones up under names that no file has)
+ *   paired     the synthetic embedding always comes with the scores of the synthetic caption, `synthetic_<name>`; a
+ *              sample that lacks one of them keeps its original caption
+ *   original   the published code: the embedding is exchanged, the scores stay those of the original caption (it looks
+ *              the synthetic ones up under names that no file has)
  */
 import { uniformAt } from "../../random/philox.js";
 

@@ -9,13 +9,12 @@ import { proveWritable } from "../../files/writable.js";
 import { message, option } from "../../message.js";
 import { REWARD_KEYS } from "../../networks/config.js";
 import { asFlag, commaSeparated, field, flag, type OptionsOf, parseOptions } from "../../options.js";
-import { scorerSpecs } from "../../rewards/registry.js";
 import type { ShardProblem } from "../shards/shard-error.js";
 import { ShardSet, tarsIn } from "../shards/shard-set.js";
 import { checkWidsIndex, WIDS_INDEX_NAME, writeWidsIndex } from "../shards/wids-index.js";
 import { binsOf } from "./bins-of.js";
 import type { FilterOptions } from "./filters.js";
-import { foundFields, numericFields } from "./numeric-fields.js";
+import { foundFields, numericFields, scoreFields } from "./numeric-fields.js";
 import type { OpenHooks } from "./open-shards.js";
 import { passesIn, writeSizeCache } from "./size-cache.js";
 import type { ScoreSummary } from "./statistics.js";
@@ -191,8 +190,7 @@ function scoresOf(shards: ShardSet): string[] {
   const fields = numericFields(shards);
   const published = REWARD_KEYS.filter((key) => fields.includes(key));
   if (published.length > 0) return [...published];
-  const measured = new Set(scorerSpecs().map(({ key }) => key));
-  const other = fields.filter((name) => measured.has(name) || name.endsWith("_score"));
+  const other = scoreFields(fields);
   if (other.length === 0)
     throw new InvalidInputError(
       message`${shards.shards[0]!.path}: no sample's metadata has the score of a scorer, or a field that ends in _score; ${foundFields(fields)}; name fields with ${option("scores")}`,

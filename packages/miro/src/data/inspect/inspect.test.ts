@@ -84,6 +84,23 @@ describe("pictures of shards", () => {
     expect(image.width).toBe(2 * one.width);
   });
 
+  it("names the scores of every scorer below the pictures of a sheet, and no other number", async () => {
+    const jpg = await sharp({ create: { width: 8, height: 8, channels: 3, background: "red" } })
+      .jpeg()
+      .toBuffer();
+    const heightWith = async (name: string, metadata: object) => {
+      const writer = await TarWriter.create(join(folder, name));
+      const json = Buffer.from(JSON.stringify(metadata));
+      await writer.addSample("0", { jpg, txt: Buffer.from("a caption"), json });
+      await writer.finish();
+      return (await shardSheet(join(folder, name), { columns: 1 })).height;
+    };
+    const none = await heightWith("none.tar", {});
+    expect(await heightWith("width.tar", { width: 8 })).toBe(none);
+    expect(await heightWith("clip.tar", { clip_openai: 0.3 })).toBeGreaterThan(none);
+    expect(await heightWith("own.tar", { watermark_score: 0.3 })).toBeGreaterThan(none);
+  });
+
   it("puts samples from all shards on a sheet, in order", async () => {
     const sheet = await shardSheet([join(folder, "a.tar"), join(folder, "b.tar")], {
       count: 6,

@@ -3,9 +3,10 @@
 import { MiroError } from "../../errors.js";
 import { decodeText } from "../../files/text-file.js";
 import { decodeImage, IMAGE_EXTENSIONS } from "../../pictures/decode.js";
-import { labelledSheet, type SheetCell } from "../../pictures/labelled-sheet.js";
+import { inRows, labelledSheet, type SheetCell } from "../../pictures/labelled-sheet.js";
 import type { RgbImage } from "../../pictures/rgb.js";
 import { sharp } from "../../pictures/sharp.js";
+import { scoreFields } from "../dataset/numeric-fields.js";
 import { readManifest } from "../preprocess/manifest.js";
 import { PositionalFile } from "../shards/positional-file.js";
 import { ShardSet } from "../shards/shard-set.js";
@@ -75,10 +76,7 @@ export async function shardSheet(
   if (!cells.some(({ image }) => image !== null)) {
     throw new MiroError(`${[sources].flat().join(", ")}: no sample has a picture that can be shown`);
   }
-  const rows = Array.from({ length: Math.ceil(cells.length / columns) }, (_, r) =>
-    Array.from({ length: Math.min(columns, cells.length) }, (_, c) => cells[r * columns + c] ?? { image: null }),
-  );
-  return labelledSheet({ cells: rows, cellSize });
+  return labelledSheet({ cells: inRows(cells, columns), cellSize });
 }
 
 /** Whether the latents of a shard were made of pictures turned as EXIF says: the sheet shows what is trained on. */
@@ -104,8 +102,7 @@ async function cellOf({
     return member && file.read(member.offset, member.size);
   };
   const caption = captionOf(read("txt")).replace(/\s+/g, " ").trim();
-  const scores = [...table.columns.keys()]
-    .filter((name) => name.endsWith("_score") || name === "sharpness" || name === "colorfulness")
+  const scores = scoreFields(table.columns.keys())
     .map((name) => [name, table.value(sample, name)] as const)
     .filter(([, value]) => !Number.isNaN(value))
     .map(([name, value]) => `${name} ${value.toPrecision(3)}`);

@@ -111,11 +111,8 @@ export class LatentModels {
     maxLength: number,
   ) {
     this.#vae = vae;
-
     this.#text = text;
-
     this.#device = device;
-
     this.#maxLength = maxLength;
   }
 

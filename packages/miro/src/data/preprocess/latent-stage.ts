@@ -14,22 +14,21 @@ import { message, option } from "../../message.js";
 import { TarWriter } from "../shards/tar-writer.js";
 import type { DecodeJob } from "./decode-pool.js";
 import { type EncodedPicture, type LatentModels, NotFiniteError, sidesOf } from "./latent-models.js";
-import { countReasons, type Outcome, readReport } from "./manifest.js";
+import { type Outcome, readReport } from "./manifest.js";
 import type { ResolvedOptions } from "./options.js";
 import { resolveCaptions, type SampleCaptions } from "./sample-captions.js";
 import { isTextColumn, type ScoreRow, type ScoreTable } from "./scores-csv.js";
 import {
   type DecodedSample,
   decodedBatches,
-  inSeconds,
   noTimings,
+  outcomeOf,
   SkipList,
+  type StageContext,
   scoresPath,
   timed,
-  UNTURNED,
-  type Workplace,
 } from "./shard-work.js";
-import { type RawSample, type Skipped, type SourceShard, seenSamples } from "./sources/raw-sample.js";
+import type { RawSample, Skipped, SourceShard } from "./sources/raw-sample.js";
 
 /** Keys listed in the error about missing scores. */
 const LISTED_KEYS = 5;
@@ -44,13 +43,13 @@ export async function latentShard(
   shard: SourceShard,
   output: string,
   {
-    place,
+    context,
     models,
     scores,
     mayPublish,
-  }: { place: Workplace; models: LatentModels; scores: ScoreTable; mayPublish: () => void },
+  }: { context: StageContext; models: LatentModels; scores: ScoreTable; mayPublish: () => void },
 ): Promise<{ outcome: Outcome; skipped: Skipped[] }> {
-  const { options, table, csvDir } = place;
+  const { options, table, csvDir } = context;
   const timings = noTimings();
   const started = performance.now();
   const skips = new SkipList(shard.label, options.strict);
@@ -64,7 +63,7 @@ export async function latentShard(
     maxPixels: options.maxPixels,
     orient: options.exifOrientation,
   });
-  const samples = await withScores(content.samples, scores, { shard, place, skips, job });
+  const samples = await withScores(content.samples, scores, { shard, context, skips, job });
   const { captions, counts } = await resolveCaptions(samples, {
     table,
     stored: scores,
@@ -97,37 +96,21 @@ export async function latentShard(
       });
     };
     const size = models.batchSize(options.batchSize);
-    for await (const batch of decodedBatches(samples, job, place, { size, timings, skips })) await write(batch);
+    for await (const batch of decodedBatches(samples, job, context, { size, timings, skips })) await write(batch);
     mayPublish();
     const { bytes, sha256 } = await timed(timings, "write", () => writer.finish());
     timings.total = performance.now() - started;
-    return {
-      skipped: skips.entries,
-      outcome: {
+    return outcomeOf(
+      { content, skips, counts, timings },
+      {
         output: { file: output, bytes, sha256 },
-        samples: {
-          seen: seenSamples(content),
-          written,
-          skipped: countReasons(skips.entries),
-        },
-        details: {
-          ...captionDetails(counts.sources),
-          ambiguousSyntheticCaptions: counts.ambiguous,
-          ...(skips.unturned > 0 && { [UNTURNED]: skips.unturned }),
-          cutCaptions: models.cutCaptions - cutBefore,
-          notFiniteNumbers: notFinite,
-        },
-        seconds: inSeconds(timings),
+        written,
+        details: { cutCaptions: models.cutCaptions - cutBefore, notFiniteNumbers: notFinite },
       },
-    };
+    );
   } finally {
     await writer.abort();
   }
-}
-
-/** Counts of synthetic captions by source, named for the manifest. */
-export function captionDetails(sources: Record<string, number>): Record<string, number> {
-  return Object.fromEntries(Object.entries(sources).map(([name, count]) => [`syntheticFrom.${name}`, count]));
 }
 
 /**
@@ -139,12 +122,12 @@ async function withScores(
   scores: ScoreTable,
   {
     shard,
-    place,
+    context,
     skips,
     job,
-  }: { shard: SourceShard; place: Workplace; skips: SkipList; job: (sample: RawSample) => DecodeJob },
+  }: { shard: SourceShard; context: StageContext; skips: SkipList; job: (sample: RawSample) => DecodeJob },
 ): Promise<RawSample[]> {
-  const { csvDir, options, pool } = place;
+  const { csvDir, options, pool } = context;
   const missing = samples.filter(({ key }) => !scores.has(key));
   if (missing.length === 0 || options.missingScores === "allow") return [...samples];
   const path = scoresPath(csvDir, shard);

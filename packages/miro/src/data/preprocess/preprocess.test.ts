@@ -107,7 +107,13 @@ function places(): Places {
 type Changes = Partial<PreprocessOptions>;
 const run = (where: Places, changes: Changes = {}): Promise<PreprocessResult> =>
   preprocess({
-    ...{ stage: "all", src: raw, model, vae512: false, scorers: ["sharpness", "colorfulness"], workers: 1, ...where },
+    stage: "all",
+    src: raw,
+    model,
+    vae512: false,
+    scorers: ["sharpness", "colorfulness"],
+    workers: 1,
+    ...where,
     ...changes,
   } as PreprocessOptions);
 
@@ -404,7 +410,12 @@ describe("captions", () => {
   it("reach scorers as published: the short one for some, the long one for the others", async () => {
     const length = (key: string, stage: "rewards" | "vqa", syntheticCaption?: "short") =>
       registerScorer({
-        ...{ key, name: key, description: "length of the caption", stage, usesText: true, syntheticCaption },
+        key,
+        name: key,
+        description: "length of the caption",
+        stage,
+        usesText: true,
+        syntheticCaption,
         load: async () => ({
           name: key,
           batchSize: 4,
@@ -442,9 +453,15 @@ describe("captions", () => {
 describe("a sample that a scorer cannot score", () => {
   it("is left out; the others of its batch are not", async () => {
     registerScorer({
-      ...{ key: "moody_score", name: "moody", description: "fails for one caption", stage: "rewards", usesText: true },
+      key: "moody_score",
+      name: "moody",
+      description: "fails for one caption",
+      stage: "rewards",
+      usesText: true,
       load: async () => ({
-        ...{ name: "moody", batchSize: 8, dispose() {} },
+        name: "moody",
+        batchSize: 8,
+        dispose() {},
         score: (_, captions) => captions.map((caption) => (caption === "caption 001" ? Number.NaN : 1)),
       }),
     });

@@ -52,7 +52,7 @@ import {
 } from "./options.js";
 import { gapName, judgedText, scoreShard } from "./score-stage.js";
 import { readScores, type ScoreTable } from "./scores-csv.js";
-import { type ShardReport, scoresPath, UNTURNED, WITHOUT_SYNTHETIC, type Workplace } from "./shard-work.js";
+import { type ShardReport, type StageContext, scoresPath, UNTURNED, WITHOUT_SYNTHETIC } from "./shard-work.js";
 import { listShards } from "./sources/list-shards.js";
 import type { Skipped, SourceShard } from "./sources/raw-sample.js";
 import { loadStageScorers, scorerSettings, stageScorers } from "./stage-scorers.js";
@@ -105,8 +105,8 @@ export async function preprocess(given: PreprocessOptions): Promise<PreprocessRe
   }
   const counts = { done: 0, skipped: 0, locked: 0, failed: 0 };
   for (const { status } of reports) counts[status]++;
-  tellUnturned(options, reports);
-  tellWithoutSynthetic(options, reports);
+  reportUnturned(options, reports);
+  reportWithoutSynthetic(options, reports);
   return { shards: reports, counts, seconds: Math.round(performance.now() - started) / 1000 };
 }
 
@@ -135,7 +135,7 @@ function refuseNothing(src: string, reports: readonly ShardReport[]): void {
 }
 
 /** Says of how many pictures the EXIF orientation was not followed. */
-function tellUnturned(options: ResolvedOptions, reports: readonly ShardReport[]): void {
+function reportUnturned(options: ResolvedOptions, reports: readonly ShardReport[]): void {
   const byStage = new Map<Stage, number>();
   for (const { stage, unturned = 0 } of reports) byStage.set(stage, (byStage.get(stage) ?? 0) + unturned);
   const count = Math.max(0, ...byStage.values());
@@ -149,7 +149,7 @@ function tellUnturned(options: ResolvedOptions, reports: readonly ShardReport[])
 }
 
 /** Says how many samples the table of synthetic captions has no row for: its names may be others than theirs. */
-function tellWithoutSynthetic(
+function reportWithoutSynthetic(
   { syntheticCaptions: table, onMessage }: ResolvedOptions,
   reports: readonly ShardReport[],
 ) {
@@ -246,9 +246,15 @@ async function latentStage(prepared: Prepared, stage: Stage, pool: DecodePool, m
       if (state.kind === "outdated") options.onMessage?.(`${output}: is made again: ${state.reason}`);
       if (loaded.length === 0) loaded.push(await forAll(LatentModels.load(folders!, options)));
       beginManifest(manifest, plan);
-      const place: Workplace = { options, csvDir, pool, table, onSample: (done, total) => meter.sample(done, total) };
+      const context: StageContext = {
+        options,
+        csvDir,
+        pool,
+        table,
+        onSample: (done, total) => meter.sample(done, total),
+      };
       const { outcome, skipped } = await latentShard(shard, output, {
-        place,
+        context,
         models: loaded[0]!,
         scores,
         mayPublish: holds,
@@ -276,8 +282,14 @@ async function scoreStage(prepared: Prepared, stage: Stage, pool: DecodePool, me
         return finished(report, manifest);
       if (scorers.length === 0) await forAll(loadStageScorers(specs, options, scorers));
       beginManifest(`${base}.manifest.json`, plan);
-      const place: Workplace = { options, csvDir, pool, table, onSample: (done, total) => meter.sample(done, total) };
-      const { outcome, skipped } = await scoreShard(shard, { place, stage, scorers, mayPublish: holds });
+      const context: StageContext = {
+        options,
+        csvDir,
+        pool,
+        table,
+        onSample: (done, total) => meter.sample(done, total),
+      };
+      const { outcome, skipped } = await scoreShard(shard, { context, stage, scorers, mayPublish: holds });
       close(`${base}.manifest.json`, `${base}.skipped.jsonl`, { plan, outcome, skipped, report });
     });
   } finally {
@@ -302,11 +314,13 @@ function isScored(manifest: Manifest, plan: Plan, path: string, specs: readonly 
 function finished(report: ShardReport, { samples, details, seconds }: Manifest): void {
   report.status = "skipped";
   report.message = "finished already";
-  Object.assign(report, { ...samples!, ...toldOf(details), seconds });
+  Object.assign(report, { ...samples!, ...reportedDetails(details), seconds });
 }
 
 /** What of a manifest's details a report has. */
-function toldOf(details: Readonly<Record<string, number>>): Pick<ShardReport, "unturned" | "withoutSynthetic"> {
+function reportedDetails(
+  details: Readonly<Record<string, number>>,
+): Pick<ShardReport, "unturned" | "withoutSynthetic"> {
   const { [UNTURNED]: unturned, [WITHOUT_SYNTHETIC]: withoutSynthetic } = details;
   return { ...(unturned !== undefined && { unturned }), ...(withoutSynthetic !== undefined && { withoutSynthetic }) };
 }
@@ -322,7 +336,7 @@ function close(
     ...outcome,
     output: { ...outcome.output!, file: basename(outcome.output!.file) },
   });
-  Object.assign(report, { ...outcome.samples!, ...toldOf(outcome.details), seconds: outcome.seconds });
+  Object.assign(report, { ...outcome.samples!, ...reportedDetails(outcome.details), seconds: outcome.seconds });
 }
 
 /** Works on one shard after another, each under its lock. */
@@ -461,13 +475,9 @@ class Meter {
     report: ((progress: PreprocessProgress) => void) | undefined,
   ) {
     this.#stage = stage;
-
     this.#stageIndex = stageIndex;
-
     this.#stageCount = stageCount;
-
     this.#shardCount = shardCount;
-
     this.#report = report;
   }
 

@@ -131,15 +131,15 @@ describe("a score that is not finite", () => {
   it("is an empty cell and a line of the report; the other scores of the sample stay", async () => {
     const state = { value: Number.NaN };
     registerScorer({
-      ...{
-        key: "uneven_score",
-        name: "uneven",
-        description: "fails for one caption",
-        stage: "rewards",
-        usesText: true,
-      },
+      key: "uneven_score",
+      name: "uneven",
+      description: "fails for one caption",
+      stage: "rewards",
+      usesText: true,
       load: async () => ({
-        ...{ name: "uneven", batchSize: 8, dispose() {} },
+        name: "uneven",
+        batchSize: 8,
+        dispose() {},
         score: (_, texts) => texts.map((text) => (text === captions[1] ? state.value : 1)),
       }),
     });

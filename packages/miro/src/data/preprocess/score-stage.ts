@@ -13,23 +13,22 @@ import { message, option } from "../../message.js";
 import type { RgbImage } from "../../pictures/rgb.js";
 import { scorerSpecs } from "../../rewards/registry.js";
 import { type Scorer, type ScorerSpec, storedScore } from "../../rewards/scorer.js";
-import { captionDetails } from "./latent-stage.js";
-import { countReasons, type Outcome } from "./manifest.js";
-import type { Stage } from "./options.js";
+import { syntheticName } from "../dataset/caption-source.js";
+import type { Outcome } from "./manifest.js";
+import type { ResolvedOptions, Stage } from "./options.js";
 import { LONG_COLUMN, resolveCaptions, type SampleCaptions, SHORT_COLUMN } from "./sample-captions.js";
 import { isTextColumn, mergeScores, readScores, type ScoreRow, type ScoreTable, writeScores } from "./scores-csv.js";
 import {
   type DecodedSample,
   decodedBatches,
-  inSeconds,
   noTimings,
+  outcomeOf,
   SkipList,
+  type StageContext,
   scoresPath,
   timed,
-  UNTURNED,
-  type Workplace,
 } from "./shard-work.js";
-import { type RawSample, type Skipped, type SourceShard, seenSamples } from "./sources/raw-sample.js";
+import type { RawSample, Skipped, SourceShard } from "./sources/raw-sample.js";
 
 /** Pixels of one call of the scorers, in bytes: large pictures go in smaller batches. */
 const MAX_BATCH_BYTES = 128 * 2 ** 20;
@@ -51,13 +50,13 @@ export function judgedText(
 export async function scoreShard(
   shard: SourceShard,
   {
-    place,
+    context,
     stage,
     scorers,
     mayPublish,
-  }: { place: Workplace; stage: Stage; scorers: readonly Scorer[]; mayPublish: () => void },
+  }: { context: StageContext; stage: Stage; scorers: readonly Scorer[]; mayPublish: () => void },
 ): Promise<{ outcome: Outcome; skipped: Skipped[] }> {
-  const { options, table, csvDir } = place;
+  const { options, table, csvDir } = context;
   const timings = noTimings();
   const started = performance.now();
   const path = scoresPath(csvDir, shard);
@@ -83,33 +82,23 @@ export async function scoreShard(
     maxPixels: options.maxPixels,
     orient: options.exifOrientation,
   });
-  const batches = decodedBatches(content.samples, job, place, { size, maxBytes: MAX_BATCH_BYTES, timings, skips });
+  const batches = decodedBatches(content.samples, job, context, { size, maxBytes: MAX_BATCH_BYTES, timings, skips });
   for await (const batch of batches)
-    await timed(timings, "compute", () => score(batch, { captions, scorers, results, skips, cut, place }));
+    await timed(timings, "compute", () => score(batch, { captions, scorers, results, skips, cut, options }));
   mayPublish();
   const text = await timed(timings, "write", () =>
     writeScores(path, mergeScores(withoutReplaced(readScores(path), results, scorers), results)),
   );
   timings.total = performance.now() - started;
-  return {
-    skipped: skips.entries,
-    outcome: {
+  const cutCaptions = [...cut].map(([key, count]) => [`cutCaptions.${key}`, count]);
+  return outcomeOf(
+    { content, skips, counts, timings },
+    {
       output: { file: path, bytes: Buffer.byteLength(text), sha256: sha256(text) },
-      samples: {
-        seen: seenSamples(content),
-        written: results.size,
-        skipped: countReasons(skips.entries),
-      },
-      details: {
-        ...captionDetails(counts.sources),
-        ambiguousSyntheticCaptions: counts.ambiguous,
-        ...(skips.unturned > 0 && { [UNTURNED]: skips.unturned }),
-        ...countGaps(skips.entries),
-        ...Object.fromEntries([...cut].map(([key, count]) => [`cutCaptions.${key}`, count])),
-      },
-      seconds: inSeconds(timings),
+      written: results.size,
+      details: { ...countGaps(skips.entries), ...Object.fromEntries(cutCaptions) },
     },
-  };
+  );
 }
 
 /** Name of the manifest's count of samples that lack a column's score alone. */
@@ -133,7 +122,7 @@ function refuseOtherCaptions(
   captions: ReadonlyMap<string, SampleCaptions>,
   scorers: readonly Scorer[],
 ): void {
-  const renewed = new Set(scorers.map(({ key }) => `synthetic_${key}`));
+  const renewed = new Set(scorers.map(({ key }) => syntheticName(key)));
   for (const [key, row] of readScores(path)) {
     const now = captions.get(key);
     if (now === undefined || row.get(LONG_COLUMN) === now.synthetic?.long) continue;
@@ -150,7 +139,7 @@ function refuseOtherCaptions(
  * the new ones is of another picture, caption or model, and what belongs to synthetic captions that have changed.
  */
 function withoutReplaced(old: ScoreTable, results: ScoreTable, scorers: readonly Scorer[]): ScoreTable {
-  const renewed = new Set(scorers.flatMap(({ key }) => [key, `synthetic_${key}`]));
+  const renewed = new Set(scorers.flatMap(({ key }) => [key, syntheticName(key)]));
   const kept: ScoreTable = new Map();
   for (const [key, row] of old) {
     const now = results.get(key);
@@ -164,7 +153,7 @@ function withoutReplaced(old: ScoreTable, results: ScoreTable, scorers: readonly
 }
 
 function isSyntheticScore(name: string): boolean {
-  return name.startsWith("synthetic_") && !isTextColumn(name);
+  return name.startsWith(syntheticName("")) && !isTextColumn(name);
 }
 
 interface ScoreContext {
@@ -174,7 +163,7 @@ interface ScoreContext {
   skips: SkipList;
   /** By scorer, the captions of which it read only the beginning. */
   cut: Map<string, number>;
-  place: Workplace;
+  options: ResolvedOptions;
 }
 
 /** A picture with one of its captions, and the column that their score goes to. */
@@ -187,7 +176,7 @@ interface Pair {
 
 async function score(batch: readonly DecodedSample[], context: ScoreContext): Promise<void> {
   if (batch.length === 0) return;
-  const { captions, scorers, results, skips, cut, place } = context;
+  const { captions, scorers, results, skips, cut, options } = context;
   const images = batch.map(({ image: { width, height, pixels } }) => ({ width, height, data: pixels! }));
   const texts = batch.map(({ sample }) => captions.get(sample.key)!);
   const rows = texts.map(({ synthetic }): ScoreRow => {
@@ -204,8 +193,8 @@ async function score(batch: readonly DecodedSample[], context: ScoreContext): Pr
   const gaps: Skipped[][] = batch.map(() => []);
   for (const scorer of scorers) {
     const spec = scorerSpecs().find(({ key }) => key === scorer.key);
-    const judged = judgedText(spec, place.options.syntheticText);
-    const ofSynthetic = `synthetic_${scorer.key}`;
+    const judged = judgedText(spec, options.syntheticText);
+    const ofSynthetic = syntheticName(scorer.key);
     const ownText = ({ original, synthetic }: SampleCaptions): string | null =>
       synthetic !== null && scorer.usesText && synthetic[judged] !== original ? synthetic[judged] : null;
     // Both captions of a picture stand side by side, so that a scorer sees the picture once for both.
@@ -216,7 +205,7 @@ async function score(batch: readonly DecodedSample[], context: ScoreContext): Pr
     });
     const cutHere = pairs.filter(({ text }) => scorer.truncates?.(text)).length;
     if (cutHere > 0) cut.set(scorer.key, (cut.get(scorer.key) ?? 0) + cutHere);
-    const values = await scorePairs(scorer, images, pairs, place.options.signal);
+    const values = await scorePairs(scorer, images, pairs, options.signal);
     for (const [p, { i, column }] of pairs.entries()) {
       const value = values[p]!;
       const both = texts[i]!.synthetic !== null && ownText(texts[i]!) === null;

@@ -7,8 +7,16 @@ import { setImmediate as nextTurn } from "node:timers/promises";
 import { MiroError } from "../../errors.js";
 import { type Message, message, option } from "../../message.js";
 import type { DecodedImage, DecodeJob, DecodePool } from "./decode-pool.js";
+import { countReasons, type Outcome } from "./manifest.js";
 import type { ResolvedOptions, Stage } from "./options.js";
-import type { RawSample, Skipped, SourceShard } from "./sources/raw-sample.js";
+import type { CaptionCounts } from "./sample-captions.js";
+import {
+  type RawSample,
+  type ShardContent,
+  type Skipped,
+  type SourceShard,
+  seenSamples,
+} from "./sources/raw-sample.js";
 import type { SyntheticTable } from "./synthetic-captions.js";
 
 /**
@@ -46,7 +54,7 @@ export interface ShardReport {
 }
 
 /** Everything that a stage works with. */
-export interface Workplace {
+export interface StageContext {
   options: ResolvedOptions;
   csvDir: string;
   pool: DecodePool;
@@ -72,7 +80,7 @@ export function noTimings(): Timings {
 }
 
 /** Timings as seconds of three decimals. */
-export function inSeconds(timings: Timings): Record<string, number> {
+function inSeconds(timings: Timings): Record<string, number> {
   return Object.fromEntries(Object.entries(timings).map(([name, ms]) => [name, Math.round(ms) / 1000]));
 }
 
@@ -96,7 +104,6 @@ export class SkipList {
 
   constructor(label: string, strict: boolean) {
     this.#label = label;
-
     this.#strict = strict;
   }
 
@@ -112,6 +119,36 @@ export class SkipList {
       this.entries.push(entry);
     }
   }
+}
+
+/** What a shard came to, for its manifest. @param details what the stage counts besides captions */
+export function outcomeOf(
+  { content, skips, counts, timings }: FinishedWork,
+  { output, written, details }: { output: Outcome["output"]; written: number; details: Record<string, number> },
+): { outcome: Outcome; skipped: Skipped[] } {
+  const sources = Object.entries(counts.sources).map(([name, count]) => [`syntheticFrom.${name}`, count]);
+  return {
+    skipped: skips.entries,
+    outcome: {
+      output,
+      samples: { seen: seenSamples(content), written, skipped: countReasons(skips.entries) },
+      details: {
+        ...Object.fromEntries(sources),
+        ambiguousSyntheticCaptions: counts.ambiguous,
+        ...(skips.unturned > 0 && { [UNTURNED]: skips.unturned }),
+        ...details,
+      },
+      seconds: inSeconds(timings),
+    },
+  };
+}
+
+/** A shard that a stage has worked on. */
+interface FinishedWork {
+  content: ShardContent;
+  skips: SkipList;
+  counts: CaptionCounts;
+  timings: Timings;
 }
 
 /** A sample whose picture is decoded. */
@@ -130,7 +167,7 @@ export interface DecodedSample {
 export async function* decodedBatches(
   samples: readonly RawSample[],
   job: (sample: RawSample) => DecodeJob,
-  { options, pool, onSample }: Workplace,
+  { options, pool, onSample }: StageContext,
   { size, maxBytes = Number.POSITIVE_INFINITY, timings, skips }: BatchOptions,
 ): AsyncGenerator<DecodedSample[]> {
   let batch: DecodedSample[] = [];

@@ -4,8 +4,9 @@
  * Without a choice, the published scorers run whose weights are named; where none is named, those that come with the
  * program. The published ones have gigabytes of weights, which are fetched for `published` or a scorer's own name.
  */
-import { statSync } from "node:fs";
+
 import { InvalidInputError } from "../../errors.js";
+import { isFolder } from "../../files/make-folder.js";
 import { message, option } from "../../message.js";
 import { REWARD_KEYS } from "../../networks/config.js";
 import { checkMemory } from "../../rewards/memory.js";
@@ -94,7 +95,5 @@ export function scorerSettings(spec: ScorerSpec, options: ResolvedOptions): Reco
 
 /** A folder by its files, a repository by its name. */
 function fingerprintOf(name: string): string {
-  return statSync(name, { throwIfNoEntry: false })?.isDirectory()
-    ? modelFingerprint(name, /\.(?:safetensors|pt|pth|bin)$/)
-    : name;
+  return isFolder(name) ? modelFingerprint(name, /\.(?:safetensors|pt|pth|bin)$/) : name;
 }

@@ -19,7 +19,7 @@ import { field, type OptionsOf, parseOptions, readOnly } from "../../options.js"
 import { Permutation } from "../../random/permutation.js";
 import { isAway, problemText, ShardError, type ShardProblem } from "./shard-error.js";
 import type { ShardLease, ShardSet } from "./shard-set.js";
-import type { ArrayPlace } from "./shard-table.js";
+import type { ArrayPlace, ShardTable } from "./shard-table.js";
 
 const arrayField = z.strictObject({
   kind: z.literal("array"),
@@ -369,26 +369,7 @@ export class ShardLoader {
           const table = this.#set.table(shard);
           if (!leases.has(shard)) leases.set(shard, this.#set.lease(shard));
           shardOf[i] = shard;
-          for (const [f, spec] of this.#fields.entries()) {
-            const extension = memberOf(spec, row);
-            if (extension === undefined)
-              throw invalid("variant", `below ${spec.members.length}, the members of ${spec.name}`, row.variant);
-            const place = table.array(local, extension);
-            const fault = place === null ? "the sample has no such array" : this.#fault(spec, place);
-            if (place === null || fault !== null) {
-              const member = `${table.key(local)}.${extension}`;
-              const known = table.problems.find((problem) => problem.member === member);
-              throw new ShardError(
-                known ?? {
-                  path: table.path,
-                  rule: place === null ? "MissingMember" : "ShapeMismatch",
-                  message: fault!,
-                  member,
-                },
-              );
-            }
-            places[f]![i] = place;
-          }
+          for (const [f, spec] of this.#fields.entries()) places[f]![i] = this.#placeOf(spec, row, table, local);
           for (const name of this.#columns) columns[name]![i] = table.value(local, name);
         } catch (error) {
           if (!(error instanceof ShardError)) throw error;
@@ -422,31 +403,49 @@ export class ShardLoader {
       for (const [f, status] of statuses.entries()) {
         for (let i = 0; i < rows.length; i++) {
           if (status[i] === ROW_STATUS.read || status[i] === ROW_STATUS.skipped || bad.has(i)) continue;
-          const { path } = this.#set.shards[shardOf[i]!]!;
-          const { key } = this.#keyOf(rows[i]!);
-          const place = places[f]![i]!;
+          const { path, key } = this.#sampleOf(rows[i]!);
+          const byteOffset = places[f]![i]!.offset;
           if (status[i] === ROW_STATUS.failed) this.#set.reopen(shardOf[i]!);
-          bad.set(i, { path, member: key, byteOffset: place.offset, ...STATUS_PROBLEMS[status[i]!]! });
+          bad.set(i, { path, member: key, byteOffset, ...STATUS_PROBLEMS[status[i]!]! });
         }
       }
-      for (const spec of this.#fields) {
-        if (spec.kind === "sequence" || !spec.finite) continue;
-        for (const i of notFiniteRows(loaded.tensors.get(spec.name)!)) {
-          if (bad.has(i)) continue;
-          const { path } = this.#set.shards[shardOf[i]!]!;
-          const member = `${this.#keyOf(rows[i]!).key}.${memberOf(spec, rows[i]!)}`;
-          bad.set(i, { path, member, rule: "NotFinite", message: "holds values that are not finite" });
-        }
-      }
+      this.#checkFinite(loaded, bad);
       return { loaded, bad };
     } finally {
       for (const lease of leases.values()) lease.release();
     }
   }
 
-  #keyOf({ sample }: RowRequest): { key: string } {
+  /** Where the array of a field lies for a row. @throws ShardError where the sample has none that fits */
+  #placeOf(spec: Field, row: RowRequest, table: ShardTable, local: number): ArrayPlace {
+    const extension = memberOf(spec, row);
+    if (extension === undefined)
+      throw invalid("variant", `below ${spec.members.length}, the members of ${spec.name}`, row.variant);
+    const place = table.array(local, extension);
+    const fault = place === null ? "the sample has no such array" : this.#fault(spec, place);
+    if (place !== null && fault === null) return place;
+    const member = `${table.key(local)}.${extension}`;
+    const known = table.problems.find((problem) => problem.member === member);
+    const rule = place === null ? "MissingMember" : "ShapeMismatch";
+    throw new ShardError(known ?? { path: table.path, rule, message: fault!, member });
+  }
+
+  /** Adds the rows to `bad` whose arrays have to be finite and are not. */
+  #checkFinite({ rows, tensors }: Loaded, bad: Map<number, ShardProblem>): void {
+    for (const spec of this.#fields) {
+      if (spec.kind === "sequence" || !spec.finite) continue;
+      for (const i of notFiniteRows(tensors.get(spec.name)!)) {
+        if (bad.has(i)) continue;
+        const { path, key } = this.#sampleOf(rows[i]!);
+        const member = `${key}.${memberOf(spec, rows[i]!)}`;
+        bad.set(i, { path, member, rule: "NotFinite", message: "holds values that are not finite" });
+      }
+    }
+  }
+
+  #sampleOf({ sample }: RowRequest): { path: string; key: string } {
     const { shard, local } = this.#set.locate(sample);
-    return { key: this.#set.table(shard).key(local) };
+    return { path: this.#set.shards[shard]!.path, key: this.#set.table(shard).key(local) };
   }
 
   /** Why an array does not fit its field, null when it does. The first one that is seen decides dtype and shape. */

@@ -15,7 +15,7 @@ import type { RgbImage } from "../../pictures/rgb.js";
 import { laplacianEnergy } from "../../rewards/measured.js";
 
 /** Sides of the cells whose borders are looked at: those of a latent, and of a network's patches of 2 and 4 latents. */
-export const CELLS = [8, 16, 32] as const;
+const CELLS = [8, 16, 32] as const;
 
 export interface EdgeMeasures {
   pictures: number;

@@ -15,7 +15,7 @@
  */
 
 import { invalid } from "../../errors.js";
-import { labelledSheet, type SheetCell } from "../../pictures/labelled-sheet.js";
+import { inRows, labelledSheet, type SheetCell } from "../../pictures/labelled-sheet.js";
 import type { RgbImage } from "../../pictures/rgb.js";
 import type { MiroPipeline } from "../../pipeline/pipeline.js";
 import { RELATIONS } from "../scenes/captions.js";
@@ -187,7 +187,7 @@ function retrievalPlan<Form extends string>(forms: Record<Form, Asked[]>, classi
           judged.push(verdict);
         });
         figures[form] = summariseRetrieval(judged);
-        sheets[form] = await labelledSheet({ cells: inRows(cells), cellSize: SHEET.side });
+        sheets[form] = await labelledSheet({ cells: inRows(cells, SHEET.columns), cellSize: SHEET.side });
       }
       return { figures: figures as EvaluationFigures["retrieval" | "aliases"], sheets };
     },
@@ -317,12 +317,4 @@ function tableSheet(
     columnLabels: columnNames.slice(0, columns),
     cellSize: SHEET.side,
   });
-}
-
-/** Cells in rows of equal length, the last filled up with empty ones. */
-function inRows(cells: readonly SheetCell[], most: number = SHEET.columns): SheetCell[][] {
-  const columns = Math.min(most, cells.length);
-  return Array.from({ length: Math.ceil(cells.length / columns) }, (_, row) =>
-    Array.from({ length: columns }, (_, i) => cells[row * columns + i] ?? { image: null }),
-  );
 }

@@ -91,11 +91,8 @@ class ClipScore implements ScorerModel {
 
   constructor(clip: EmojiClip, tokenizer: Tokenizer, text: T5Encoder, device: string) {
     this.#clip = clip;
-
     this.#tokenizer = tokenizer;
-
     this.#text = text;
-
     this.#device = device;
   }
 

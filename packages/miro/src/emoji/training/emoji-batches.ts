@@ -1,14 +1,13 @@
 /** Training batches from cached latents and the frozen text encoder. */
 import { Generator, noGrad, randperm, scope, tensor } from "@miro-t2i/torch";
 import { normalize } from "../../autoencoder/normalization.js";
-import { type BatchSpan, samplesBefore } from "../../data/shards/order.js";
+import { samplesBefore } from "../../data/shards/order.js";
 import type { LossBatch } from "../../flow/loss.js";
 import { toDevice } from "../../flow/to-device.js";
 import { longestText } from "../../networks/conditioning.js";
 import { streamSeed } from "../../random/streams.js";
 import { T5Encoder } from "../../text/t5.js";
 import { Tokenizer } from "../../text/tokenizer.js";
-import type { Rows } from "../../training/batches/batch-slices.js";
 import type { BatchSource, DataConstants, FrozenModels } from "../../training/batches/batches.js";
 import { encodedEmptyPrompt } from "../../training/batches/empty-prompt.js";
 import { normalizationOf } from "../../training/batches/latent-statistics.js";
@@ -16,22 +15,14 @@ import type { SourceContext } from "../../training/batches/sources.js";
 import type { EmojiData } from "./emoji-data.js";
 import { LatentCache } from "./latent-cache.js";
 
-export interface EmojiBatchesOptions {
+export interface EmojiBatchesOptions
+  extends Pick<
+    SourceContext,
+    "seed" | "batchSize" | "spans" | "rows" | "device" | "sigmaData" | "signal" | "onProgress"
+  > {
   data: EmojiData;
-  seed: number;
-  batchSize: number;
-  /** The sizes that batches have had, where the size has changed; by default `batchSize` from step 0 on. */
-  spans?: readonly BatchSpan[] | undefined;
-  /** Rows of each batch that are given; by default all. */
-  rows?: Rows | undefined;
-  device: string;
-  /** Standard deviation that the normalised latents get. */
-  sigmaData: number;
-  signal?: AbortSignal | undefined;
   /** Make the scenes that are missing (default); otherwise another process does, and they are waited for. */
   makesScenes?: boolean;
-  /** Told how many of the scenes are there that training waits for. */
-  onProgress?: SourceContext["onProgress"];
 }
 
 /**
@@ -50,7 +41,6 @@ export class EmojiBatches implements BatchSource {
     readonly frozen: FrozenModels,
   ) {
     this.#options = options;
-
     this.#cache = cache;
   }
 

@@ -1,6 +1,6 @@
 /**
- * The colour of an object, as GenEval tells it: OpenAI's CLIP without training of its own looks at the object, cut out
- * along its mask and put before grey, and says which of ten sentences is nearest.
+ * The colour of an object, as GenEval classifies it: OpenAI's CLIP without training of its own looks at the object, cut
+ * out along its mask and put before grey, and says which of ten sentences is nearest.
  *
  *   w(colour) = unit(Σ unit(text))  over "a photo of a C X", "a photo of a C-colored X", "a photo of a C object"
  *   colour    = argmax 100 cos(image, w)
@@ -10,6 +10,7 @@
  */
 import { scope, stack, type Tensor, tensor } from "@miro-t2i/torch";
 import { InvalidInputError } from "../../errors.js";
+import { pythonRound } from "../../files/python-number.js";
 import { type ByLayer, holding } from "../../networks/by-layer.js";
 import type { Clip } from "../../networks/clip.js";
 import type { RgbImage } from "../../pictures/rgb.js";
@@ -60,7 +61,7 @@ interface SeenObject {
 /** Objects that go through the network together. */
 const BATCH = 16;
 
-/** Tells colours of objects. */
+/** Classifies the colours of objects. */
 export class ColourClassifier implements Disposable {
   /** What decides its answers, for provenance. */
   readonly identity: { clip: string; background: string; crop: boolean; dtype: string };
@@ -164,7 +165,7 @@ export function cutOut(
 ): RgbImage {
   const { width, height, data } = image;
   const behind = parseBackground(background);
-  const [x0, y0, x1, y1] = crop ? (box.map(halfToEven) as unknown as Box) : ([0, 0, width, height] as const);
+  const [x0, y0, x1, y1] = crop ? (box.map(pythonRound) as unknown as Box) : ([0, 0, width, height] as const);
   const size = { width: Math.max(x1 - x0, 1), height: Math.max(y1 - y0, 1) };
   const out = new Uint8Array(3 * size.width * size.height);
   for (let y = Math.max(0, -y0); y < Math.min(size.height, height - y0); y++) {
@@ -189,11 +190,4 @@ export function parseBackground(background = "#999"): readonly number[] | null {
       `bgcolor: expected original, or a colour such as #999 or #999999, received ${JSON.stringify(background)}`,
     );
   return digits.slice(1).flatMap((part) => (part === undefined ? [] : [Number.parseInt(part.padStart(2, part), 16)]));
-}
-
-/** As Python's `round`, with which Pillow places crops. */
-function halfToEven(value: number): number {
-  const below = Math.floor(value);
-  if (value - below !== 0.5) return Math.round(value);
-  return below % 2 === 0 ? below : below + 1;
 }

@@ -20,6 +20,7 @@ import { PictureFiles } from "../../pipeline/requests/picture-files.js";
 import { checkOptions, type PlannedPicture } from "../../pipeline/requests/plan-pictures.js";
 import type { PromptOptions } from "../../pipeline/requests/prompt-file.js";
 import { checkScorerFor } from "../../rewards/registry.js";
+import { folderName } from "../geneval/run/image-folder.js";
 import { occurrences, pictureSeed } from "../picture-seed.js";
 import { rewardColumns, weightsByKey } from "../rewards/names.js";
 import { type FolderRewards, type ScoreFolderOptions, scoreFolder } from "../rewards/score-folder.js";
@@ -179,10 +180,6 @@ export async function evaluateParti(given: PartiOptions): Promise<PartiResult> {
     }
     writeFileAtomic(path, record, { overwrite: true });
   }
-}
-
-function folderName(prompt: number): string {
-  return String(prompt).padStart(5, "0");
 }
 
 /** Pictures that a process takes at a time: a batch, and whole prompts. */

@@ -69,12 +69,12 @@ export function sweepToJson(result: SweepResult): Record<string, unknown> {
       ...(cell.ignoredRewards.length > 0 && { ignoredRewards: cell.ignoredRewards }),
       images: cell.images.map(({ path, seed, scores, settings }) => ({ path, seed, scores, settings })),
     })),
-    means: { x: summarize(result, "column"), y: summarize(result, "row") },
+    means: { x: summariseSide(result, "column"), y: summariseSide(result, "row") },
   };
 }
 
 /** Mean scores of each column, or of each row. */
-export function summarize(result: SweepResult, side: "column" | "row"): AxisSummary[] {
+export function summariseSide(result: SweepResult, side: "column" | "row"): AxisSummary[] {
   const { points } = side === "column" ? result.x : result.y;
   return points.map(({ value }, i) => ({
     value,

@@ -9,7 +9,7 @@ import { MiroPipeline } from "../../pipeline/pipeline.js";
 import { PictureFiles } from "../../pipeline/requests/picture-files.js";
 import { checkedScorer, type Scorer } from "../../rewards/scorer.js";
 import { parseAxis } from "./axis.js";
-import { summarize, sweepSheet, sweepToJson } from "./report.js";
+import { summariseSide, sweepSheet, sweepToJson } from "./report.js";
 import { runSweep, type SweepOptions } from "./run.js";
 
 const tiny = fileURLToPath(new URL("../../../../../tests/reference/fixtures/tiny", import.meta.url));
@@ -146,7 +146,7 @@ describe("runSweep", () => {
     );
     expect(result.cells.flat().map(({ images }) => images.map(({ scores }) => scores.brightness))).toEqual(expected);
     const mean = (values: number[]) => values.reduce((sum, value) => sum + value, 0) / values.length;
-    const columns = summarize(result, "column").map(({ scores }) => scores.brightness!);
+    const columns = summariseSide(result, "column").map(({ scores }) => scores.brightness!);
     expect(columns[0]).toBeCloseTo(mean([...expected[0]!, ...expected[2]!]), 10);
     expect(columns[1]).toBeCloseTo(mean([...expected[1]!, ...expected[3]!]), 10);
     const json = JSON.parse(JSON.stringify(sweepToJson(result)));
@@ -169,8 +169,8 @@ describe("runSweep", () => {
       [null, null],
       [null, 5],
     ]);
-    expect(summarize(result, "column").map(({ scores }) => scores.odd)).toEqual([null, 5]);
-    expect(summarize(result, "row").map(({ scores }) => scores.odd)).toEqual([5]);
+    expect(summariseSide(result, "column").map(({ scores }) => scores.odd)).toEqual([null, 5]);
+    expect(summariseSide(result, "row").map(({ scores }) => scores.odd)).toEqual([5]);
     expect(result.warnings).toContainEqual("odd: 3 of 4 scores are not finite and left out of the means");
     expect((await sweepSheet(result)).width).toBeGreaterThan(0);
   });

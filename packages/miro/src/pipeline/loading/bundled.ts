@@ -1,7 +1,8 @@
 /** Where the models lie that come with the program. */
-import { existsSync, statSync } from "node:fs";
+import { existsSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { InvalidInputError, invalid } from "../../errors.js";
+import { isFolder } from "../../files/make-folder.js";
 import { about, message } from "../../message.js";
 
 /** Name of the bundled model. */
@@ -35,7 +36,7 @@ export function modelOrBundled(model: string | undefined): string {
   if (model !== undefined && (typeof model !== "string" || model === "")) {
     throw invalid("model", `a folder, a run, a repository owner/name or ${BUNDLED_MODEL}`, model);
   }
-  if (model !== undefined && (model !== BUNDLED_MODEL || statSync(model, { throwIfNoEntry: false })?.isDirectory())) {
+  if (model !== undefined && (model !== BUNDLED_MODEL || isFolder(model))) {
     return model;
   }
   const bundled = bundledModel();

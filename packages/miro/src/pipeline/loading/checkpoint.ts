@@ -17,6 +17,7 @@ import { loadModuleInPieces, readNpy, type StoredTensor, takeAll } from "@miro-t
 import { checkName, checkObject } from "../../arguments.js";
 import { defaultNormalization, type LatentNormalization } from "../../autoencoder/normalization.js";
 import { InvalidInputError, MiroError } from "../../errors.js";
+import { isFolder } from "../../files/make-folder.js";
 import { openTensorFile, shardNames } from "../../files/tensor-files.js";
 import { release } from "../../flow/release.js";
 import { FlowPrecond } from "../../networks/precond.js";
@@ -327,7 +328,7 @@ function missingReason(folder: string): string {
 export function listVariants(folder: string): string[] {
   try {
     return readdirSync(folder)
-      .filter((name) => statSync(join(folder, name), { throwIfNoEntry: false })?.isDirectory())
+      .filter((name) => isFolder(join(folder, name)))
       .filter((name) => missingFiles((file) => existsSync(join(folder, name, file))).length === 0)
       .sort();
   } catch {

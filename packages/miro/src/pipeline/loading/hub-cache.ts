@@ -5,12 +5,12 @@
  *                                 /blobs/HASH                   contents, by SHA-256 (large files) or git object id
  *                                 /snapshots/COMMIT/PATH        links to the blobs
  */
-import { existsSync, readdirSync, realpathSync, statSync, writeFileSync } from "node:fs";
+import { existsSync, readdirSync, realpathSync, writeFileSync } from "node:fs";
 import { copyFile, link as hardLink, mkdir, readFile, rename, rm, symlink } from "node:fs/promises";
 import { dirname, join, relative, sep } from "node:path";
 import { beginFile } from "@miro-t2i/torch/atomic-write";
 import { InvalidInputError, MiroError, systemReason } from "../../errors.js";
-import { makeFolder } from "../../files/make-folder.js";
+import { isFolder, makeFolder } from "../../files/make-folder.js";
 import { about, message } from "../../message.js";
 import { symlinksDisabled } from "./hub-environment.js";
 
@@ -19,7 +19,7 @@ export function listFolder(folder: string, depth = 2): string[] {
   return readdirSync(folder, { withFileTypes: true }).flatMap((entry) => {
     const path = join(folder, entry.name);
     if (entry.isSymbolicLink() && !existsSync(path)) return []; // it leads nowhere, or in a circle
-    if (!statSync(path, { throwIfNoEntry: false })?.isDirectory()) return [entry.name];
+    if (!isFolder(path)) return [entry.name];
     return depth > 0 ? listFolder(path, depth - 1).map((file) => `${entry.name}/${file}`) : [];
   });
 }

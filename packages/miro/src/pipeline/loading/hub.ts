@@ -4,9 +4,10 @@
  * The Hub is asked what a revision means (hub-describe.ts), its files are fetched (hub-download.ts) into the cache that
  * Python's `huggingface_hub` uses (hub-cache.ts), as its environment variables say (hub-environment.ts).
  */
-import { existsSync, statSync } from "node:fs";
+import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { InvalidInputError, MiroError } from "../../errors.js";
+import { isFolder } from "../../files/make-folder.js";
 import { about, message } from "../../message.js";
 import { checkLinks, knownCommit, listFolder, noteCommit } from "./hub-cache.js";
 import { describeRepository } from "./hub-describe.js";
@@ -40,7 +41,7 @@ const REPOSITORY = /^[\w.-]+\/[\w.-]+$/;
  *   cannot be reached and the cache does not help
  */
 export async function resolveModel(name: string, parameter: string, options: HubOptions = {}): Promise<ModelSource> {
-  if (statSync(name, { throwIfNoEntry: false })?.isDirectory()) {
+  if (isFolder(name)) {
     refuseRevision(name, options.revision);
     return { name, folder: name, files: listFolder(name), fetch: async (paths) => checkLinks(name, paths, parameter) };
   }
@@ -115,7 +116,7 @@ async function openRepository(name: string, parameter: string, options: HubOptio
 async function cached({ name, storage, revision }: Repository, why: string): Promise<ModelSource | null> {
   const commit = (await knownCommit(storage, revision)) ?? revision;
   const folder = join(storage, "snapshots", commit);
-  if (!/^[\w.-]+$/.test(commit) || !statSync(folder, { throwIfNoEntry: false })?.isDirectory()) return null;
+  if (!/^[\w.-]+$/.test(commit) || !isFolder(folder)) return null;
   return {
     name,
     folder,

@@ -12,6 +12,7 @@ import { basename, dirname, join, resolve } from "node:path";
 import { z } from "zod";
 import { startProgram } from "../../compiled-module.js";
 import { MiroError, systemReason } from "../../errors.js";
+import { isFolder } from "../../files/make-folder.js";
 import { ownCache } from "../../files/own-cache.js";
 import { readBytes, readText, writeFileAtomic } from "../../files/whole-files.js";
 import { bundledModel } from "./bundled.js";
@@ -88,7 +89,7 @@ export async function awake<T>(work: Promise<T>): Promise<T> {
 
 /** Where a folder or a repository comes from. */
 function origin(name: string, folder: string): Omit<WeightsIdentity, "sha256"> {
-  if (!statSync(name, { throwIfNoEntry: false })?.isDirectory()) {
+  if (!isFolder(name)) {
     const commit = /[\\/]snapshots[\\/]([\w.-]+)/.exec(folder)?.[1];
     return { source: "hub", name, ...(commit && { commit }) };
   }

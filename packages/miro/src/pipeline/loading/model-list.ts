@@ -2,6 +2,7 @@
 import { existsSync, readdirSync, readFileSync, statfsSync, statSync } from "node:fs";
 import { dirname, join, resolve } from "node:path";
 import { invalid } from "../../errors.js";
+import { isFolder } from "../../files/make-folder.js";
 import { BUNDLED_MODEL, bundledModel } from "./bundled.js";
 import { missingFiles } from "./checkpoint.js";
 import { hubCache } from "./hub-environment.js";
@@ -90,7 +91,7 @@ export function listModels(options: { cacheDir?: string } = {}): ModelList {
 
 /** One repository's folder; null when it is not one. */
 function scan(folder: string, repository: string): CachedRepository | null {
-  if (!statSync(folder, { throwIfNoEntry: false })?.isDirectory()) return null;
+  if (!isFolder(folder)) return null;
   const blobs = entriesOf(join(folder, "blobs")).map((name) => ({ name, stat: statOf(join(folder, "blobs", name)) }));
   const sizeOf = (incomplete: boolean) =>
     blobs.reduce(

@@ -7,10 +7,11 @@
  * A run removes its older checkpoints. Whoever reads one therefore opens all of its files before it reads any of them:
  * an open file stays what it was. Where one was removed in between, a newer one is there.
  */
-import { existsSync, readdirSync, realpathSync, statSync } from "node:fs";
+import { existsSync, readdirSync, realpathSync } from "node:fs";
 import { basename, dirname, join, resolve } from "node:path";
 import { TorchError } from "@miro-t2i/torch";
 import { InvalidInputError, MiroError, systemReason } from "../../errors.js";
+import { isFolder } from "../../files/make-folder.js";
 import { about, message } from "../../message.js";
 
 /** A checkpoint of a run. */
@@ -38,7 +39,7 @@ export function listCheckpoints(folder: string): StoredCheckpoint[] {
 
 /** Whether a path is a run, also one without a checkpoint yet, one of its checkpoints, or the folder of them. */
 export function isRun(path: string): boolean {
-  if (!statSync(path, { throwIfNoEntry: false })?.isDirectory()) return false;
+  if (!isFolder(path)) return false;
   const has = (name: string) => existsSync(join(path, name));
   if (has(STATE_FILE) || (has("recipe.yaml") && !has("config.json"))) return true;
   return [path, join(path, "checkpoints")].some((folder) => isFolder(folder) && listCheckpoints(folder).length > 0);
@@ -144,8 +145,4 @@ function faultOf(path: string, error: unknown): Error {
   if (error instanceof MiroError || error instanceof TorchError) return error;
   if ((error as NodeJS.ErrnoException).code === undefined) throw error;
   return new MiroError(`${path}: cannot be read: ${systemReason(error)}`, { cause: error });
-}
-
-function isFolder(path: string): boolean {
-  return statSync(path, { throwIfNoEntry: false })?.isDirectory() ?? false;
 }

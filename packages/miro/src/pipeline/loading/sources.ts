@@ -2,9 +2,10 @@
  * Which files a pipeline is read from: the checkpoint, and the text encoder and the autoencoder that the caller, the
  * checkpoint's own folder, its `config.json` or upstream's defaults name, in this order.
  */
-import { existsSync, statSync } from "node:fs";
+import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { describe, InvalidInputError, MiroError } from "../../errors.js";
+import { isFolder } from "../../files/make-folder.js";
 import { readJson } from "../../files/whole-files.js";
 import { about, message } from "../../message.js";
 import { CHECKPOINT_FILES, missingFiles, WEIGHTS_INDEX, weightFiles } from "./checkpoint.js";
@@ -84,7 +85,7 @@ export function choosePart(
 
 /** Whether the part can be looked at without asking the Hub. */
 export function isLocal(part: PartSource): boolean {
-  return part.source !== null || Boolean(statSync(part.name, { throwIfNoEntry: false })?.isDirectory());
+  return part.source !== null || isFolder(part.name);
 }
 
 /**

@@ -67,7 +67,10 @@ describe("a request", () => {
     expect(seen.map(([prompt]) => prompt).sort()).toEqual(["a cat", "a dog", "a fox"]);
     expect([...steps].sort()).toEqual([0, 1, 2]);
     const { images } = await pipe.generate("a cat", {
-      ...{ steps: 2, guidanceScale: 1, seed: 3, rewardTargets: { clip_score: 0.5 } },
+      steps: 2,
+      guidanceScale: 1,
+      seed: 3,
+      rewardTargets: { clip_score: 0.5 },
     });
     expect(existsSync(report.images[0]!.path!)).toBe(true);
     await images[0]!.save(join(folder, "again.png"));

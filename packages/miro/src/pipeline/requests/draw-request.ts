@@ -313,7 +313,10 @@ export class DrawRequest {
           onStep: ({ step, steps, images, previews }: GenerateProgress) => {
             const shown = previews?.map((image, i) => ({ index: placeOf(images[i]!), image }));
             return onStep({
-              ...{ step, steps, images: [...new Set(images.map(placeOf))], rows: images.length },
+              step,
+              steps,
+              images: [...new Set(images.map(placeOf))],
+              rows: images.length,
               ...(shown && { previews: [...new Map(shown.reverse().map((one) => [one.index, one])).values()] }),
             });
           },

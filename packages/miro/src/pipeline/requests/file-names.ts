@@ -132,7 +132,6 @@ export class NameAllocator {
    */
   constructor(folder: string, isFree: (path: string) => boolean = () => true) {
     this.#folder = folder;
-
     this.#isFree = isFree;
   }
 

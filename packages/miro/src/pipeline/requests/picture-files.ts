@@ -2,11 +2,12 @@
  * Where the pictures of a command go: names, formats, what is in the way, and what need not be drawn again. Everything
  * is decided before the first picture is drawn; each file appears whole or not at all.
  */
-import { existsSync, statSync } from "node:fs";
+import { existsSync } from "node:fs";
 import { dirname, extname, relative } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { z } from "zod";
 import { describe, InvalidInputError, invalid, MiroError } from "../../errors.js";
+import { isFolder } from "../../files/make-folder.js";
 import { existing, removeKilledWrites, writeFileAside } from "../../files/whole-files.js";
 import { refuseFileAsFolder, withoutParents } from "../../files/writable.js";
 import { about, message, option } from "../../message.js";
@@ -120,11 +121,11 @@ export class PictureFiles {
     const { overwrite, resume, name } = checked;
     const output = checked.output && withoutParents(checked.output);
     if (output !== undefined) refuseFileAsFolder(dirname(output), "output");
-    const isFolder = statSync(output ?? "", { throwIfNoEntry: false })?.isDirectory() ?? false;
-    const named = output === undefined || isFolder ? null : formatOf(output);
+    const intoFolder = output === undefined || isFolder(output);
+    const named = intoFolder ? null : formatOf(output);
     // Whoever writes "-" means the standard output, which takes no pictures; a folder of this name is "./-".
     const isOther = output === "-" || OTHER_FILES.has(extname(output ?? "").toLowerCase());
-    if (output !== undefined && !isFolder && named === null && isOther)
+    if (!intoFolder && named === null && isOther)
       throw invalid("output", "a folder, or a file that ends with .png, .webp, .jpg or .jpeg", output);
     if (named && checked.format && named !== checked.format) {
       throw new InvalidInputError(message`${about("format")}: ${checked.format} contradicts the output ${output}`);

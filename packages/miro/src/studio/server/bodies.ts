@@ -124,7 +124,10 @@ export async function workOf(given: unknown, uploads: Uploads, context: WorkCont
     throw invalid("seed", `one for each of ${count} pictures`, seed.length);
   const options = {
     ...Object.fromEntries(Object.entries(body).filter(([key]) => key in drawing)),
-    ...{ imagesPerPrompt, deterministic, rewardTargets: undefined, negativeRewardTargets: undefined },
+    imagesPerPrompt,
+    deterministic,
+    rewardTargets: undefined,
+    negativeRewardTargets: undefined,
   };
   const planned = planPictures(
     texts.map((one) => ({ prompt: one, options: {} })),
@@ -169,7 +172,9 @@ export function chooseModel(id: string | undefined, engine: Engine): ModelCard {
   if (card) return card;
   const known = engine.cards.map((one) => one.id).join(", ");
   throw new UnknownModel(message`${about("model")}: expected one of ${known}, received ${JSON.stringify(id)}`, {
-    ...{ parameter: "model", expected: `one of ${known}`, received: id },
+    parameter: "model",
+    expected: `one of ${known}`,
+    received: id,
   });
 }
 
@@ -199,7 +204,9 @@ function checkScorers(by: string): void {
     parseSelection(by);
   } catch (error) {
     throw new InvalidInputError(message`${about("bestOf.by")}: ${(error as Error).message}`, {
-      ...{ parameter: "bestOf.by", expected: "scorers, such as sharpness or a=1,b=0.5", received: by },
+      parameter: "bestOf.by",
+      expected: "scorers, such as sharpness or a=1,b=0.5",
+      received: by,
     });
   }
 }

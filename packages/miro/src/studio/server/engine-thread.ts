@@ -156,7 +156,9 @@ serve({
         release: async (one) => {
           if (one !== pipe) await one.dispose();
         },
-        ...{ scorers, signal, previewEvery },
+        scorers,
+        signal,
+        previewEvery,
         files: new PictureFiles({ output: folder, resume: true }),
         onStep: async (progress) => emit("step", await stepOf(progress)),
         onPicture: async (index, { path, settings }) => {

@@ -6,11 +6,11 @@
  * thread for each core, and they share the pictures of a call.
  */
 
-import { statSync } from "node:fs";
 import { availableParallelism, freemem } from "node:os";
 import { cuda } from "@miro-t2i/torch";
 import { isOutOfMemory, MiroError } from "../../errors.js";
 import type { SweepLayout } from "../../evaluation/sweep/run.js";
+import { isFolder } from "../../files/make-folder.js";
 import { BUNDLED_MODEL, modelOrBundled } from "../../pipeline/loading/bundled.js";
 import { checkDevice, cudaIndex } from "../../pipeline/loading/device.js";
 import type { FromPretrainedOptions } from "../../pipeline/loading/load-options.js";
@@ -158,8 +158,14 @@ export class Engine {
         load: { model, threads, options: { variant, device, dtype, lowMemory, quantization, cacheDir } },
         bytes,
         cores: isSmall ? Math.min(threads ?? availableParallelism(), MOST_THREADS) : 1,
-        ...{ thread: null, device: null, helpers: null, loading: null, loaded: false, warming: null },
-        ...{ lastUsed: 0, busy: 0 },
+        thread: null,
+        device: null,
+        helpers: null,
+        loading: null,
+        loaded: false,
+        warming: null,
+        lastUsed: 0,
+        busy: 0,
       });
     }
     return new Engine(opened);
@@ -430,7 +436,7 @@ async function drawParts(
 
 /** `NAME@VARIANT`; a folder whose name has an @ is meant as it is. */
 function split(id: string | undefined): [string | undefined, string | undefined] {
-  if (id === undefined || statSync(id, { throwIfNoEntry: false })?.isDirectory()) return [id, undefined];
+  if (id === undefined || isFolder(id)) return [id, undefined];
   const at = id.lastIndexOf("@");
   return at < 1 ? [id, undefined] : [id.slice(0, at), id.slice(at + 1)];
 }

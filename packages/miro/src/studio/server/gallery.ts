@@ -158,24 +158,23 @@ export class Gallery {
     const id = idOf(name);
     this.#write(() => {
       this.#remove(id);
+      const columns = {
+        id,
+        path: name,
+        prompt,
+        model: variant ? `${model}@${variant}` : model,
+        seed,
+        width,
+        height,
+        created: Math.round(mtimeMs),
+        bytes,
+        favourite: this.#favourites.has(id) ? 1 : 0,
+        targets: JSON.stringify(rewardTargets),
+      };
+      const places = Object.keys(columns).map(() => "?");
       const { lastInsertRowid: number } = this.#db
-        .prepare(
-          "INSERT INTO pictures (id, path, prompt, model, seed, width, height, created, bytes, favourite, targets) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        )
-        .run(
-          ...[
-            id,
-            name,
-            prompt,
-            variant ? `${model}@${variant}` : model,
-            seed,
-            width,
-            height,
-            Math.round(mtimeMs),
-            bytes,
-          ],
-          ...[this.#favourites.has(id) ? 1 : 0, JSON.stringify(rewardTargets)],
-        );
+        .prepare(`INSERT INTO pictures (${Object.keys(columns).join(", ")}) VALUES (${places.join(", ")})`)
+        .run(...Object.values(columns));
       this.#db.prepare("INSERT INTO words (rowid, prompt) VALUES (?, ?)").run(number, prompt);
       const target = this.#db.prepare("INSERT INTO targets (key, picture, value) VALUES (?, ?, ?)");
       for (const [key, value] of Object.entries(rewardTargets)) target.run(key, number, value);
@@ -510,7 +509,13 @@ function idOf(name: string): string {
 
 function entryOf({ id, prompt, model, seed, width, height, created, favourite, targets }: Row): PictureEntry {
   return {
-    ...{ id, prompt, model, seed, width, height, favourite: favourite === 1 },
+    id,
+    prompt,
+    model,
+    seed,
+    width,
+    height,
+    favourite: favourite === 1,
     createdAt: new Date(created).toISOString(),
     rewardTargets: JSON.parse(targets) as Record<string, number>,
   };

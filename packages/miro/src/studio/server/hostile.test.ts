@@ -27,7 +27,8 @@ beforeAll(async () => {
   };
   routes = Object.entries(paths).flatMap(([path, methods]) =>
     Object.entries(methods).map(([method, operation]) => ({
-      ...{ method: method.toUpperCase(), path },
+      method: method.toUpperCase(),
+      path,
       fields: Object.keys(operation.requestBody?.content["application/json"]?.schema?.properties ?? {}),
     })),
   );
@@ -36,7 +37,8 @@ afterAll(() => studios.end());
 
 const ask = (method: string, path: string, body?: string | Uint8Array, type = "application/json") =>
   fetch(studio.url + path, {
-    ...{ method, headers: { authorization: `Bearer ${KEY}`, ...(body !== undefined && { "content-type": type }) } },
+    method,
+    headers: { authorization: `Bearer ${KEY}`, ...(body !== undefined && { "content-type": type }) },
     ...(body !== undefined && { body: body as string }),
   });
 const alive = async () => expect((await fetch(`${studio.url}/health`)).status).toBe(200);

@@ -167,7 +167,15 @@ export class Job {
   view(position: number | null): JobView {
     const { id, status, step, steps, error, warnings, work } = this;
     return {
-      ...{ id, status, position, model: work.model, step, steps, error, warnings, scores: this.scores },
+      id,
+      status,
+      position,
+      model: work.model,
+      step,
+      steps,
+      error,
+      warnings,
+      scores: this.scores,
       createdAt: this.createdAt.toISOString(),
       startedAt: this.startedAt?.toISOString() ?? null,
       finishedAt: this.finishedAt?.toISOString() ?? null,

@@ -17,20 +17,30 @@ export class Metrics implements QueueMeter {
     const registers = [this.registry];
     collectDefaultMetrics({ register: this.registry });
     this.#jobs = new Counter({
-      ...{ name: "miro_jobs_total", help: "Jobs that have ended, by how they did", labelNames: ["status"], registers },
+      name: "miro_jobs_total",
+      help: "Jobs that have ended, by how they did",
+      labelNames: ["status"],
+      registers,
     });
     this.#cancels = new Counter({ name: "miro_cancels_total", help: "Jobs that were cancelled", registers });
     this.#pictures = new Counter({ name: "miro_pictures_total", help: "Pictures that were drawn", registers });
     this.#jobSeconds = new Histogram({
-      ...{ name: "miro_job_seconds", help: "Seconds from a job's beginning to its end", registers },
+      name: "miro_job_seconds",
+      help: "Seconds from a job's beginning to its end",
+      registers,
       buckets: [0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300],
     });
     this.#stepSeconds = new Histogram({
-      ...{ name: "miro_step_seconds", help: "Seconds from one step of a batch to the next", registers },
+      name: "miro_step_seconds",
+      help: "Seconds from one step of a batch to the next",
+      registers,
       buckets: [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5],
     });
     new Gauge({
-      ...{ name: "miro_queue_jobs", help: "Jobs in the queue, by state", labelNames: ["state"], registers },
+      name: "miro_queue_jobs",
+      help: "Jobs in the queue, by state",
+      labelNames: ["state"],
+      registers,
       collect() {
         const { waiting, running } = queue();
         this.set({ state: "waiting" }, waiting);
@@ -39,7 +49,9 @@ export class Metrics implements QueueMeter {
     });
     memory.stats(); // loads libtorch, which must not stop the server when it is first asked
     new Gauge({
-      ...{ name: "miro_tensor_bytes", help: "Bytes of live tensors", registers },
+      name: "miro_tensor_bytes",
+      help: "Bytes of live tensors",
+      registers,
       collect() {
         this.set(memory.stats().liveBytes);
       },

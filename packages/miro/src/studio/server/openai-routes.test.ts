@@ -84,7 +84,13 @@ describe("images.generate", () => {
 
   it("streams as many partial pictures as asked for, then each picture, in the format that it names", async () => {
     const stream = await client.images.generate({
-      ...{ prompt: "a cat", ...extra, steps: 9, n: 2, stream: true, partial_images: 2, output_format: "webp" },
+      prompt: "a cat",
+      ...extra,
+      steps: 9,
+      n: 2,
+      stream: true,
+      partial_images: 2,
+      output_format: "webp",
     } as OpenAI.Images.ImageGenerateParamsStreaming);
     const events: (OpenAI.Images.ImageGenStreamEvent & { index?: number })[] = [];
     for await (const event of stream) events.push(event);
@@ -114,7 +120,11 @@ describe("images.generate", () => {
     const damage = Buffer.from([0x47, 0x49, 0x46, 0x38, 0x39, 0x61, 8, 0, 8, 0, 0, 0, 0]).toString("base64");
     const stream = await client.images
       .generate({
-        ...{ prompt: "a cat", ...extra, stream: true, image: `data:image/gif;base64,${damage}`, strength: 0.5 },
+        prompt: "a cat",
+        ...extra,
+        stream: true,
+        image: `data:image/gif;base64,${damage}`,
+        strength: 0.5,
       } as unknown as OpenAI.Images.ImageGenerateParamsStreaming)
       .catch((error: Error) => error);
     if (stream instanceof Error) expect(stream).toBeInstanceOf(OpenAI.BadRequestError);
@@ -135,7 +145,12 @@ describe("images.generate", () => {
     await expect(call).rejects.toBeInstanceOf(OpenAI.APIUserAbortError);
     await idle();
     const stream = await client.images.generate({
-      ...{ prompt: "a cat", ...extra, steps: 50_000, stream: true, partial_images: 3, previewEvery: 10 },
+      prompt: "a cat",
+      ...extra,
+      steps: 50_000,
+      stream: true,
+      partial_images: 3,
+      previewEvery: 10,
     } as OpenAI.Images.ImageGenerateParamsStreaming);
     expect(studio.queue.running + studio.queue.waiting).toBe(1);
     stream.controller.abort();
@@ -149,10 +164,18 @@ describe("images.edit", () => {
     const [side] = studio.engine.card(undefined)!.size;
     const image = await toFile(await grey(side), "grey.png", { type: "image/png" });
     const edited = await client.images.edit({
-      ...{ image, prompt: "a cat", ...extra, steps: 4, strength: 0.5, rewardTargets: { clip_score: 0.25 } },
+      image,
+      prompt: "a cat",
+      ...extra,
+      steps: 4,
+      strength: 0.5,
+      rewardTargets: { clip_score: 0.25 },
     } as OpenAI.Images.ImageEditParamsNonStreaming);
     expect(settingsOf(edited.data![0]!.b64_json!)).toMatchObject({
-      ...{ strength: 0.5, seed: 3, steps: 4, image: { sha256: expect.any(String) } },
+      strength: 0.5,
+      seed: 3,
+      steps: 4,
+      image: { sha256: expect.any(String) },
       rewardTargets: { clip_score: 0.25 },
     });
     const alpha = Buffer.alloc(side * side * 4, 255);
@@ -161,7 +184,10 @@ describe("images.edit", () => {
       .png()
       .toBuffer();
     const painted = await client.images.edit({
-      ...{ image: [image], mask: await toFile(mask, "mask.png", { type: "image/png" }), prompt: "a cat", ...extra },
+      image: [image],
+      mask: await toFile(mask, "mask.png", { type: "image/png" }),
+      prompt: "a cat",
+      ...extra,
     } as OpenAI.Images.ImageEditParamsNonStreaming);
     const { data } = await decodeShown(Buffer.from(painted.data![0]!.b64_json!, "base64"));
     const far = (from: number, to: number) => {
@@ -175,8 +201,13 @@ describe("images.edit", () => {
 
   it("streams under its own names", async () => {
     const stream = await client.images.edit({
-      ...{ image: await toFile(await grey(64), "grey.png", { type: "image/png" }), prompt: "a cat", ...extra },
-      ...{ steps: 8, strength: 1, stream: true, partial_images: 1 },
+      image: await toFile(await grey(64), "grey.png", { type: "image/png" }),
+      prompt: "a cat",
+      ...extra,
+      steps: 8,
+      strength: 1,
+      stream: true,
+      partial_images: 1,
     } as OpenAI.Images.ImageEditParamsStreaming);
     const types: string[] = [];
     for await (const event of stream) types.push(event.type);
@@ -215,7 +246,9 @@ describe("other clients and routes", () => {
   it("serves the AI SDK", async () => {
     const provider = createOpenAICompatible({ name: "miro", baseURL: `${studio.url}/v1` });
     const { image, images } = await generateImage({
-      ...{ model: provider.imageModel(model), prompt: "a cat", n: 2 },
+      model: provider.imageModel(model),
+      prompt: "a cat",
+      n: 2,
       providerOptions: { miro: extra as never },
     });
     expect(images).toHaveLength(2);
@@ -265,7 +298,9 @@ describe("other clients and routes", () => {
     await expect.poll(() => own.queue.waiting, { timeout: 20_000 }).toBe(1);
     await expect(ask()).rejects.toMatchObject({ status: 429, type: "rate_limit_error", code: "rate_limit_exceeded" });
     await expect(keyed("wrong-horse").models.list()).rejects.toMatchObject({
-      ...{ status: 401, type: "authentication_error", code: "invalid_api_key" },
+      status: 401,
+      type: "authentication_error",
+      code: "invalid_api_key",
     });
     abort.abort();
     for (const call of held) await expect(call).rejects.toBeInstanceOf(OpenAI.APIUserAbortError);

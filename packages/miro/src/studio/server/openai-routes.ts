@@ -12,8 +12,10 @@ import { field } from "../../options.js";
 import type { ImageFormat } from "../../pictures/image-files.js";
 import { chooseModel, jobBody, parseBody, type Uploads, workOf } from "./bodies.js";
 import { EventStream } from "./event-stream.js";
+import type { Gallery } from "./gallery.js";
 import type { Job, JobEvent } from "./job.js";
 import type { StudioParts } from "./parts.js";
+import type { JobQueue } from "./queue.js";
 import { maskOfAlpha, recoded } from "./recode.js";
 import { refusalOf, shown, statusOf } from "./refusals.js";
 import { formToJson, readForm } from "./request-bodies.js";
@@ -70,8 +72,6 @@ const imagesBody = z.strictObject({
   ...native,
 });
 
-type ImagesBody = z.output<typeof imagesBody>;
-
 /** Steps by quality; null: the model's default. */
 const STEPS = { low: 20, medium: null, high: 100 } as const;
 const QUALITIES = {
@@ -83,8 +83,13 @@ const QUALITIES = {
   high: "high",
 } as const;
 
-/** What an answer says of all its pictures. */
+/** What an answer says of all its pictures, and what it is an answer to. */
 interface Answer {
+  request: FastifyRequest;
+  /** Of its events: `image_generation` or `image_edit`. */
+  kind: string;
+  /** Previews of each picture, in a stream. */
+  partialImages: number;
   format: ImageFormat;
   compression: number | undefined;
   size: [number, number];
@@ -97,7 +102,7 @@ interface Answer {
 
 export function addOpenaiRoutes(studio: StudioParts): void {
   const app = studio.app.withTypeProvider<ZodTypeProvider>();
-  const { queue, gallery, engine } = studio;
+  const { engine } = studio;
   const started = Math.floor(Date.now() / 1000);
   const modelOf = (id: string) => ({ id, object: "model", created: started, owned_by: "miro" });
 
@@ -118,7 +123,7 @@ export function addOpenaiRoutes(studio: StudioParts): void {
       schema: { summary: "Draw pictures, as OpenAI's images.generate", body: imagesBody },
       validatorCompiler: checkedByRoute,
     },
-    async (request, reply) => draw("image_generation", request.body, {}, request, reply),
+    async (request, reply) => draw(studio, "image_generation", request.body, {}, request, reply),
   );
 
   app.post(
@@ -139,132 +144,128 @@ export function addOpenaiRoutes(studio: StudioParts): void {
       if (unknown !== undefined) throw invalid(unknown.slice(0, 100), "a file image or mask", message`another file`);
       if (image === undefined && body.image === undefined) throw invalid("image", "a picture file", undefined);
       if ((image?.length ?? 0) > 1) throw invalid("image", "one picture", image!.length);
-      return draw(
-        "image_edit",
-        body,
-        { image: image?.[0], mask: mask && (await maskOfAlpha("mask", mask[0]!)) },
-        request,
-        reply,
-      );
+      const uploads = { image: image?.[0], mask: mask && (await maskOfAlpha("mask", mask[0]!)) };
+      return draw(studio, "image_edit", body, uploads, request, reply);
     },
   );
+}
 
-  async function draw(
-    kind: string,
-    given: unknown,
-    uploads: Uploads,
-    request: FastifyRequest,
-    reply: FastifyReply,
-  ): Promise<FastifyReply | object> {
-    const body = parseBody(imagesBody, withoutNulls(given));
-    const { n, size, quality: asked, response_format, output_format, output_compression, stream, ...rest } = body;
-    const card = chooseModel(body.model, engine);
-    const own = card.size.join("x");
-    if (size !== "auto" && size !== own)
-      throw invalid("size", `auto or ${own}, the size of ${card.id}'s pictures`, size);
-    const { maxImages } = studio.workContext;
-    if (n > maxImages) throw invalid("n", `an integer from 1 to ${maxImages}`, n);
-    if (output_compression !== undefined && output_compression < 100 && output_format === "png")
-      throw invalid("output_compression", "jpeg or webp with it; png keeps every pixel", output_compression);
-    const quality = QUALITIES[asked];
-    const steps = body.steps ?? STEPS[quality] ?? card.defaults.steps;
-    const previewEvery =
-      stream && body.partial_images > 0 ? Math.max(1, Math.floor(steps / (body.partial_images + 1))) : undefined;
-    const work = await workOf(
-      { ...nativeOf(rest), imagesPerPrompt: n, steps, previewEvery },
-      uploads,
-      studio.workContext,
-    );
-    const positions = (card.size[0] / 8) * (card.size[1] / 8);
-    const answer: Answer = {
-      ...{ format: output_format, compression: output_compression, size: card.size, quality, prompt: body.prompt },
-      url: response_format === "url",
-      imageTokens: work.call.edits.length > 0 ? positions : 0,
-    };
-    const job = studio.submit(work);
-    cancelWithReader(job, reply);
-    if (stream) {
-      streamImages(kind, job, answer, body, request, reply);
-      return reply;
-    }
-    await job.ended;
-    if (reply.raw.destroyed) return reply;
-    if (job.status !== "done") throw failureOf(job);
-    const data = await Promise.all(job.pictures.map((id, i) => pictureOf(job, i, id!, answer, request)));
-    return { created: Math.floor(Date.now() / 1000), data, ...facts(answer), usage: usageOf(job, answer) };
+/** Draws what a request asks for, and answers it at once or as a stream. */
+async function draw(
+  studio: StudioParts,
+  kind: string,
+  given: unknown,
+  uploads: Uploads,
+  request: FastifyRequest,
+  reply: FastifyReply,
+): Promise<FastifyReply | object> {
+  const body = parseBody(imagesBody, withoutNulls(given));
+  const { n, size, quality: asked, response_format, output_format, output_compression, stream, ...rest } = body;
+  const card = chooseModel(body.model, studio.engine);
+  const own = card.size.join("x");
+  if (size !== "auto" && size !== own) throw invalid("size", `auto or ${own}, the size of ${card.id}'s pictures`, size);
+  const { maxImages } = studio.workContext;
+  if (n > maxImages) throw invalid("n", `an integer from 1 to ${maxImages}`, n);
+  if (output_compression !== undefined && output_compression < 100 && output_format === "png")
+    throw invalid("output_compression", "jpeg or webp with it; png keeps every pixel", output_compression);
+  const quality = QUALITIES[asked];
+  const steps = body.steps ?? STEPS[quality] ?? card.defaults.steps;
+  const previewEvery =
+    stream && body.partial_images > 0 ? Math.max(1, Math.floor(steps / (body.partial_images + 1))) : undefined;
+  const work = await workOf(
+    { ...nativeOf(rest), imagesPerPrompt: n, steps, previewEvery },
+    uploads,
+    studio.workContext,
+  );
+  const positions = (card.size[0] / 8) * (card.size[1] / 8);
+  const answer: Answer = {
+    request,
+    kind,
+    partialImages: body.partial_images,
+    format: output_format,
+    compression: output_compression,
+    size: card.size,
+    quality,
+    prompt: body.prompt,
+    url: response_format === "url",
+    imageTokens: work.call.edits.length > 0 ? positions : 0,
+  };
+  const job = studio.submit(work);
+  cancelWithReader(studio.queue, job, reply);
+  if (stream) {
+    streamImages(studio, job, answer, reply);
+    return reply;
   }
+  await job.ended;
+  if (reply.raw.destroyed) return reply;
+  if (job.status !== "done") throw failureOf(job);
+  const data = await Promise.all(job.pictures.map((id, i) => pictureOf(studio.gallery, job, i, id!, answer)));
+  return { created: Math.floor(Date.now() / 1000), data, ...facts(answer), usage: usageOf(job, answer) };
+}
 
-  /** Events of a job as OpenAI's clients read them. */
-  function streamImages(
-    kind: string,
-    job: Job,
-    answer: Answer,
-    { partial_images: most }: ImagesBody,
-    request: FastifyRequest,
-    reply: FastifyReply,
-  ): void {
-    const stream = new EventStream(reply, () => {});
-    const sent = job.pictures.map(() => 0);
-    const completed = job.pictures.map(() => false);
-    const send = (name: string, data: object, mayBeMissed = false) => {
-      const type = `${kind}.${name}`;
-      const created_at = Math.floor(Date.now() / 1000);
-      stream.send(type, { type, created_at, ...facts(answer), ...data }, { mayBeMissed });
-    };
-    const hear = async ({ event, data }: JobEvent): Promise<void> => {
-      const image = Number(data.image ?? data.index);
-      if (event === "preview") {
-        if (completed[image] || sent[image]! >= most || data.step === data.steps) return;
-        const partial_image_index = sent[image]!++;
-        const webp = Buffer.from(String(data.data).replace(/^[^,]*,/, ""), "base64");
-        const bytes = await recoded(webp, answer.format, { size: answer.size, quality: answer.compression });
-        send("partial_image", { b64_json: bytes.toString("base64"), partial_image_index, index: image }, true);
-      } else if (event === "picture") {
-        completed[image] = true;
-        const picture = await pictureOf(job, image, String(data.id), answer, request);
-        send("completed", { ...picture, index: image, usage: usageOf(job, answer, image) });
-      } else if (event === "failed" || event === "cancelled") {
-        const error = failureOf(job);
-        const status = statusOf(error, request.url);
-        stream.send("error", { type: "error", ...refusalOf(request.url, status, shown(status, error)) });
-        stream.end();
-      } else if (event === "done") stream.end();
-    };
-    // One after the other: encoding takes its time, the order of events stays.
-    let last: Promise<void> = Promise.resolve();
-    job.listen((event) => {
-      last = last
-        .then(() => hear(event))
-        .catch((error: Error) => {
-          const status = statusOf(error, request.url);
-          stream.send("error", { type: "error", ...refusalOf(request.url, status, shown(status, error)) });
-          stream.end();
-          queue.cancel(job);
-        });
-    });
-  }
+/** Events of a job as OpenAI's clients read them. */
+function streamImages({ queue, gallery }: StudioParts, job: Job, answer: Answer, reply: FastifyReply): void {
+  const stream = new EventStream(reply, () => {});
+  const sent = job.pictures.map(() => 0);
+  const completed = job.pictures.map(() => false);
+  const send = (name: string, data: object, mayBeMissed = false) => {
+    const type = `${answer.kind}.${name}`;
+    const created_at = Math.floor(Date.now() / 1000);
+    stream.send(type, { type, created_at, ...facts(answer), ...data }, { mayBeMissed });
+  };
+  const fail = (error: Error) => {
+    const { url } = answer.request;
+    const status = statusOf(error, url);
+    stream.send("error", { type: "error", ...refusalOf(url, status, shown(status, error)) });
+    stream.end();
+  };
+  const hear = async ({ event, data }: JobEvent): Promise<void> => {
+    const image = Number(data.image ?? data.index);
+    if (event === "preview") {
+      if (completed[image] || sent[image]! >= answer.partialImages || data.step === data.steps) return;
+      const partial_image_index = sent[image]!++;
+      const webp = Buffer.from(String(data.data).replace(/^[^,]*,/, ""), "base64");
+      const bytes = await recoded(webp, answer.format, { size: answer.size, quality: answer.compression });
+      send("partial_image", { b64_json: bytes.toString("base64"), partial_image_index, index: image }, true);
+    } else if (event === "picture") {
+      completed[image] = true;
+      const picture = await pictureOf(gallery, job, image, String(data.id), answer);
+      send("completed", { ...picture, index: image, usage: usageOf(job, answer, image) });
+    } else if (event === "failed" || event === "cancelled") fail(failureOf(job));
+    else if (event === "done") stream.end();
+  };
+  // One after the other: encoding takes its time, the order of events stays.
+  let last: Promise<void> = Promise.resolve();
+  job.listen((event) => {
+    last = last
+      .then(() => hear(event))
+      .catch((error: Error) => {
+        fail(error);
+        queue.cancel(job);
+      });
+  });
+}
 
-  function cancelWithReader(job: Job, reply: FastifyReply): void {
-    if (reply.raw.destroyed) queue.cancel(job);
-    reply.raw.on("close", () => {
-      if (!reply.raw.writableFinished) queue.cancel(job);
-    });
-  }
+function cancelWithReader(queue: JobQueue, job: Job, reply: FastifyReply): void {
+  if (reply.raw.destroyed) queue.cancel(job);
+  reply.raw.on("close", () => {
+    if (!reply.raw.writableFinished) queue.cancel(job);
+  });
+}
 
-  async function pictureOf(job: Job, image: number, id: string, answer: Answer, request: FastifyRequest) {
-    const more = { revised_prompt: answer.prompt, seed: job.seeds[image] };
-    if (answer.url) {
-      const quality =
-        answer.compression === undefined || answer.format === "png" ? "" : `?quality=${answer.compression}`;
-      const ending = answer.format === "jpeg" ? "jpg" : answer.format;
-      return { url: `${request.protocol}://${request.host}/api/pictures/${id}.${ending}${quality}`, ...more };
-    }
-    const bytes =
-      answer.format === "png"
-        ? await readFile(gallery.pathOf(id)!)
-        : await gallery.converted(id, answer.format, answer.compression);
-    return { b64_json: bytes!.toString("base64"), ...more };
+async function pictureOf(gallery: Gallery, job: Job, image: number, id: string, answer: Answer) {
+  const more = { revised_prompt: answer.prompt, seed: job.seeds[image] };
+  if (answer.url) {
+    const quality = answer.compression === undefined || answer.format === "png" ? "" : `?quality=${answer.compression}`;
+    const ending = answer.format === "jpeg" ? "jpg" : answer.format;
+    const { protocol, host } = answer.request;
+    return { url: `${protocol}://${host}/api/pictures/${id}.${ending}${quality}`, ...more };
   }
+  const bytes =
+    answer.format === "png"
+      ? await readFile(gallery.pathOf(id)!)
+      : await gallery.converted(id, answer.format, answer.compression);
+  return { b64_json: bytes!.toString("base64"), ...more };
 }
 
 /** What an answer says of its pictures. */
@@ -280,7 +281,9 @@ function usageOf({ promptTokens }: Job, { size, imageTokens }: Answer, image?: n
   const output_tokens = (size[0] / 8) * (size[1] / 8) * prompts.length;
   const input_tokens = text_tokens + image_tokens;
   return {
-    ...{ input_tokens, output_tokens, total_tokens: input_tokens + output_tokens },
+    input_tokens,
+    output_tokens,
+    total_tokens: input_tokens + output_tokens,
     input_tokens_details: { text_tokens, image_tokens },
   };
 }

@@ -39,7 +39,11 @@ export function addPictureRoutes({ app: untyped, gallery }: StudioParts): void {
     },
     async ({ query: { q, model, favourite, cursor, limit, ...rest } }) =>
       gallery.list({
-        ...{ q, model, cursor, limit, atLeast: leastTargets(rest) },
+        q,
+        model,
+        cursor,
+        limit,
+        atLeast: leastTargets(rest),
         favourite: favourite === undefined ? undefined : favourite === "true",
       }),
   );

@@ -36,7 +36,8 @@ export async function sizeOfUpload(parameter: string, bytes: Uint8Array): Promis
     return [autoOrient.width, autoOrient.height];
   } catch (error) {
     throw new InvalidInputError(message`${about(parameter)}: ${firstLine(error)}`, {
-      ...{ parameter, expected: "a picture: PNG, JPEG, WebP, GIF, BMP, TIFF or AVIF" },
+      parameter,
+      expected: "a picture: PNG, JPEG, WebP, GIF, BMP, TIFF or AVIF",
       received: firstLine(error),
       cause: error,
     });

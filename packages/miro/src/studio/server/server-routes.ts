@@ -40,9 +40,18 @@ export function addServerRoutes(studio: StudioParts): void {
 
   app.get("/api/models", { schema: { summary: "The models, with their rewards and limits" } }, async () =>
     engine.cards.map((card) => ({
-      ...{ id: card.id, name: card.name, license: card.license, defaults: card.defaults },
+      id: card.id,
+      name: card.name,
+      license: card.license,
+      defaults: card.defaults,
       rewards: card.coherenceKeys.map((key) => ({
-        ...{ key, ...rewardStyle(key), min: 0, max: 1, step: 1 / 63, default: 1, negativeDefault: 0 },
+        key,
+        ...rewardStyle(key),
+        min: 0,
+        max: 1,
+        step: 1 / 63,
+        default: 1,
+        negativeDefault: 0,
       })),
       size: card.size,
       samplers: samplerNames(),

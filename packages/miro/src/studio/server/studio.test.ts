@@ -271,7 +271,8 @@ describe("jobs", () => {
       {
         error: {
           message: "idempotency-key: expected 1 to 100 letters, digits or _ . : -",
-          ...{ field: "idempotency-key", expected: "1 to 100 letters, digits or _ . : -" },
+          field: "idempotency-key",
+          expected: "1 to 100 letters, digits or _ . : -",
         },
       },
     ]);
@@ -389,13 +390,17 @@ describe("the gallery", () => {
     expect(await list("q=zebra&reward.clip_score>=0.2")).toEqual([picture]);
     expect(await list("q=zebra&favourite=true")).toEqual([]);
     const patched = await fetch(at(`/api/pictures/${picture}`), {
-      ...{ method: "PATCH", headers: json, body: JSON.stringify({ favourite: true }) },
+      method: "PATCH",
+      headers: json,
+      body: JSON.stringify({ favourite: true }),
     });
     expect(await patched.json()).toMatchObject({ favourite: true });
     expect(await list("q=zebra&favourite=true")).toEqual([picture]);
     for (const favourite of [false, true]) {
       const again = await fetch(at(`/api/pictures/${picture}`), {
-        ...{ method: "PATCH", headers: json, body: JSON.stringify({ favourite }) },
+        method: "PATCH",
+        headers: json,
+        body: JSON.stringify({ favourite }),
       });
       expect(await again.json()).toMatchObject({ favourite });
       expect(await list("q=zebra&favourite=true")).toEqual(favourite ? [picture] : []);
@@ -437,7 +442,9 @@ describe("the gallery", () => {
       expect([other.status, (await other.arrayBuffer()).byteLength > 0]).toEqual([200, true]);
       if (end === "/thumbnail") continue;
       const inspected = await fetch(at("/api/inspect"), {
-        ...{ method: "POST", headers: { "content-type": type! }, body: await answer.arrayBuffer() },
+        method: "POST",
+        headers: { "content-type": type! },
+        body: await answer.arrayBuffer(),
       });
       expect(((await inspected.json()) as { settings: { prompt: string } }).settings.prompt).toBeTypeOf("string");
     }

@@ -17,7 +17,9 @@ afterAll(() => studios.end());
 
 const ask = async (body: object) => {
   const answer = await fetch(`${studio.url}/api/sweeps`, {
-    ...{ method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(body) },
+    method: "POST",
+    headers: { "content-type": "application/json" },
+    body: JSON.stringify(body),
   });
   return { status: answer.status, body: (await answer.json()) as any };
 };

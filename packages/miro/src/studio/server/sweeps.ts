@@ -16,7 +16,11 @@ const { image: _, mask: __, strength: ___, imagesPerPrompt: ____, ...settings } 
 /** The body of `POST /api/sweeps`. */
 export const sweepBody = z.strictObject({
   ...settings,
-  ...{ prompt, prompts, model, previewEvery, cancelOnDisconnect },
+  prompt,
+  prompts,
+  model,
+  previewEvery,
+  cancelOnDisconnect,
   /** What changes from column to column, `NAME=VALUES`. */
   x: field(z.string().max(10_000), { expected: "an axis and its values, NAME=VALUES", help: "from column to column" }),
   /** What changes from row to row. Default: the prompts. */

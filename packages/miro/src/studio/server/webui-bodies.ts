@@ -104,7 +104,9 @@ export function nativeOf(body: Body, card: ModelCard): Record<string, unknown> {
   const steps = body.steps ?? card.defaults.steps;
   const eta = sampler && typeof body.eta === "number" ? withOptionsOf(sampler, { eta: body.eta }) : undefined;
   return {
-    ...{ model: card.id, steps, previewEvery: Math.max(1, Math.floor(steps / 10)) },
+    model: card.id,
+    steps,
+    previewEvery: Math.max(1, Math.floor(steps / 10)),
     ...(typeof body.cfg_scale === "number" && { guidanceScale: Math.max(0, body.cfg_scale - 1) }),
     ...(body.negative_prompt && { negativePrompt: body.negative_prompt }),
     ...(sampler && { sampler }),
@@ -130,21 +132,39 @@ export async function answerOf(
   const seeds = settings.map((one) => one.seed);
   const subseeds = settings.map((one) => one.variationSeed ?? -1);
   const info = {
-    ...{ prompt: body.prompt, all_prompts: settings.map(({ prompt }) => prompt) },
-    ...{ negative_prompt: negative, all_negative_prompts: settings.map(() => negative) },
-    ...{ seed: seeds[0] ?? body.seed ?? -1, all_seeds: seeds, subseed: subseeds[0] ?? -1, all_subseeds: subseeds },
-    ...{ subseed_strength: body.subseed_strength ?? 0, width: size[0], height: size[1] },
+    prompt: body.prompt,
+    all_prompts: settings.map(({ prompt }) => prompt),
+    negative_prompt: negative,
+    all_negative_prompts: settings.map(() => negative),
+    seed: seeds[0] ?? body.seed ?? -1,
+    all_seeds: seeds,
+    subseed: subseeds[0] ?? -1,
+    all_subseeds: subseeds,
+    subseed_strength: body.subseed_strength ?? 0,
+    width: size[0],
+    height: size[1],
     sampler_name: first ? samplerTitle(first.sampler) : (body.sampler_name ?? null),
     cfg_scale: first ? cfgScale(first.guidanceScale) : (body.cfg_scale ?? null),
     steps: first?.steps ?? body.steps ?? null,
-    ...{ batch_size: body.batch_size ?? 1, restore_faces: false, face_restoration_model: null },
-    ...{ sd_model_name: first?.model ?? null, sd_model_hash: first?.weights?.checkpoint.sha256.slice(0, 10) ?? null },
-    ...{ sd_vae_name: null, sd_vae_hash: first?.weights?.autoencoder.sha256.slice(0, 10) ?? null },
-    ...{ seed_resize_from_w: -1, seed_resize_from_h: -1, denoising_strength: first?.strength ?? null },
-    ...{ extra_generation_params: {}, index_of_first_image: 0, styles: [], clip_skip: 1 },
+    batch_size: body.batch_size ?? 1,
+    restore_faces: false,
+    face_restoration_model: null,
+    sd_model_name: first?.model ?? null,
+    sd_model_hash: first?.weights?.checkpoint.sha256.slice(0, 10) ?? null,
+    sd_vae_name: null,
+    sd_vae_hash: first?.weights?.autoencoder.sha256.slice(0, 10) ?? null,
+    seed_resize_from_w: -1,
+    seed_resize_from_h: -1,
+    denoising_strength: first?.strength ?? null,
+    extra_generation_params: {},
+    index_of_first_image: 0,
+    styles: [],
+    clip_skip: 1,
     infotexts: texts.map((text) => text.find(({ keyword }) => keyword === "parameters")?.text ?? ""),
-    ...{ job_timestamp: timestamp(jobs[0]!.createdAt), is_using_inpainting_conditioning: false },
-    ...{ interrupted, version: `miro-t2i ${version()}` },
+    job_timestamp: timestamp(jobs[0]!.createdAt),
+    is_using_inpainting_conditioning: false,
+    interrupted,
+    version: `miro-t2i ${version()}`,
   };
   return {
     images: body.send_images === false ? [] : files.map((file) => file.toString("base64")),
@@ -184,14 +204,15 @@ function scriptOf({ alwayson_scripts: scripts }: Body): Record<string, unknown> 
 export function parametersOf(settings: ImageSettings): Record<string, unknown> {
   const { prompt, negativePrompt, steps, sampler, guidanceScale, seed, width, height, model } = settings;
   return {
-    ...{ Prompt: prompt, "Negative prompt": negativePrompt ?? "", Steps: `${steps}`, Sampler: samplerTitle(sampler) },
-    ...{
-      "CFG scale": `${cfgScale(guidanceScale)}`,
-      Seed: `${seed}`,
-      "Size-1": width,
-      "Size-2": height,
-      Model: model,
-    },
+    Prompt: prompt,
+    "Negative prompt": negativePrompt ?? "",
+    Steps: `${steps}`,
+    Sampler: samplerTitle(sampler),
+    "CFG scale": `${cfgScale(guidanceScale)}`,
+    Seed: `${seed}`,
+    "Size-1": width,
+    "Size-2": height,
+    Model: model,
   };
 }
 

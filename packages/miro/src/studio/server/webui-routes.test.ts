@@ -28,11 +28,33 @@ const call = async (path: string, body?: object): Promise<{ status: number; json
 };
 /** As the clients send it: everything, with what is not given as null, false or empty. */
 const usual = {
-  ...{ prompt: "a cat", negative_prompt: "", steps: 2, cfg_scale: 2, seed: 3, subseed: -1, subseed_strength: 0 },
-  ...{ batch_size: 1, n_iter: 1, sampler_name: "Euler", sampler_index: "Euler", scheduler: "automatic", eta: 1 },
-  ...{ enable_hr: false, restore_faces: false, tiling: false, styles: [], script_name: null, script_args: [] },
-  ...{ s_churn: 0, override_settings: {}, override_settings_restore_afterwards: true, alwayson_scripts: {} },
-  ...{ send_images: true, save_images: false, firstphase_width: 0, hr_scale: 2 },
+  prompt: "a cat",
+  negative_prompt: "",
+  steps: 2,
+  cfg_scale: 2,
+  seed: 3,
+  subseed: -1,
+  subseed_strength: 0,
+  batch_size: 1,
+  n_iter: 1,
+  sampler_name: "Euler",
+  sampler_index: "Euler",
+  scheduler: "automatic",
+  eta: 1,
+  enable_hr: false,
+  restore_faces: false,
+  tiling: false,
+  styles: [],
+  script_name: null,
+  script_args: [],
+  s_churn: 0,
+  override_settings: {},
+  override_settings_restore_afterwards: true,
+  alwayson_scripts: {},
+  send_images: true,
+  save_images: false,
+  firstphase_width: 0,
+  hr_scale: 2,
 };
 const draw = async (body: object = {}, path = "txt2img") => {
   const { status, json } = await call(path, { ...usual, ...body });
@@ -48,7 +70,11 @@ const picture = async (width: number, height: number, level = 90) =>
 describe("txt2img", () => {
   it("gives pictures of all rounds with their seeds and settings", async () => {
     const { images, info, parameters } = await draw({
-      ...{ batch_size: 2, n_iter: 2, negative_prompt: "a dog", width: side, height: side },
+      batch_size: 2,
+      n_iter: 2,
+      negative_prompt: "a dog",
+      width: side,
+      height: side,
       alwayson_scripts: { miro: { args: [{ clip_score: 0.5 }] } },
     });
     expect(images).toHaveLength(4);
@@ -57,7 +83,10 @@ describe("txt2img", () => {
     expect(info).toMatchObject({ seed: 3, steps: 2, cfg_scale: 2, width: side, sampler_name: "Euler" });
     expect(info.infotexts[1]).toMatch(/^a cat\nNegative prompt: a dog\nSteps: 2, .*CFG scale: 2, Seed: 4/);
     expect(settingsOf(images[2]!)).toMatchObject({
-      ...{ seed: 5, guidanceScale: 1, negativePrompt: "a dog", rewardTargets: { clip_score: 0.5 } },
+      seed: 5,
+      guidanceScale: 1,
+      negativePrompt: "a dog",
+      rewardTargets: { clip_score: 0.5 },
     });
     expect(parameters).toMatchObject({ prompt: "a cat", batch_size: 2 });
     const again = await draw({
@@ -71,13 +100,24 @@ describe("txt2img", () => {
 
   it("takes options of its own routes, samplers by their titles, variations and random seeds", async () => {
     const { images } = await draw({
-      ...{ sampler_name: "Euler a", eta: 0.5, cfg_scale: 1, subseed: 7, subseed_strength: 0.3, n_iter: 2 },
+      sampler_name: "Euler a",
+      eta: 0.5,
+      cfg_scale: 1,
+      subseed: 7,
+      subseed_strength: 0.3,
+      n_iter: 2,
       alwayson_scripts: { miro: { args: [{ rewardTargets: { clip_score: 0.25 }, guidanceType: "linear" }] } },
     });
     const [first, second] = images.map(settingsOf);
     expect(first).toMatchObject({
-      ...{ sampler: "euler_ancestral", samplerOptions: { eta: 0.5 }, guidanceScale: 0, guidanceType: "linear" },
-      ...{ seed: 3, variationSeed: 7, variationStrength: 0.3, rewardTargets: { clip_score: 0.25 } },
+      sampler: "euler_ancestral",
+      samplerOptions: { eta: 0.5 },
+      guidanceScale: 0,
+      guidanceType: "linear",
+      seed: 3,
+      variationSeed: 7,
+      variationStrength: 0.3,
+      rewardTargets: { clip_score: 0.25 },
     });
     expect(second).toMatchObject({ seed: 3, variationSeed: 8 });
     const seeds = [await draw({ seed: -1 }), await draw({ seed: -1 })].map(({ info }) => info.seed);

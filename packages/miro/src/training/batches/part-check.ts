@@ -1,7 +1,7 @@
 /** Whether the frozen models of a recipe are there, and fit its network; nothing of their weights is read. */
-import { statSync } from "node:fs";
 import { join } from "node:path";
 import { MiroError } from "../../errors.js";
+import { isFolder } from "../../files/make-folder.js";
 import { readJson } from "../../files/whole-files.js";
 import type { RinConfig } from "../../networks/config.js";
 import { cachedModel, isRepositoryName } from "../../pipeline/loading/hub.js";
@@ -43,24 +43,24 @@ export async function checkFrozenParts(data: SourceData, network: RinConfig): Pr
 }
 
 async function checkPart({ setting, fetch, fault }: Part, name: string): Promise<DataCheck> {
-  const isFolder = statSync(name, { throwIfNoEntry: false })?.isDirectory() ?? false;
+  const isLocal = isFolder(name);
   const remedy = `${setting}=DIR names another folder`;
-  if (!isFolder && !isRepositoryName(name))
+  if (!isLocal && !isRepositoryName(name))
     return { status: "missing", subject: setting, finding: `${name} is not there`, remedy };
-  const source = isFolder ? null : await cachedModel(name, setting);
+  const source = isLocal ? null : await cachedModel(name, setting);
   const absent: DataCheck = {
     status: "note",
     subject: setting,
     finding: `the repository ${name} is not in the cache; the start downloads it`,
     remedy: `${setting}=DIR names a folder; without a network, fetch it into the cache before`,
   };
-  if (!isFolder && source === null) return absent;
+  if (!isLocal && source === null) return absent;
   let folder: string;
   try {
     folder = await fetch({ name, parameter: setting, source, prefix: "" });
   } catch (error) {
     if (!(error instanceof MiroError)) throw error;
-    if (!isFolder) return absent;
+    if (!isLocal) return absent;
     return { status: "missing", subject: setting, finding: error.message.replace(`${setting}: `, ""), remedy };
   }
   try {

@@ -16,7 +16,7 @@ import type { OpenHooks } from "../../data/dataset/open-shards.js";
 import { type PlannedSample, TrainingSet } from "../../data/dataset/training-set.js";
 import { textMember, trainingSetOptionsSchema } from "../../data/dataset/training-set-options.js";
 import { type RowRequest, ShardLoader } from "../../data/shards/loader.js";
-import { type BatchSpan, stepPosition } from "../../data/shards/order.js";
+import { stepPosition } from "../../data/shards/order.js";
 import { problemText } from "../../data/shards/shard-error.js";
 import { InvalidInputError, MiroError } from "../../errors.js";
 import { readJson } from "../../files/whole-files.js";
@@ -26,31 +26,22 @@ import { fetchTextEncoder } from "../../pipeline/loading/sources.js";
 import { Permutation } from "../../random/permutation.js";
 import { T5Encoder } from "../../text/t5.js";
 import { Tokenizer } from "../../text/tokenizer.js";
-import type { Rows } from "./batch-slices.js";
 import type { BatchSource, DataConstants, FrozenModels } from "./batches.js";
 import { encodedEmptyPrompt, storedEmptyPrompt } from "./empty-prompt.js";
 import { normalizationOf } from "./latent-statistics.js";
 import { type ShardData, scoreColumnsOf } from "./shard-data.js";
 import { rootsOf } from "./shard-roots.js";
-import type { FrozenNeeds } from "./sources.js";
+import type { SourceContext } from "./sources.js";
 
 /** What {@link ShardBatches.open} needs. */
-export interface ShardBatchesOptions extends OpenHooks {
+export interface ShardBatchesOptions
+  extends OpenHooks,
+    Pick<SourceContext, "seed" | "batchSize" | "spans" | "rows" | "sigmaData" | "needs"> {
   data: ShardData;
   /** The network's sizes and rewards, which the shards must fit. */
   network: Pick<RinConfig, "numInputChannels" | "dataSize" | "labelDim" | "coherenceKeys">;
-  seed: number;
-  batchSize: number;
-  /** The sizes that batches have had, where the size has changed; by default `batchSize` from step 0 on. */
-  spans?: readonly BatchSpan[] | undefined;
-  /** Rows of each batch that are read and given; by default all. */
-  rows?: Rows | undefined;
   /** Where the constants lie; batches are made on the CPU. */
   device: string;
-  /** Standard deviation that latents get with `latent_normalization: data`. */
-  sigmaData: number;
-  /** What of the frozen models is needed; by default all of it. */
-  needs?: FrozenNeeds | undefined;
   /** Latents become x with these statistics, whatever the data say: those of the training data, for validation. */
   normalization?: LatentNormalization;
 }

@@ -17,6 +17,7 @@ import { ShardTable } from "../../data/shards/shard-table.js";
 import { type IndexedShard, readWidsIndex, WIDS_INDEX_NAME } from "../../data/shards/wids-index.js";
 import { MiroError } from "../../errors.js";
 import type { RinConfig } from "../../networks/config.js";
+import { scorerSpecs } from "../../rewards/registry.js";
 import { storedEmptyPrompt } from "./empty-prompt.js";
 import { type DataCheck, finding } from "./finding.js";
 import { type ShardData, scoresOf, validationData } from "./shard-data.js";
@@ -282,7 +283,7 @@ function checkMembers(
 
 /** The stage of the preparation that computes a score. */
 function stageOf(score: string): string {
-  return score.endsWith("vqa_score") ? "vqa" : "rewards";
+  return scorerSpecs().find(({ key }) => key === score)?.stage ?? "rewards";
 }
 
 async function checkBins(roots: string[], data: ShardData, config: RinConfig, checks: DataCheck[]): Promise<void> {

@@ -11,8 +11,8 @@
  * 130 for a failure and kill the rest, so that neither their exit codes nor that of a failure could be told from the
  * kill.
  *
- * A job that is preempted with a grace time gets SIGTERM, which its processes take as the wish to stop: they end before
- * SLURM would put the job back into the queue, so that the script does it.
+ * A job that is preempted with a grace time gets SIGTERM, which its processes take as a request to stop: they end
+ * before SLURM would put the job back into the queue, so that the script does it.
  *
  * A prologue runs before everything else, as the site wrote it; what it has set of the shell (`set -e`, `IFS`, the
  * folder) is set back, its variables and limits reach the processes.

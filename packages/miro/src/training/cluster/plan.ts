@@ -26,6 +26,8 @@ import { limitSeconds } from "./time-limit.js";
 
 export { type LaunchOptions, launchOptionsSchema } from "./launch-options.js";
 
+type CheckedOptions = z.output<typeof launchOptionsSchema>;
+
 /** A job, and the files that it needs. */
 export interface JobPlan {
   job: Job;
@@ -43,6 +45,15 @@ export interface JobPlan {
   tasks: readonly { recipe: Recipe; output: string }[];
 }
 
+/** A task of the array. */
+interface PlannedTask {
+  /** Its folder in that of the run. */
+  folder: string;
+  /** The overrides of its recipe. */
+  words: string[];
+  recipe: Recipe;
+}
+
 /**
  * Checks everything and decides what is submitted; writes nothing.
  * @param variables those of the site that the job gets
@@ -54,30 +65,11 @@ export function planJob(
   variables: ReadonlyMap<string, string> = jobVariables(),
 ): JobPlan {
   const options = withSiteOptions(parseOptions(launchOptionsSchema, input), environment);
-  const { signalBefore, time, array, maxSimultaneous, overrides, stageTo } = options;
-  const limit = time === undefined ? null : limitSeconds(time);
-  if (limit !== null && signalBefore >= limit)
-    throw invalid("signalBefore", message`less than the ${limit} seconds of ${option("time")}`, signalBefore);
-  if (maxSimultaneous !== undefined && array.length === 0)
-    throw new InvalidInputError(message`${about("maxSimultaneous")}: needs ${option("array")}`);
+  const { time, array, maxSimultaneous, stageTo } = options;
+  checkTimes(options);
   checkContainerOptions(options);
-
-  const tasks = arrayTasks(array).map((task) => {
-    const words = [...overrides, ...task.overrides];
-    return { ...task, words, recipe: readRecipe(options.recipe, words, environment) };
-  });
+  const tasks = planTasks(options, environment);
   const { recipe } = tasks[0]!;
-  if (stageTo !== undefined && sourceOf(recipe.data).needsClone)
-    throw new InvalidInputError(
-      message`${about("stageTo")}: data.kind ${recipe.data.kind} needs files of the clone that are not copied; make shards of such data first (miro render, then miro preprocess), and train on them`,
-    );
-  const size = sizeOf(recipe);
-  const other = tasks.find((task) => sizeOf(task.recipe) !== size);
-  if (other !== undefined)
-    throw new InvalidInputError(
-      message`${about("array")}: all tasks of an array get the same machines; ${tasks[0]!.words.join(" ")} asks for ${size}, ${other.words.join(" ")} for ${sizeOf(other.recipe)}`,
-    );
-
   const output = resolve(options.output ?? join("runs", recipe.name));
   const folder = options.write === undefined ? join(output, "slurm") : resolve(options.write);
   const workingDirectory = resolve(".");
@@ -109,7 +101,7 @@ export function planJob(
       ...gpuRequest(options, recipe),
       usesGpus: device.startsWith("cuda"),
       time,
-      signalBefore,
+      signalBefore: options.signalBefore,
       dependency: options.dependency,
       sbatch: options.sbatch,
       maxSimultaneous,
@@ -141,13 +133,38 @@ export function planJob(
   };
 }
 
+/** The signal comes before the time is over, and a limit of tasks needs an array. */
+function checkTimes({ signalBefore, time, array, maxSimultaneous }: CheckedOptions): void {
+  const limit = time === undefined ? null : limitSeconds(time);
+  if (limit !== null && signalBefore >= limit)
+    throw invalid("signalBefore", message`less than the ${limit} seconds of ${option("time")}`, signalBefore);
+  if (maxSimultaneous !== undefined && array.length === 0)
+    throw new InvalidInputError(message`${about("maxSimultaneous")}: needs ${option("array")}`);
+}
+
+/** The tasks of the array with their recipes, all of which get the same machines. */
+function planTasks(options: CheckedOptions, environment: Environment): PlannedTask[] {
+  const tasks = arrayTasks(options.array).map((task) => {
+    const words = [...options.overrides, ...task.overrides];
+    return { folder: task.folder, words, recipe: readRecipe(options.recipe, words, environment) };
+  });
+  const [first] = tasks as [PlannedTask];
+  const { data } = first.recipe;
+  if (options.stageTo !== undefined && sourceOf(data).needsClone)
+    throw new InvalidInputError(
+      message`${about("stageTo")}: data.kind ${data.kind} needs files of the clone that are not copied; make shards of such data first (miro render, then miro preprocess), and train on them`,
+    );
+  const size = sizeOf(first.recipe);
+  const other = tasks.find(({ recipe }) => sizeOf(recipe) !== size);
+  if (other !== undefined)
+    throw new InvalidInputError(
+      message`${about("array")}: all tasks of an array get the same machines; ${first.words.join(" ")} asks for ${size}, ${other.words.join(" ")} for ${sizeOf(other.recipe)}`,
+    );
+  return tasks;
+}
+
 /** Options that say something about a container need one, and a container has its own Node and libtorch. */
-function checkContainerOptions({
-  container,
-  containerRuntime,
-  containerMounts,
-  stageTo,
-}: z.output<typeof launchOptionsSchema>): void {
+function checkContainerOptions({ container, containerRuntime, containerMounts, stageTo }: CheckedOptions): void {
   if (container !== undefined && stageTo !== undefined)
     throw new InvalidInputError(
       message`${about("stageTo")}: a container has its own Node and libtorch; leave one of ${option("stageTo")} and ${option("container")} out`,
@@ -163,7 +180,7 @@ function checkContainerOptions({
  * @throws InvalidInputError where there would be fewer GPUs than processes
  */
 function gpuRequest(
-  { gpusPerNode, gres }: Pick<z.output<typeof launchOptionsSchema>, "gpusPerNode" | "gres">,
+  { gpusPerNode, gres }: Pick<CheckedOptions, "gpusPerNode" | "gres">,
   { trainer: { device, devices } }: Recipe,
 ): Pick<Job, "gpusPerNode" | "gres"> {
   if (!device.startsWith("cuda")) return { gpusPerNode, gres };

@@ -26,7 +26,6 @@ export class LogFile {
     onTrouble: (message: string) => void = () => {},
   ) {
     this.#descriptor = descriptor;
-
     this.#onTrouble = onTrouble;
   }
 

@@ -87,7 +87,6 @@ export class ProgressLine {
 
   constructor(stream: LineStream = process.stderr, everyMs = 15_000) {
     this.#stream = stream;
-
     this.#everyMs = everyMs;
   }
 

@@ -107,7 +107,7 @@ export function runChart(logs: readonly RunLog[], options: RunChartOptions = {})
       const series = log.series.get(key);
       if (series === undefined) return [];
       const smoothed = smooth(series.values, EXACT.test(key) ? 0 : (smoothing ?? usualSmoothing(series.values.length)));
-      curves.push(summarize(name, key, series, smoothed));
+      curves.push(summarise(name, key, series, smoothed));
       return [{ colour, places: placesOf(log, series, x), values: series.values, smoothed }];
     }),
   }));
@@ -278,7 +278,7 @@ function placesOf(log: RunLog, { steps }: Series, x: string): number[] {
   });
 }
 
-function summarize(run: string, key: string, { steps, values }: Series, smoothed: readonly number[]): CurveSummary {
+function summarise(run: string, key: string, { steps, values }: Series, smoothed: readonly number[]): CurveSummary {
   const finite = values.flatMap((value, i) => (Number.isFinite(value) ? [i] : []));
   const at = finite.reduce((best, i) => (values[i]! < values[best]! ? i : best), finite[0]!);
   const last = values.at(-1)!;

@@ -7,6 +7,7 @@ import type { Rin } from "../../networks/rin.js";
 import { cudaIndex } from "../../pipeline/loading/device.js";
 import { measurePeakFlops } from "../logging/peak-flops.js";
 import type { DataParallelGroup } from "../process-group/process-group.js";
+import { MATMUL_DTYPE } from "../recipes/precision.js";
 import type { Recipe } from "../recipes/recipe.js";
 import { Ema, emaName } from "./ema.js";
 import { scheduleOf, WarmupCosine } from "./lr-schedule.js";
@@ -30,7 +31,7 @@ export function assemble(recipe: Recipe, { uncondEmbedding, initializes = false 
   if (from !== undefined && initializes) startFrom(from, network, preconditioning, average);
   network.to({ device });
   preconditioning.to({ device });
-  const emas = createAverages(recipe, network);
+  const emas = createEmaWeights(recipe, network);
   const optimizer = createOptimizer(recipe, network, preconditioning);
   return {
     network,
@@ -50,9 +51,12 @@ export function assemble(recipe: Recipe, { uncondEmbedding, initializes = false 
 /** What the machine can do at the recipe's precision, as it says itself or as it is measured. */
 export function peakFlops({ logger, trainer }: Recipe, group: DataParallelGroup): number {
   if (logger.peakTflops !== undefined) return logger.peakTflops * 1e12;
-  const dtype = ({ "32-true": "float32", "bf16-mixed": "bfloat16", "16-mixed": "float16" } as const)[trainer.precision];
   // Replicas and processes compute beside each other, each with as many threads.
-  return (trainer.replicas ?? 1) * group.worldSize * measurePeakFlops({ device: trainer.device, dtype });
+  return (
+    (trainer.replicas ?? 1) *
+    group.worldSize *
+    measurePeakFlops({ device: trainer.device, dtype: MATMUL_DTYPE[trainer.precision] })
+  );
 }
 
 /**
@@ -70,7 +74,7 @@ export function createCapture({ trainer }: Recipe, warn: (warning: string) => vo
 }
 
 /** The EMA weights by their published names, on the device of the network. */
-function createAverages(recipe: Recipe, network: Rin): Map<string, Ema<Rin>> {
+function createEmaWeights(recipe: Recipe, network: Rin): Map<string, Ema<Rin>> {
   const { decay, warmup, everyNSteps } = recipe.ema;
   return new Map(
     [decay].flat().map((decay, i) => {

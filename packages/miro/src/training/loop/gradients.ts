@@ -21,7 +21,7 @@ import type { Rin } from "../../networks/rin.js";
 import { streamSeed } from "../../random/streams.js";
 import { partsOf, type Rows, rowsOf } from "../batches/batch-slices.js";
 import type { StepTerms } from "../logging/meter.js";
-import type { PrecisionName } from "../recipes/precision.js";
+import { MATMUL_DTYPE, type PrecisionName } from "../recipes/precision.js";
 
 export interface Model {
   network: Rin;
@@ -173,8 +173,7 @@ function noiseOf(rows: Rows, shape: readonly number[], seed: number, k: number):
 export function inPrecision(precision: PrecisionName, on: string): Precision {
   if (precision === "32-true") return (run) => run();
   const device = on.startsWith("cuda") ? "cuda" : "cpu";
-  const dtype = precision === "16-mixed" ? "float16" : "bfloat16";
-  return (run) => autocast({ device, dtype }, run);
+  return (run) => autocast({ device, dtype: MATMUL_DTYPE[precision] }, run);
 }
 
 /** Means over the whole batch from those of its parts, as float64 vectors on one device. */

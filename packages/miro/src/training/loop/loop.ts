@@ -1,6 +1,6 @@
 /**
- * The training loop, of whatever is trained: step by step until the last one or a wish to stop, with what is to happen
- * every so many steps.
+ * The training loop, of whatever is trained: step by step until the last one or a request to stop, with what is to
+ * happen every so many steps.
  */
 import { setImmediate as nextTurn } from "node:timers/promises";
 import type { Progress } from "../logging/logging.js";
@@ -37,7 +37,7 @@ export interface LoopOptions {
   recurring: readonly Recurring[];
   /** Whether to stop before the next step. */
   stop(): boolean;
-  /** Ends waiting; what fails for it ends the loop as a wish to stop does. */
+  /** Ends waiting; what fails for it ends the loop as a request to stop does. */
   signal?: AbortSignal | undefined;
   onProgress?: ((progress: Progress) => void) | undefined;
 }

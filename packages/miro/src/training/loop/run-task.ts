@@ -12,7 +12,7 @@
  */
 
 import { join } from "node:path";
-import { manualSeed, scope, setNumThreads } from "@miro-t2i/torch";
+import { manualSeed, scope, setNumThreads, type Tensor } from "@miro-t2i/torch";
 import { AdamW, clipGradNorm_ } from "@miro-t2i/torch/optim";
 import { stringify } from "yaml";
 import { checkObject } from "../../arguments.js";
@@ -22,7 +22,7 @@ import { writeFileAtomic } from "../../files/whole-files.js";
 import { checkDevice } from "../../pipeline/loading/device.js";
 import type { StoredCheckpoint } from "../../pipeline/loading/run-checkpoint.js";
 import { streamSeed } from "../../random/streams.js";
-import { MetricsLog } from "../logging/logging.js";
+import { type LogRecord, MetricsLog } from "../logging/logging.js";
 import { DataParallelGroup } from "../process-group/process-group.js";
 import { recipeToJson } from "../recipes/recipe.js";
 import { type RecipeChange, recipeChanges, refuseRecipeChanges } from "../recipes/recipe-changes.js";
@@ -31,6 +31,7 @@ import {
   readTrainingState,
   saveTrainingCheckpoint,
   setAsideNewer,
+  type TrainingCheckpoint,
 } from "../state/checkpoint.js";
 import { replaceFolder } from "../state/replace-folder.js";
 import type { RunLock } from "../state/run-lock.js";
@@ -100,90 +101,40 @@ async function trainTask(
   { lock, newest, deadline }: { lock: RunLock; newest: StoredCheckpoint | undefined; deadline: number },
   { recipe, output, signal, onProgress, onMessage = () => {} }: RunOptions<TaskRecipe>,
 ): Promise<RunResult> {
-  const { trainer, seed } = recipe;
+  const { trainer } = recipe;
   if (trainer.threads > 0) setNumThreads(trainer.threads);
-  const network = task.network.to({ device: trainer.device });
-  const parameters = [...network.parameters()].filter((parameter) => parameter.requiresGrad);
-  const { lr, betas, weightDecay, warmupSteps, maxSteps } = trainer;
-  const optimizer = new AdamW(parameters, { lr, betas, weightDecay });
-  const schedule = new WarmupCosine(optimizer, { warmupSteps, totalSteps: maxSteps });
   const checkpoints = join(output, "checkpoints");
-
-  let step = 0;
-  let trainedSeconds = 0;
+  const training = new TaskTraining(task, recipe);
   if (newest) {
-    scope(() => {
-      const stored = loadTrainingCheckpoint(newest.path);
-      network.loadStateDict(stored.network);
-      const groups = optimizer.stateDict().groups;
-      optimizer.loadStateDict({ step: stored.state.optimizerStep, tensors: stored.optimizer, groups });
-      step = stored.state.step;
-      trainedSeconds = stored.state.seconds;
-    });
+    training.restore(newest.path);
     for (const path of setAsideNewer(checkpoints, newest.step)) onMessage(`a later checkpoint is set aside: ${path}`);
   }
-  const log = new MetricsLog(join(output, "log.jsonl"), step, onMessage);
-  const startedAt = performance.now() - trainedSeconds * 1000;
-  const seconds = () => (performance.now() - startedAt) / 1000;
+  const log = new MetricsLog(join(output, "log.jsonl"), training.step, onMessage);
   const save = () => {
     lock.check();
-    return saveTrainingCheckpoint(
-      checkpoints,
-      {
-        state: { format: 1, step, emaUpdates: 0, skippedSteps: 0, seconds: seconds(), optimizerStep: step, recipe },
-        network: Object.fromEntries(network.stateDict()),
-        emas: {},
-        optimizer: optimizer.stateDict().tensors,
-      },
-      { keepLast: 1 },
-    );
+    return saveTrainingCheckpoint(checkpoints, training.checkpoint(), { keepLast: 1 });
   };
   const evaluate = async () => {
-    network.eval();
-    const figures = await task.evaluate(step);
-    network.train();
-    log.write({ step, ...figures, seconds: Math.round(seconds()) });
+    const { step } = training;
+    const figures = await training.evaluate();
+    log.write({ step, ...figures, seconds: training.seconds });
     const text = Object.entries(figures).map(([name, value]) => `${name} ${Number(value.toPrecision(4))}`);
     onMessage(`step ${step}: ${text.join(", ")}`);
     return figures;
   };
 
-  const startStep = step;
-  const beganAt = performance.now();
-  let figures: { loss: number; [name: string]: number } = { loss: Number.NaN };
-  let smoothLoss = Number.NaN;
-  const steps: Work = {
-    get step() {
-      return step;
-    },
-    advance() {
-      figures = scope(() => {
-        manualSeed(streamSeed(seed, "partStep", step));
-        const terms = task.loss(step);
-        terms.loss.backward();
-        const gradientNorm = clipGradNorm_(parameters, trainer.gradientClipVal || Number.POSITIVE_INFINITY).item();
-        if (!Number.isFinite(gradientNorm))
-          throw new MiroError(`step ${step + 1}: the gradient is not finite; lower trainer.lr`);
-        schedule.apply(step + 1);
-        optimizer.step();
-        optimizer.zeroGrad();
-        const named = Object.entries(terms.figures ?? {}).map(([name, value]) => [name, round(value.item())]);
-        return { loss: terms.loss.item(), gradient_norm: round(gradientNorm), ...Object.fromEntries(named) };
-      });
-      step++;
-      smoothLoss = Number.isNaN(smoothLoss) ? figures.loss : smoothLoss + 0.05 * (figures.loss - smoothLoss);
-    },
-    pace: () => ({
-      loss: smoothLoss,
-      stepsPerSecond: ((step - startStep) * 1000) / (performance.now() - beganAt),
-    }),
-    log: () => log.write({ step, ...figures, loss: round(smoothLoss), seconds: Math.round(seconds()) }),
-  };
-
-  const isLate = () => step > startStep && performance.now() >= deadline;
+  const startStep = training.step;
+  const isLate = () => training.step > startStep && performance.now() >= deadline;
   try {
     writeFileAtomic(join(output, "recipe.yaml"), stringify(recipeToJson(recipe, spec.schema)), { overwrite: true });
-    network.train();
+    const steps: Work = {
+      get step() {
+        return training.step;
+      },
+      advance: () => training.advance(),
+      pace: () => training.pace(),
+      log: () => log.write(training.figures()),
+    };
     const finished = await runLoop(steps, {
       ...trainer,
       stop: () => signal?.aborted === true || isLate(),
@@ -193,19 +144,131 @@ async function trainTask(
         onProgress?.({ ...progress, secondsLeft });
       },
       recurring: [
-        { everyNSteps: trainer.evaluateEveryNSteps, run: async () => void (step < maxSteps && (await evaluate())) },
+        {
+          everyNSteps: trainer.evaluateEveryNSteps,
+          run: async (step) => void (step < trainer.maxSteps && (await evaluate())),
+        },
         { everyNSteps: trainer.checkpointEveryNSteps, run: () => void save() },
       ],
     });
+    const { step } = training;
     const outOfTime = !finished && signal?.aborted !== true;
     if (!finished && !outOfTime) return { finished, step, checkpoint: save(), exported: null };
     const measured = await evaluate();
-    network.eval();
+    training.network.eval();
     const exported = join(output, "export");
     await replaceFolder(exported, (folder) => task.export(folder, measured));
     return { finished, ...(outOfTime && { outOfTime }), step, checkpoint: save(), exported };
   } finally {
     log.close();
+  }
+}
+
+/** The network of a task with its optimizer, the steps that were made, and the figures of the last one. */
+class TaskTraining {
+  readonly network: Task["network"];
+  step = 0;
+  readonly #task: Task;
+  readonly #recipe: TaskRecipe;
+  readonly #parameters: Tensor[];
+  readonly #optimizer: AdamW;
+  readonly #schedule: WarmupCosine;
+  /** When all steps would have begun, had they been made in one go, by performance.now(). */
+  #startedAt = performance.now();
+  /** The step and the time that the pace is measured from. */
+  #began = { step: 0, at: performance.now() };
+  #figures: { loss: number; [name: string]: number } = { loss: Number.NaN };
+  #smoothLoss = Number.NaN;
+
+  constructor(task: Task, recipe: TaskRecipe) {
+    const { lr, betas, weightDecay, warmupSteps, maxSteps, device } = recipe.trainer;
+    this.#task = task;
+    this.#recipe = recipe;
+    this.network = task.network.to({ device });
+    this.network.train();
+    this.#parameters = [...this.network.parameters()].filter((parameter) => parameter.requiresGrad);
+    this.#optimizer = new AdamW(this.#parameters, { lr, betas, weightDecay });
+    this.#schedule = new WarmupCosine(this.#optimizer, { warmupSteps, totalSteps: maxSteps });
+  }
+
+  /** Seconds of all steps, those before the run was resumed too. */
+  get seconds(): number {
+    return Math.round(this.#seconds);
+  }
+
+  get #seconds(): number {
+    return (performance.now() - this.#startedAt) / 1000;
+  }
+
+  /** Goes on from a checkpoint. */
+  restore(path: string): void {
+    scope(() => {
+      const { state, network, optimizer } = loadTrainingCheckpoint(path);
+      this.network.loadStateDict(network);
+      const { groups } = this.#optimizer.stateDict();
+      this.#optimizer.loadStateDict({ step: state.optimizerStep, tensors: optimizer, groups });
+      this.step = state.step;
+      this.#startedAt = performance.now() - state.seconds * 1000;
+      this.#began = { step: state.step, at: performance.now() };
+    });
+  }
+
+  /** What {@link restore} needs. */
+  checkpoint(): TrainingCheckpoint {
+    const { step } = this;
+    return {
+      state: {
+        format: 1,
+        step,
+        emaUpdates: 0,
+        skippedSteps: 0,
+        seconds: this.#seconds,
+        optimizerStep: step,
+        recipe: this.#recipe,
+      },
+      network: Object.fromEntries(this.network.stateDict()),
+      emas: {},
+      optimizer: this.#optimizer.stateDict().tensors,
+    };
+  }
+
+  /** Makes one step. @throws MiroError when its gradient is not finite */
+  advance(): void {
+    const { seed, trainer } = this.#recipe;
+    this.#figures = scope(() => {
+      manualSeed(streamSeed(seed, "partStep", this.step));
+      const terms = this.#task.loss(this.step);
+      terms.loss.backward();
+      const gradientNorm = clipGradNorm_(this.#parameters, trainer.gradientClipVal || Number.POSITIVE_INFINITY).item();
+      if (!Number.isFinite(gradientNorm))
+        throw new MiroError(`step ${this.step + 1}: the gradient is not finite; lower trainer.lr`);
+      this.#schedule.apply(this.step + 1);
+      this.#optimizer.step();
+      this.#optimizer.zeroGrad();
+      const named = Object.entries(terms.figures ?? {}).map(([name, value]) => [name, round(value.item())]);
+      return { loss: terms.loss.item(), gradient_norm: round(gradientNorm), ...Object.fromEntries(named) };
+    });
+    this.step++;
+    const { loss } = this.#figures;
+    this.#smoothLoss = Number.isNaN(this.#smoothLoss) ? loss : this.#smoothLoss + 0.05 * (loss - this.#smoothLoss);
+  }
+
+  pace(): { loss: number; stepsPerSecond: number } {
+    const { step, at } = this.#began;
+    return { loss: this.#smoothLoss, stepsPerSecond: ((this.step - step) * 1000) / (performance.now() - at) };
+  }
+
+  /** The figures of the last step, for the log. */
+  figures(): LogRecord {
+    return { step: this.step, ...this.#figures, loss: round(this.#smoothLoss), seconds: this.seconds };
+  }
+
+  /** What the task measures of its network as it is. */
+  async evaluate(): Promise<Record<string, number>> {
+    this.network.eval();
+    const figures = await this.#task.evaluate(this.step);
+    this.network.train();
+    return figures;
   }
 }
 

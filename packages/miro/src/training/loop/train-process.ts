@@ -11,13 +11,14 @@
  */
 import { join } from "node:path";
 import { buildInfo, manualSeed, scope, setNumThreads } from "@miro-t2i/torch";
-import { samplesBefore } from "../../data/shards/order.js";
+import { type BatchSpan, samplesBefore } from "../../data/shards/order.js";
 import { InvalidInputError } from "../../errors.js";
 import { writeFileAtomic } from "../../files/whole-files.js";
 import { parseRinConfig } from "../../networks/config.js";
 import { trainingFlops } from "../../networks/flops.js";
 import type { Rin } from "../../networks/rin.js";
 import { wholeNumber } from "../../numbers.js";
+import type { StoredCheckpoint } from "../../pipeline/loading/run-checkpoint.js";
 import { streamSeed } from "../../random/streams.js";
 import { version } from "../../version.js";
 import { checkFrozenParts } from "../batches/part-check.js";
@@ -61,27 +62,21 @@ export async function trainProcess(options: RunOptions, group: DataParallelGroup
 }
 
 /** @param lock of the run's folder, which the process that writes there holds */
-async function trainAlone(
-  { recipe, output, resume = false, allowChanges = false, signal, onProgress, ...told }: RunOptions,
-  group: DataParallelGroup,
-  lock: RunLock | null,
-): Promise<RunResult> {
+async function trainAlone(options: RunOptions, group: DataParallelGroup, lock: RunLock | null): Promise<RunResult> {
+  const { recipe, output, resume = false, allowChanges = false, signal, onProgress } = options;
   const deadline = deadlineOf(recipe.trainer);
   const checkpoints = join(output, "checkpoints");
   const first = group.isFirst;
-  const onMessage = (first && told.onMessage) || (() => {});
-  const onWarning = told.onWarning ?? told.onMessage ?? (() => {});
+  const onMessage = (first && options.onMessage) || (() => {});
+  const onWarning = options.onWarning ?? options.onMessage ?? (() => {});
   /** Says what must not get lost, whoever says it. */
   const warn = first ? onWarning : (message: string) => onWarning(`rank ${group.rank}: ${message}`);
-  const newest = await openRunFolder({ output, resume }, group);
-  const stored = newest && readTrainingState(newest.path);
-  if (newest && stored && !allowChanges) refuseRecipeChanges(newest.path, changesSince(stored.recipe, recipe));
+  const { newest, spans } = await startingPoint(options, group);
   if (resume !== false && !newest) onMessage(`${output}: no checkpoint yet, starting at step 0`);
   if (recipe.trainer.threads > 0) setNumThreads(recipe.trainer.threads);
 
   const { trainer: settings } = recipe;
-  const { batchSize, device, replicas: threads = 1 } = settings;
-  const spans = stored ? spansAfter(stored, batchSize) : [{ from: 0, batchSize }];
+  const { device, replicas: threads = 1 } = settings;
   onMessage("opening the data");
   await group.agree("the recipe", JSON.stringify(recipeToJson(recipe)));
   await refuseMissingParts(recipe);
@@ -119,27 +114,12 @@ async function trainAlone(
         })
       : null;
     const texts = first ? await modelTexts(recipe, [...emas.keys()]) : {};
-    const selfConditioning = network.config.useSelfConditioning && recipe.loss.selfCondRate > 0;
     const trainer = new Trainer(
+      { ...parts, source, capture: createCapture(recipe, warn), replicas, group },
       {
-        ...parts,
-        source,
-        capture: createCapture(recipe, warn),
-        replicas,
-        group,
-      },
-      {
-        ...settings,
+        ...trainerOptions(recipe, network, group),
         spans,
-        accumulateGradBatches: planOf(settings).accumulateGradBatches,
-        seed: recipe.seed,
-        ema: recipe.ema,
         samples: samples === null ? { everyNSteps: 0, offset: 0 } : recipe.samples,
-        validation: recipe.validation,
-        work: {
-          flopsPerImage: (textTokens) => trainingFlops(network.config, textTokens, selfConditioning),
-          peakFlops: peakFlops(recipe, group),
-        },
       },
       {
         onLog: (record) => records.figures(record),
@@ -168,7 +148,7 @@ async function trainAlone(
         },
       },
     );
-    goOn(trainer, recipe, newest?.path, onMessage);
+    restore(trainer, recipe, newest?.path, onMessage);
     if (newest && first)
       for (const path of setAsideNewer(checkpoints, newest.step)) onMessage(`a later checkpoint is set aside: ${path}`);
     // Without reweighting the loss does not depend on the preconditioning, whose only parameters are the log-
@@ -203,8 +183,41 @@ async function trainAlone(
   }
 }
 
+/**
+ * The checkpoint that a run goes on from, if any, and the sizes that its batches have.
+ * @throws InvalidInputError where the recipe is another than that of the checkpoint, unless that is allowed
+ */
+async function startingPoint(
+  { recipe, output, resume = false, allowChanges = false }: RunOptions,
+  group: DataParallelGroup,
+): Promise<{ newest: StoredCheckpoint | undefined; spans: BatchSpan[] }> {
+  const { batchSize } = recipe.trainer;
+  const newest = await openRunFolder({ output, resume }, group);
+  if (newest === undefined) return { newest, spans: [{ from: 0, batchSize }] };
+  const stored = readTrainingState(newest.path);
+  if (!allowChanges) refuseRecipeChanges(newest.path, changesSince(stored.recipe, recipe));
+  return { newest, spans: spansAfter(stored, batchSize) };
+}
+
+/** What the recipe says of the steps. */
+function trainerOptions(recipe: Recipe, network: Rin, group: DataParallelGroup) {
+  const { trainer, seed, ema, validation, loss } = recipe;
+  const selfConditioning = network.config.useSelfConditioning && loss.selfCondRate > 0;
+  return {
+    ...trainer,
+    accumulateGradBatches: planOf(trainer).accumulateGradBatches,
+    seed,
+    ema,
+    validation,
+    work: {
+      flopsPerImage: (textTokens: number) => trainingFlops(network.config, textTokens, selfConditioning),
+      peakFlops: peakFlops(recipe, group),
+    },
+  };
+}
+
 /** Takes over where a checkpoint ended: of this run, or of the one that the recipe continues. */
-function goOn(
+function restore(
   trainer: Trainer,
   recipe: Recipe,
   checkpoint: string | undefined,

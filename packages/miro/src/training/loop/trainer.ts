@@ -12,7 +12,7 @@
  * at once.
  *
  * Several processes each compute their rows of the batch and average the gradients; from there on all of them do the
- * same. What they decide by (the loss, a wish to stop) is summed over them first.
+ * same. What they decide by (the loss, a request to stop) is summed over them first.
  */
 import { aten, cat, full, noGrad, scope, type Tensor, tensor, zerosLike } from "@miro-t2i/torch";
 import { clipGradNorm_, type GradScaler, type OptimizerState, TensorList } from "@miro-t2i/torch/optim";
@@ -237,7 +237,7 @@ export class Trainer {
         if (this.#queued === null) this.#log();
       },
     };
-    /** Weights and averages are those of the last step only once its figures were read. */
+    /** Weights and EMA weights are those of the last step only once its figures were read. */
     const onceRead =
       (run: (step: number) => void | Promise<void>) =>
       async (step = this.step) => {
@@ -421,7 +421,7 @@ export class Trainer {
     await this.#group.sumInPlace(terms);
   }
 
-  /** Reads the figures of the queued step, if there is one: says what is wrong with it, and moves the averages. */
+  /** Reads the figures of the queued step, if there is one: says what is wrong with it, and moves the EMA weights. */
   async #read(): Promise<void> {
     const queued = this.#queued;
     if (queued === null) return;

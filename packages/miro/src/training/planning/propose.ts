@@ -12,6 +12,7 @@ import { availableDevices, cudaIndex } from "../../pipeline/loading/device.js";
 import { availableMemory } from "../../rewards/memory.js";
 import { measurePeakFlops } from "../logging/peak-flops.js";
 import { planOf } from "../recipes/batch-plan.js";
+import { MATMUL_DTYPE } from "../recipes/precision.js";
 import { type Recipe, recipeToJson } from "../recipes/recipe.js";
 import { type DryRunReport, dryRun } from "./dry-run.js";
 import type { StartOptions } from "./folder-check.js";
@@ -186,8 +187,7 @@ async function proposeThreads(proposal: Overrides, { start, signal, onMessage }:
       how: "unknown",
       reason: `this machine has no ${device}; logger.peak_tflops=N, what the device does in 10¹² operations a second, gives an estimate`,
     };
-  const dtype = ({ "32-true": "float32", "bf16-mixed": "bfloat16", "16-mixed": "float16" } as const)[precision];
-  const flops = peak ?? measurePeakFlops({ device, dtype });
+  const flops = peak ?? measurePeakFlops({ device, dtype: MATMUL_DTYPE[precision] });
   const { flops: needed } = await dryRun(recipe, start);
   const secondsPerStep = needed.perDeviceStep / (EFFICIENCY * flops);
   if (!here || worldSize > 1 || secondsPerStep > LONGEST_MEASURED_SECONDS)

@@ -92,12 +92,12 @@ class Composer {
       throw new InvalidInputError(
         `${shownPath(path)}: extends itself (by way of ${parents.map(shownPath).join(", ")})`,
       );
-    const { json, lines } = readYamlFile(path);
+    const { json, placeOf } = readYamlFile(path);
     const { extends: parts, ...own } = json;
-    const place = `${shownPath(path)}:${lines.get("extends") ?? 1}`;
+    const place = placeOf("extends");
     for (const part of parts === undefined ? [] : extended(parts, place))
       this.apply(part, dirname(path), [...parents, real], `${place}: extends: `);
-    this.#merge(this.json, own, "", (place) => `${shownPath(path)}:${lines.get(place) ?? 1}`);
+    this.#merge(this.json, own, "", placeOf);
     return path;
   }
 

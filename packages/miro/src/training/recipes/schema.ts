@@ -18,7 +18,11 @@ const decay = z.number().min(0).lt(1);
 const schedulerSchema = z.strictObject({
   start: setting(z.number().default(1), "γ at t = 0, the data", "model.train_noise_scheduler.start"),
   end: setting(z.number().default(0), "γ at t = 1, the noise", "model.train_noise_scheduler.end"),
-  shift: setting(z.number().positive().default(1), "bends the schedule", "model.train_noise_scheduler.shift"),
+  shift: setting(
+    z.number().positive().default(1),
+    "shift of the schedule: above 1 trains more near the data, 1 is none",
+    "model.train_noise_scheduler.shift",
+  ),
   clipMin: setting(z.number().positive().default(1e-9), "smallest γ", "model.train_noise_scheduler.clip_min"),
 });
 
@@ -309,7 +313,10 @@ const withData = (data: z.ZodType<SourceData>) =>
     initialization: setting(initializationSchema.prefault({}), "what the run starts with"),
     optimizer: setting(optimizerSchema, "how weights change", "model.optimizer"),
     lrScheduler: setting(lrSchedulerSchema, "how the learning rate changes", "model.lr_scheduler"),
-    ema: setting(emaSchema.prefault({}), "averages of the weights, which draw and are released"),
+    ema: setting(
+      emaSchema.prefault({}),
+      "exponential moving averages of the weights, which draw the samples and are released",
+    ),
     trainer: setting(trainerSchema, "steps, batch, devices and what is stored", "trainer"),
     logger: setting(loggerSchema.prefault({}), "what is logged", "logger"),
     validation: setting(validationSchema.prefault({}), "the loss on other samples"),

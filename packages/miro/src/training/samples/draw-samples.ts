@@ -50,7 +50,11 @@ export async function drawSamples(parts: SamplingParts, samples: Samples): Promi
   try {
     const latents = await drawLatents(noise, {
       predict: predictBy(preconditioning, () => network),
-      ...{ branches, guidance, sampler: "euler", gammas: schedule.grid(steps), signal },
+      branches,
+      guidance,
+      sampler: "euler",
+      gammas: schedule.grid(steps),
+      signal,
     });
     const images = scope(() =>
       noGrad(() =>

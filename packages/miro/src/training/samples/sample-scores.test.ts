@@ -6,11 +6,17 @@ import { SampleScores } from "./sample-scores.js";
 
 let loaded = 0;
 registerScorer({
-  ...{ key: "length_score", name: "length", description: "of the caption", stage: "rewards", usesText: true },
+  key: "length_score",
+  name: "length",
+  description: "of the caption",
+  stage: "rewards",
+  usesText: true,
   load: async () => {
     loaded++;
     return {
-      ...{ name: "length", batchSize: 2, dispose: () => void loaded-- },
+      name: "length",
+      batchSize: 2,
+      dispose: () => void loaded--,
       score: (_, texts) => texts.map((text) => (text === "none" ? Number.NaN : text.length)),
     };
   },

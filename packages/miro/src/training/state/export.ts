@@ -3,11 +3,11 @@
  * in half precision with the averaged network, and with copies of the frozen text encoder and autoencoder where the
  * recipe names their folders, so that the release needs nothing else. Of parts on the Hub it has the names.
  */
-import { copyFileSync, readdirSync, statSync } from "node:fs";
+import { copyFileSync, readdirSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { scope } from "@miro-t2i/torch";
 import { readSafetensors, writeSafetensors } from "@miro-t2i/torch/io";
-import { makeFolder } from "../../files/make-folder.js";
+import { isFolder, makeFolder } from "../../files/make-folder.js";
 import { writeFileAtomic } from "../../files/whole-files.js";
 import { parsePrecondConfig, parseRinConfig, type RinConfig } from "../../networks/config.js";
 import type { FlowPrecond } from "../../networks/precond.js";
@@ -73,10 +73,6 @@ function factsOf({ data, network }: Recipe): SourceFacts {
 /** A part's name that means the same in every working directory. */
 function wherever(name: string | undefined): string | undefined {
   return name !== undefined && isFolder(name) ? resolve(name) : name;
-}
-
-function isFolder(path: string): boolean {
-  return statSync(path, { throwIfNoEntry: false })?.isDirectory() ?? false;
 }
 
 /** The configuration of a release; without `img_resolution` where the recipe's data do not say it. */

@@ -2,12 +2,10 @@
  * Training checkpoints of the published code (PyTorch Lightning's `.ckpt`): weights, EMA weights, optimizer state,
  * schedule and step, read by the restricted reader of @miro-t2i/torch.
  *
- *   state_dict network.*, ema_network.*, ema_network_0_999.*, preconditioning.*, data_preprocessing.*, postprocessing.*
- *     (with the
- *                      whole autoencoder below postprocessing.vae.), uncond_conditioning
- *   optimizer_states one optimizer; its parameters are numbered over both groups, in the order of the network's state
- *     dict, those of
- *                      the preconditioning at the end of the first group
+ *   state_dict         network.*, ema_network.*, ema_network_0_999.*, preconditioning.*, data_preprocessing.*,
+ *                      postprocessing.* (with the whole autoencoder below postprocessing.vae.), uncond_conditioning
+ *   optimizer_states   one optimizer; its parameters are numbered over both groups, in the order of the network's
+ *                      state dict, those of the preconditioning at the end of the first group
  *
  * Names may hold `_orig_mod.` of a compiled wrapper, and old networks an identity vector `output_scaling`, which is
  * left out.

@@ -2,9 +2,8 @@
  * The orders in which the published code's samplers visit a data set, faults included, for those who must repeat a
  * published run:
  *
- *   shard exclusive ranks own fixed contiguous shards for all epochs; the last worker owns the remainder, most of which
- *     is cut off,
- *                     while the others repeat their first batch
+ *   shard exclusive   ranks own fixed contiguous shards for all epochs; the last worker owns the remainder, most of
+ *                     which is cut off, while the others repeat their first batch
  *   chunked           ranks own fixed contiguous ranges, shuffled within chunks; epoch 0 leaves the chunks in order
  *   local             contiguous blocks, padded by repeating the beginning
  *

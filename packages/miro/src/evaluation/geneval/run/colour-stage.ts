@@ -12,7 +12,7 @@ import type { PromptFolder } from "./image-folder.js";
 import { maskOf, promptFilePath, readPromptFile, writePromptFile } from "./prompt-files.js";
 import type { Resources } from "./resources.js";
 
-/** Whose colours are told. */
+/** Whose colours are classified. */
 export interface ColourRun {
   images: string;
   output: string;
@@ -45,22 +45,22 @@ export class ColourStage {
     return true;
   }
 
-  /** Prompts whose objects were found and whose colours are not told. */
+  /** Prompts whose objects were found and whose colours are not classified. */
   missing(): number[] {
     return this.#prompts
       .filter(({ index }) => !this.isComplete(index) && this.#keyOf(index) !== null)
       .map(({ index }) => index);
   }
 
-  /** Tells what nobody else tells, until nothing is left to take. */
-  async tellMissing(resources: Resources, work: SharedWork): Promise<void> {
+  /** Classifies what no other process has taken, until nothing is left to take. */
+  async classifyMissing(resources: Resources, work: SharedWork): Promise<void> {
     let open = this.missing();
     for (;;) {
       this.#run.signal?.throwIfAborted();
       const [index] = await work.take("colours", open, (index) => this.isComplete(index), 1);
       if (index === undefined) return;
       open = open.filter((other) => other !== index);
-      await this.#tell(this.#prompts.find((prompt) => prompt.index === index)!, resources);
+      await this.#classify(this.#prompts.find((prompt) => prompt.index === index)!, resources);
       this.#run.onPrompt?.(this.#prompts.length - open.length, this.#prompts.length);
     }
   }
@@ -74,7 +74,7 @@ export class ColourStage {
     }
   }
 
-  async #tell({ index, metadata, samples }: PromptFolder, resources: Resources): Promise<void> {
+  async #classify({ index, metadata, samples }: PromptFolder, resources: Resources): Promise<void> {
     const { images, output, rules, signal } = this.#run;
     const key = this.#keyOf(index)!;
     const file = readPromptFile(output, "detections", index);
@@ -83,19 +83,19 @@ export class ColourStage {
     for (const sample of samples) {
       const found = file?.pictures[nameOf(sample.path)];
       if (found === undefined || found.error !== undefined) continue;
-      const told: Record<string, Colour[]> = {};
+      const classified: Record<string, Colour[]> = {};
       for (const { class: name, count, color } of metadata.include) {
         if (color === undefined) continue;
         const own = found.detections.filter((one) => one.class === name);
         const best = keepBest(own, metadata.tag, rules).slice(0, count);
-        if (best.length < count || (told[name]?.length ?? 0) >= count) continue;
+        if (best.length < count || (classified[name]?.length ?? 0) >= count) continue;
         const objects = best.map((one) => ({ box: one.box, mask: maskOf(one, found, path) }));
         const image = await decodeImage(readBytes(join(images, sample.path)), { orient: true });
         const classifier = await resources.get("colours");
         const answers = await classifier.classify(image, objects, name, { signal });
-        told[name] = answers.map(({ colour }) => colour);
+        classified[name] = answers.map(({ colour }) => colour);
       }
-      pictures[nameOf(sample.path)] = told;
+      pictures[nameOf(sample.path)] = classified;
     }
     writePromptFile(output, "colours", index, { key, pictures });
     this.#complete.add(index);

@@ -1,5 +1,6 @@
 /**
- * GenEval from end to end in one folder: pictures are drawn, objects found, colours told, verdicts given and summed up.
+ * GenEval from end to end in one folder: pictures are drawn, objects found, colours classified, verdicts given and
+ * summed up.
  *
  * Every step keeps its results in files and does what is missing, so that an evaluation goes on where it was stopped.
  * Several processes with the same folder share the work: each takes prompts that nobody has taken, and the last step is
@@ -40,6 +41,10 @@ import type { Resources } from "./resources.js";
 export const STAGES = ["generate", "detect", "judge", "summary"] as const;
 export type Stage = (typeof STAGES)[number];
 
+/** What progress is reported of, in this order. */
+export const REPORTED = ["drawing", "finding objects", "classifying colours"] as const;
+export type Reported = (typeof REPORTED)[number];
+
 /** What is evaluated and how. */
 export interface EvaluationRun {
   /** Folder of the pictures. */
@@ -57,9 +62,9 @@ export interface EvaluationRun {
   /** One step alone. */
   only?: Stage | undefined;
   rules: Rules;
-  /** Tells detections of one detector from those of another. */
+  /** Which detector detections are of. */
   detectorKey: string;
-  /** Tells colours of one classifier from those of another. */
+  /** Which classifier colours are of. */
   colourKey: string;
   /** Pictures on the sheet of failures. */
   failures: number;
@@ -69,7 +74,7 @@ export interface EvaluationRun {
   compare: boolean;
   resources: Resources;
   signal?: AbortSignal | undefined;
-  onProgress?: ((what: string, done: number, total: number) => void) | undefined;
+  onProgress?: ((what: Reported, done: number, total: number) => void) | undefined;
   onMessage?: ((message: string) => void) | undefined;
 }
 
@@ -123,8 +128,8 @@ export async function evaluateGeneval(run: EvaluationRun): Promise<EvaluationRep
       const ready = generation ? folder.prompts.filter(({ index }) => generation.isComplete(index)) : folder.prompts;
       const detection = stagesOf(run, ready).detection;
       report.detected += await detection.detectMissing(run.resources, work);
-      if (only !== "detect" && does("judge")) await stagesOf(run, ready).colours.tellMissing(run.resources, work);
-    } else if (does("judge")) await stages.colours.tellMissing(run.resources, work);
+      if (only !== "detect" && does("judge")) await stagesOf(run, ready).colours.classifyMissing(run.resources, work);
+    } else if (does("judge")) await stages.colours.classifyMissing(run.resources, work);
     const left =
       open.length +
       (does("detect") ? stages.detection.missing().length : 0) +
@@ -214,7 +219,7 @@ function stagesOf(
       rules,
       key: colourKey,
       signal,
-      onPrompt: (done, total) => onProgress?.("telling colours", done, total),
+      onPrompt: (done, total) => onProgress?.("classifying colours", done, total),
     }),
   };
 }
@@ -367,11 +372,11 @@ function verdicts(
         continue;
       }
       const found = groupBy(picture.detections, (one) => one.class);
-      const told = colours?.pictures[name] ?? {};
+      const classified = colours?.pictures[name] ?? {};
       const { correct, reason, kept } = judge(
         metadata,
         found,
-        (className, objects) => coloursFor(told, className, objects.length, path),
+        (className, objects) => coloursFor(classified, className, objects.length, path),
         run.rules,
       );
       results.push({
@@ -386,7 +391,7 @@ function verdicts(
         ),
         prompt_index: index,
         sample_index: sample,
-        colors: pythonJson(told),
+        colors: pythonJson(classified),
         detector: file!.detector ?? "",
       });
       if (correct) continue;
@@ -426,9 +431,9 @@ function shownObjects(
   return [...asked, ...besides];
 }
 
-function coloursFor(told: Record<string, Colour[]>, className: string, count: number, path: string): Colour[] {
-  const answers = told[className] ?? [];
+function coloursFor(classified: Record<string, Colour[]>, className: string, count: number, path: string): Colour[] {
+  const answers = classified[className] ?? [];
   if (answers.length < count)
-    throw new MiroError(`${path}: the colours of ${className} have not been told; run without --only summary`);
+    throw new MiroError(`${path}: the colours of ${className} have not been classified; run without --only summary`);
   return answers.slice(0, count);
 }

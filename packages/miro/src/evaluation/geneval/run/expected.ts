@@ -18,9 +18,9 @@ export interface PartSeconds {
   decode: number;
   /** Finding the objects of a picture. */
   detect: number;
-  /** Telling the colour of an object. */
+  /** Classifying the colour of an object. */
   colour: number;
-  /** The texts that tell the colours of a class of objects, once for all its pictures. */
+  /** The texts that classify the colours of a class of objects, once for all its pictures. */
   colourTexts: number;
 }
 
@@ -133,7 +133,7 @@ export async function measureLooking(detector: Detector): Promise<number> {
 export async function measureColours(
   classifier: ColourClassifier,
 ): Promise<Pick<PartSeconds, "colour" | "colourTexts">> {
-  const tell = () => classifier.classify(squares(), [{ box: [30, 90, 100, 170] }], "bench");
-  await tell();
-  return { colour: await secondsOf(tell), colourTexts: await secondsOf(() => classifier.weightsOf("clock")) };
+  const classify = () => classifier.classify(squares(), [{ box: [30, 90, 100, 170] }], "bench");
+  await classify();
+  return { colour: await secondsOf(classify), colourTexts: await secondsOf(() => classifier.weightsOf("clock")) };
 }

@@ -2,7 +2,7 @@
 import { join } from "node:path";
 import { readBytes } from "../../../files/whole-files.js";
 import { decodeImage } from "../../../pictures/decode.js";
-import { labelledSheet, type SheetCell } from "../../../pictures/labelled-sheet.js";
+import { inRows, labelledSheet, type SheetCell } from "../../../pictures/labelled-sheet.js";
 import type { RgbImage } from "../../../pictures/rgb.js";
 import { groupBy } from "../../group-by.js";
 import { type Box, type Mask, maskHas } from "../detection.js";
@@ -57,11 +57,7 @@ export async function failureSheet(
       label: `${failure.prompt}\n${failure.reason}\nfound: ${found || "nothing"}`,
     });
   }
-  const columns = Math.min(COLUMNS, cells.length);
-  const rows = Array.from({ length: Math.ceil(cells.length / columns) }, (_, row) =>
-    Array.from({ length: columns }, (_, i) => cells[row * columns + i] ?? { image: null }),
-  );
-  return labelledSheet({ cells: rows, title, cellSize: SIDE });
+  return labelledSheet({ cells: inRows(cells, COLUMNS), title, cellSize: SIDE });
 }
 
 /** As many of each task as there is room for, in the order of the pictures. */

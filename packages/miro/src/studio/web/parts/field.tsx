@@ -100,7 +100,11 @@ export function Slider({ label, value, min, max, step, onChange, most, disabled,
         <label for={id}>{label}</label>
         {children}
         <NumberField
-          {...{ value, min, max: most ?? max, step: step < 1 ? 0.001 : 1, onChange }}
+          value={value}
+          min={min}
+          max={most ?? max}
+          step={step < 1 ? 0.001 : 1}
+          onChange={onChange}
           label={`${label}, as a number`}
           {...(disabled !== undefined && { disabled })}
         />
@@ -108,7 +112,11 @@ export function Slider({ label, value, min, max, step, onChange, most, disabled,
       <input
         id={id}
         type="range"
-        {...{ min, max, step, value, disabled }}
+        min={min}
+        max={max}
+        step={step}
+        value={value}
+        disabled={disabled}
         aria-describedby={help === undefined ? undefined : `${id}-help`}
         onInput={(event) => onChange(Number(event.currentTarget.value))}
       />

@@ -185,7 +185,10 @@ function Grid({ entries }: { entries: readonly PictureEntry[] }) {
           return (
             <Card
               key={entry.id}
-              {...{ entry, place, side, isActive: place === at }}
+              entry={entry}
+              place={place}
+              side={side}
+              isActive={place === at}
               x={column * (side + GAP)}
               y={row * height}
               onFocus={() => setActive(place)}

@@ -104,7 +104,7 @@ function ComparisonCard({ group }: { group: readonly Job[] }) {
   const [{ prompt }] = group as [Job];
   return (
     <article class="job comparison" aria-label={`Comparison: ${prompt}`}>
-      <CardHead {...{ prompt, says, group }} />
+      <CardHead prompt={prompt} says={says} group={group} />
       <div class="columns" style={{ "--n": String(group.length) }}>
         {group.map((job, i) => {
           const model = job.purpose.kind === "compare" ? job.purpose.model : "";

@@ -1,7 +1,7 @@
 /** Painting the places of a picture that are drawn anew: with a pointer, a finger or the keyboard, or from a file. */
 import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
 import { messageOf } from "../state/api.js";
-import { addDeed, isMasked, mask, maskOfFile, paint, type Stroke, show, undo } from "../state/mask.js";
+import { addEdit, isMasked, mask, maskOfFile, paint, type Stroke, show, undo } from "../state/mask.js";
 import { dismissAll, tell } from "../state/notices.js";
 import { Dialog } from "./dialog.js";
 import { FileButton } from "./field.js";
@@ -31,12 +31,12 @@ export function MaskEditor({ url, onSize, onClose }: EditorProps) {
   const [at, setAt] = useState<[number, number] | null>(null);
   /** The line that is being painted. */
   const stroke = useRef<Stroke | null>(null);
-  const deeds = mask.value;
+  const edits = mask.value;
   const tall = size === null ? 1 : size[1] / size[0];
 
   useLayoutEffect(() => {
-    if (canvas.current && stroke.current === null) show(canvas.current, deeds, MASK_COLOUR);
-  }, [deeds, size]);
+    if (canvas.current && stroke.current === null) show(canvas.current, edits, MASK_COLOUR);
+  }, [edits, size]);
   useEffect(() => canvas.current?.focus({ preventScroll: true }), [size]);
   // On a phone a notice of before would cover the picture, or what ends the painting.
   useEffect(() => dismissAll(), []);
@@ -59,7 +59,7 @@ export function MaskEditor({ url, onSize, onClose }: EditorProps) {
   const end = () => {
     const line = stroke.current;
     stroke.current = null;
-    if (line) addDeed(line);
+    if (line) addEdit(line);
   };
   const pointOf = ({ clientX, clientY }: { clientX: number; clientY: number }): [number, number] => {
     const { left, top, width } = canvas.current!.getBoundingClientRect();
@@ -67,7 +67,7 @@ export function MaskEditor({ url, onSize, onClose }: EditorProps) {
   };
   const load = (file: File | undefined) => {
     if (!file || size === null) return;
-    maskOfFile(file, ...size).then(addDeed, (error) => tell(messageOf(error), { kind: "bad" }));
+    maskOfFile(file, ...size).then(addEdit, (error) => tell(messageOf(error), { kind: "bad" }));
   };
   const resize = (by: number) => setBrush((now) => Math.min(SIZES.most, Math.max(SIZES.least, now + by)));
   const keys = (event: KeyboardEvent) => {
@@ -89,7 +89,7 @@ export function MaskEditor({ url, onSize, onClose }: EditorProps) {
     } else if (event.key === "z" && ctrl) undo();
     else if (ctrl || event.altKey) return;
     else if (event.key === "e") setErase(!erase);
-    else if (event.key === "i") addDeed({ kind: "invert" });
+    else if (event.key === "i") addEdit({ kind: "invert" });
     else if (event.key === "[") resize(-SIZES.step * 2);
     else if (event.key === "]") resize(SIZES.step * 2);
     else return;
@@ -184,18 +184,21 @@ export function MaskEditor({ url, onSize, onClose }: EditorProps) {
             <span>Size of the brush</span>
             <input
               type="range"
-              {...{ min: SIZES.least, max: SIZES.most, step: SIZES.step, value: brush }}
+              min={SIZES.least}
+              max={SIZES.most}
+              step={SIZES.step}
+              value={brush}
               onInput={(event) => setBrush(Number(event.currentTarget.value))}
             />
           </label>
-          <div class="mask-deeds">
-            <button type="button" class="quiet" disabled={deeds.length === 0} onClick={undo}>
+          <div class="mask-edits">
+            <button type="button" class="quiet" disabled={edits.length === 0} onClick={undo}>
               <Icon name="reset" /> Undo
             </button>
-            <button type="button" class="quiet" disabled={!isMasked(deeds)} onClick={() => addDeed({ kind: "clear" })}>
+            <button type="button" class="quiet" disabled={!isMasked(edits)} onClick={() => addEdit({ kind: "clear" })}>
               <Icon name="trash" /> Clear
             </button>
-            <button type="button" class="quiet" onClick={() => addDeed({ kind: "invert" })}>
+            <button type="button" class="quiet" onClick={() => addEdit({ kind: "invert" })}>
               <Icon name="invert" /> Invert
             </button>
             <FileButton label="File of a mask" class="quiet" onFile={load}>

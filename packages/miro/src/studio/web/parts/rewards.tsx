@@ -43,11 +43,15 @@ export function Rewards() {
                 />
               </div>
               <TargetSlider
-                {...{ colour, value: targetOf(key), onChange: (value) => setTarget(key, value) }}
+                colour={colour}
+                value={targetOf(key)}
+                onChange={(value) => setTarget(key, value)}
                 label={`${label}, positive target`}
               />
               <TargetSlider
-                {...{ colour, value: targetOf(key, true), onChange: (value) => setTarget(key, value, true) }}
+                colour={colour}
+                value={targetOf(key, true)}
+                onChange={(value) => setTarget(key, value, true)}
                 label={`${label}, negative target`}
               />
               <Strip name={key} label={label} />

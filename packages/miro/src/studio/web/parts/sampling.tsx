@@ -21,11 +21,21 @@ export function Sampling() {
       <h2 id="sampling-title">Sampling</h2>
       <div class="fields">
         <Slider
-          {...{ label: "Steps", value: steps, min: 1, max: 100, step: 1, most: chosen.limits.steps }}
+          label="Steps"
+          value={steps}
+          min={1}
+          max={100}
+          step={1}
+          most={chosen.limits.steps}
           onChange={(value) => set({ steps: value })}
         />
         <Slider
-          {...{ label: "Guidance", value: guidance, min: 0, max: fine ? 3 : 15, step: fine ? 0.05 : 0.5, most: 100 }}
+          label="Guidance"
+          value={guidance}
+          min={0}
+          max={fine ? 3 : 15}
+          step={fine ? 0.05 : 0.5}
+          most={100}
           disabled={guidanceOff}
           onChange={(value) => set({ guidance: value })}
         >
@@ -39,7 +49,11 @@ export function Sampling() {
           </label>
         </Slider>
         <Slider
-          {...{ label: "Images", value: images, min: 1, max: Math.min(16, chosen.limits.images), step: 1 }}
+          label="Images"
+          value={images}
+          min={1}
+          max={Math.min(16, chosen.limits.images)}
+          step={1}
           onChange={(value) => set({ images: value })}
         />
         <Seed />
@@ -92,11 +106,21 @@ export function Sampling() {
             </select>
           </div>
           <Slider
-            {...{ label: "Shift", value: shift, min: 0.05, max: 5, step: 0.05, most: 100 }}
+            label="Shift"
+            value={shift}
+            min={0.05}
+            max={5}
+            step={0.05}
+            most={100}
             onChange={(value) => set({ shift: value })}
           />
           <Slider
-            {...{ label: "Best of", value: bestOf, min: 1, max: 16, step: 1, most: 64 }}
+            label="Best of"
+            value={bestOf}
+            min={1}
+            max={16}
+            step={1}
+            most={64}
             onChange={(value) => set({ bestOf: value })}
           />
           {bestOf > 1 && (
@@ -146,7 +170,11 @@ function Seed() {
       </div>
       <div class="seed">
         <NumberField
-          {...{ id, min: 0, max: Number.MAX_SAFE_INTEGER, step: 1, disabled: random }}
+          id={id}
+          min={0}
+          max={Number.MAX_SAFE_INTEGER}
+          step={1}
+          disabled={random}
           value={random ? (lastSeed.value ?? seed) : seed}
           onChange={(value) => set({ seed: value })}
         />
@@ -155,7 +183,11 @@ function Seed() {
       {random && lastSeed.value !== null && <p class="help">The last pictures began with {lastSeed.value}.</p>}
       {!random && (
         <Slider
-          {...{ label: "Variation", value: variation, min: 0, max: 1, step: 0.05 }}
+          label="Variation"
+          value={variation}
+          min={0}
+          max={1}
+          step={0.05}
           onChange={(value) => set({ variation: value, variationSeed: null })}
         />
       )}
@@ -194,7 +226,11 @@ function SourcePanel() {
             <MaskPreview />
           </span>
           <Slider
-            {...{ label: "Strength", value: form.value.strength, min: 0, max: 1, step: 0.05 }}
+            label="Strength"
+            value={form.value.strength}
+            min={0}
+            max={1}
+            step={0.05}
             help={
               isMasked(mask.value)
                 ? "How much of the painted places is drawn anew; 1: all of it."
@@ -230,11 +266,11 @@ function SourcePanel() {
 /** The mask over the small picture. */
 function MaskPreview() {
   const canvas = useRef<HTMLCanvasElement>(null);
-  const [deeds, size] = [mask.value, maskSize.value];
+  const [edits, size] = [mask.value, maskSize.value];
   useLayoutEffect(() => {
-    if (canvas.current) show(canvas.current, deeds, MASK_COLOUR);
-  }, [deeds, size]);
-  if (size === null || !isMasked(deeds)) return null;
+    if (canvas.current) show(canvas.current, edits, MASK_COLOUR);
+  }, [edits, size]);
+  if (size === null || !isMasked(edits)) return null;
   const [width, height] = size;
   return <canvas ref={canvas} width={160} height={Math.max(1, Math.round((160 * height) / width))} />;
 }

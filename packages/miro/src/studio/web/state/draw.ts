@@ -29,7 +29,8 @@ export async function draw(compared: readonly Model[] = []): Promise<void> {
       await submit(
         {
           ...requestOf(one),
-          ...{ imagesPerPrompt: images, seed: first },
+          imagesPerPrompt: images,
+          seed: first,
           ...(bestOf > 1 && scorer !== "" && { bestOf: { n: bestOf, by: scorer } }),
           ...(from !== null && { strength }),
           ...(from?.kind === "picture" && { image: { picture: from.id } }),

@@ -37,10 +37,26 @@ export interface Form {
 }
 
 const BLANK: Form = {
-  ...{ model: "", prompt: "", negativePrompt: "", targets: {}, negativeTargets: {}, steps: 20, guidance: 1 },
-  ...{ guidanceOff: false, guidanceType: "constant", images: 4, seed: 3407, randomSeed: true, sampler: "euler" },
+  model: "",
+  prompt: "",
+  negativePrompt: "",
+  targets: {},
+  negativeTargets: {},
+  steps: 20,
+  guidance: 1,
+  guidanceOff: false,
+  guidanceType: "constant",
+  images: 4,
+  seed: 3407,
+  randomSeed: true,
+  sampler: "euler",
   samplerOptions: null,
-  ...{ shift: 1, bestOf: 1, scorer: "", strength: 0.75, variation: 0, variationSeed: null },
+  shift: 1,
+  bestOf: 1,
+  scorer: "",
+  strength: 0.75,
+  variation: 0,
+  variationSeed: null,
 };
 
 export const models = signal<Model[]>([]);
@@ -85,7 +101,11 @@ export function chooseModel(id: string): void {
   if (!chosen) return;
   const { steps, guidanceScale, shift } = chosen.defaults;
   set({
-    ...{ model: id, steps, shift, guidance: guidanceScale, guidanceOff: guidanceScale === 0 },
+    model: id,
+    steps,
+    shift,
+    guidance: guidanceScale,
+    guidanceOff: guidanceScale === 0,
     images: Math.min(form.value.images, chosen.limits.images),
     scorer: chosen.scorers[0] ?? "",
   });
@@ -96,7 +116,12 @@ export function requestOf(of = model.value): Record<string, unknown> {
   const { prompt, negativePrompt, steps, guidance, guidanceOff, guidanceType, shift } = form.value;
   const { sampler, samplerOptions } = form.value;
   return {
-    ...{ model: of?.id, prompt: prompt.trim(), steps, sampler, shift, guidanceType },
+    model: of?.id,
+    prompt: prompt.trim(),
+    steps,
+    sampler,
+    shift,
+    guidanceType,
     guidanceScale: guidanceOff ? 0 : guidance,
     rewardTargets: targetsOf(false, of),
     negativeRewardTargets: targetsOf(true, of),
@@ -128,14 +153,22 @@ export function takeOver(settings: Settings): void {
     Object.fromEntries(Object.entries(targets ?? {}).filter(([key]) => keys.has(key)));
   const isSampler = samplers.includes(settings.sampler);
   set({
-    ...{ prompt: settings.prompt, negativePrompt: settings.negativePrompt ?? "", steps: settings.steps },
-    ...{ guidance: settings.guidanceScale, guidanceOff: settings.guidanceScale === 0 },
-    ...{ guidanceType: settings.guidanceType ?? "constant", shift: settings.shift, images: 1, bestOf: 1 },
+    prompt: settings.prompt,
+    negativePrompt: settings.negativePrompt ?? "",
+    steps: settings.steps,
+    guidance: settings.guidanceScale,
+    guidanceOff: settings.guidanceScale === 0,
+    guidanceType: settings.guidanceType ?? "constant",
+    shift: settings.shift,
+    images: 1,
+    bestOf: 1,
     ...(isSampler && { sampler: settings.sampler, samplerOptions: settings.samplerOptions ?? null }),
-    ...{ targets: known(settings.rewardTargets), negativeTargets: known(settings.negativeRewardTargets) },
+    targets: known(settings.rewardTargets),
+    negativeTargets: known(settings.negativeRewardTargets),
     ...(settings.seed !== null && { seed: settings.seed, randomSeed: false }),
     ...(settings.strength !== undefined && { strength: settings.strength }),
-    ...{ variation: settings.variationStrength ?? 0, variationSeed: settings.variationSeed ?? null },
+    variation: settings.variationStrength ?? 0,
+    variationSeed: settings.variationSeed ?? null,
   });
   if (settings.image === undefined) source.value = null;
   const without = [

@@ -221,13 +221,19 @@ export function groupOf({ id, purpose }: Job): string | null {
 }
 
 function newJob(stored: StoredJob): Job {
-  const tile = { ...{ step: 0, steps: 0, preview: null, picture: null }, seed: null, scores: null };
+  const tile = { step: 0, steps: 0, preview: null, picture: null, seed: null, scores: null };
   return {
     ...stored,
     last: 0,
     state: signal<JobState>({
-      ...{ status: "queued", position: null, startedAt: null, finishedAt: null, heardAt: null, error: null },
-      ...{ warnings: [], tiles: Array.from({ length: stored.total }, () => ({ ...tile })) },
+      status: "queued",
+      position: null,
+      startedAt: null,
+      finishedAt: null,
+      heardAt: null,
+      error: null,
+      warnings: [],
+      tiles: Array.from({ length: stored.total }, () => ({ ...tile })),
     }),
   };
 }
@@ -354,7 +360,10 @@ export function startJobs(): void {
   effect(() => {
     const now = new Set(endedIds.value.split(" "));
     const all = jobs.value.map(({ id, purpose, prompt, total, ended }) => ({
-      ...{ id, purpose, prompt, total },
+      id,
+      purpose,
+      prompt,
+      total,
       ended: ended || now.has(id),
     }));
     session.setItem(STORED, JSON.stringify(all));

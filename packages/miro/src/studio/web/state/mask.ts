@@ -18,21 +18,21 @@ export interface Stroke {
 }
 
 /** What can be done to a mask. A file's picture is white, and opaque where things are drawn anew. */
-export type Deed = Stroke | { kind: "clear" } | { kind: "invert" } | { kind: "file"; picture: CanvasImageSource };
+export type MaskEdit = Stroke | { kind: "clear" } | { kind: "invert" } | { kind: "file"; picture: CanvasImageSource };
 
-export const mask = signal<readonly Deed[]>([]);
+export const mask = signal<readonly MaskEdit[]>([]);
 /** Width and height of the picture that the mask belongs to, once it was shown. */
 export const maskSize = signal<[number, number] | null>(null);
 
 /** Whether the mask says anything. */
-export const isMasked = (deeds: readonly Deed[]) => deeds.length > 0 && deeds.at(-1)!.kind !== "clear";
+export const isMasked = (edits: readonly MaskEdit[]) => edits.length > 0 && edits.at(-1)!.kind !== "clear";
 
-export function addDeed(deed: Deed): void {
+export function addEdit(edit: MaskEdit): void {
   // What is cleared need not be kept but for an undo; a second clearing does nothing.
-  if (deed.kind === "clear" && !isMasked(mask.value)) return;
+  if (edit.kind === "clear" && !isMasked(mask.value)) return;
   // With a mask the places are drawn anew altogether, unless something else is asked for.
   if (mask.value.length === 0) set({ strength: 1 });
-  mask.value = [...mask.value, deed];
+  mask.value = [...mask.value, edit];
 }
 
 export function undo(): void {
@@ -48,24 +48,24 @@ export function startMask(): void {
 }
 
 /** Does one thing on a canvas that is opaque where things are drawn anew. */
-export function paint(context: CanvasRenderingContext2D, deed: Deed): void {
+export function paint(context: CanvasRenderingContext2D, edit: MaskEdit): void {
   const { width, height } = context.canvas;
   context.globalCompositeOperation = "source-over";
-  if (deed.kind === "clear") context.clearRect(0, 0, width, height);
-  else if (deed.kind === "file") {
+  if (edit.kind === "clear") context.clearRect(0, 0, width, height);
+  else if (edit.kind === "file") {
     context.clearRect(0, 0, width, height);
-    context.drawImage(deed.picture, 0, 0, width, height);
-  } else if (deed.kind === "invert") {
+    context.drawImage(edit.picture, 0, 0, width, height);
+  } else if (edit.kind === "invert") {
     // Opaque where nothing was, and nothing where it was opaque.
     context.globalCompositeOperation = "source-out";
     context.fillStyle = "#fff";
     context.fillRect(0, 0, width, height);
   } else {
-    context.globalCompositeOperation = deed.erase ? "destination-out" : "source-over";
+    context.globalCompositeOperation = edit.erase ? "destination-out" : "source-over";
     context.strokeStyle = context.fillStyle = "#fff";
     context.lineCap = context.lineJoin = "round";
-    context.lineWidth = deed.size * width;
-    const [[x, y], ...rest] = deed.points.map(([x, y]) => [x * width, y * width]) as [Pixel, ...Pixel[]];
+    context.lineWidth = edit.size * width;
+    const [[x, y], ...rest] = edit.points.map(([x, y]) => [x * width, y * width]) as [Pixel, ...Pixel[]];
     // The brush set down: a line of no length is nothing, whatever its ends, in browsers that follow the standard.
     context.beginPath();
     context.arc(x, y, context.lineWidth / 2, 0, 2 * Math.PI);
@@ -78,10 +78,10 @@ export function paint(context: CanvasRenderingContext2D, deed: Deed): void {
 }
 
 /** Shows a mask on a canvas in one colour; nothing is shown where the picture stays. */
-export function show(canvas: HTMLCanvasElement, deeds: readonly Deed[], colour: string): void {
+export function show(canvas: HTMLCanvasElement, edits: readonly MaskEdit[], colour: string): void {
   const context = canvas.getContext("2d")!;
   context.clearRect(0, 0, canvas.width, canvas.height);
-  for (const deed of deeds) paint(context, deed);
+  for (const edit of edits) paint(context, edit);
   context.globalCompositeOperation = "source-in";
   context.fillStyle = colour;
   context.fillRect(0, 0, canvas.width, canvas.height);
@@ -105,7 +105,7 @@ export async function maskFile(): Promise<Blob | null> {
 }
 
 /** A mask from a file: white places are drawn anew. @throws Error with a sentence for what is no such picture */
-export async function maskOfFile(file: Blob, width: number, height: number): Promise<Deed> {
+export async function maskOfFile(file: Blob, width: number, height: number): Promise<MaskEdit> {
   const picture = await createImageBitmap(file).catch(() => {
     throw new Error("That file is no picture that the browser can read.");
   });

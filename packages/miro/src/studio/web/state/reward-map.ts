@@ -52,8 +52,16 @@ export function startMap(): void {
   const { previewEvery: _, ...request } = requestOf();
   void stopMap();
   rewardMap.value = {
-    ...{ id: newId(), x, y, side, seed: chosen, prompt: form.value.prompt.trim(), request },
-    ...{ pictures: {}, running: true, error: null },
+    id: newId(),
+    x,
+    y,
+    side,
+    seed: chosen,
+    prompt: form.value.prompt.trim(),
+    request,
+    pictures: {},
+    running: true,
+    error: null,
   };
   void next();
 }
