@@ -1,4 +1,5 @@
 /** The thread of a {@link WorkerPipeline}: one pipeline, whose calls take turns picture by picture. */
+import { checkInThread } from "../flow/samplers/index.js";
 import { parseOptions } from "../options.js";
 import { serve } from "../threads/serve.js";
 import { type GenerateOptions, type GenerateProgress, generateSchema } from "./generate-options.js";
@@ -35,6 +36,7 @@ serve({
   },
 
   async generate({ prompt, options }: Drawing, { signal, emit, listens }) {
+    checkInThread(options.sampler);
     const warnings: string[] = [];
     // Without a listener nothing is told, and the sampler makes nothing to tell.
     const onStep = async ({ x, denoised, ...progress }: GenerateProgress) =>
@@ -56,6 +58,7 @@ serve({
   },
 
   async describe({ prompt, options }: Drawing) {
+    checkInThread(options.sampler);
     return pipe!.describe(prompt, options);
   },
 });

@@ -115,6 +115,8 @@ export function registerTask<R extends TaskRecipe>(kind: string, spec: TaskSpec<
   checkName("kind", kind, "the kind of a task");
   if (!/^[a-z][a-z0-9-]*$/.test(kind)) throw invalid("kind", "lower-case letters, digits and -", kind);
   if (specs.has(kind)) throw invalid("kind", "one that no task has", kind);
+  if (typeof spec?.schema?.safeParse !== "function" || typeof spec.build !== "function")
+    throw invalid(kind, "a task { schema: taskRecipeSchema(kind, { … }), build }", spec);
   specs.set(kind, spec as unknown as TaskSpec);
 }
 

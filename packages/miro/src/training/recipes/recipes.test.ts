@@ -3,7 +3,7 @@ import { describe, expect, it } from "vitest";
 import "../../emoji/register.js";
 import { parseRinConfig, REWARD_KEYS } from "../../networks/config.js";
 import { DEFAULT_TEXT_ENCODER, DEFAULT_VAE } from "../../pipeline/loading/parts.js";
-import { sourceOf } from "../batches/sources.js";
+import { sourceFacts } from "../batches/sources.js";
 import { taskOf } from "../loop/tasks.js";
 import { modelSize } from "../planning/model-size.js";
 import { planOf } from "./batch-plan.js";
@@ -53,7 +53,7 @@ describe("the recipes of the paper", () => {
       expect(modelSize(recipe).network.trainable).toBe(size);
       expect(planOf(recipe.trainer)).toMatchObject({ batchSize: 1024, deviceBatchSize: 64 });
       // A release is written at the end, with the parts that the data were prepared with.
-      expect(sourceOf(recipe.data).facts(recipe.data, parseRinConfig(recipe.network))).toMatchObject({
+      expect(sourceFacts(recipe.data, parseRinConfig(recipe.network))).toMatchObject({
         textEncoder: DEFAULT_TEXT_ENCODER,
         autoencoder: DEFAULT_VAE,
         release: { imgResolution: 256 },
