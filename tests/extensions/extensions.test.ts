@@ -155,6 +155,10 @@ test("a task is trained, measured and exported", async () => {
   const trainer = { maxSteps: 4, batchSize: 8, lr: 0.01, warmupSteps: 1 };
   const schema = taskRecipeSchema("doubling", { width: z.int().positive().default(3) });
   const task = schema.parse({ kind: "doubling", name: "twice", trainer });
+  const { error } = schema.safeParse({ kind: "doubling", name: "twice", trainer: { ...trainer, warmupSteps: 4 } });
+  expect(error?.issues).toMatchObject([
+    { path: ["trainer", "warmupSteps"], message: "expected fewer than the 4 steps of the run" },
+  ]);
   const output = path.join(folder, "task");
   const { finished, exported } = await runTask({ recipe: task, output });
   expect(finished).toBe(true);

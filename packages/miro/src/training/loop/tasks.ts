@@ -15,7 +15,7 @@ import type { DataCheck } from "../batches/finding.js";
 const count = z.int().positive();
 
 /** The `trainer` section of a task's recipe. */
-const taskTrainerSchema = z.strictObject({
+const trainerShape = z.strictObject({
   maxSteps: setting(count, "optimizer steps of the whole run"),
   maxMinutes: setting(
     z.number().positive().optional(),
@@ -38,6 +38,14 @@ const taskTrainerSchema = z.strictObject({
   logEveryNSteps: setting(count.default(20), "steps from one line of the log to the next"),
   evaluateEveryNSteps: setting(count.default(500), "steps from one measurement to the next"),
   checkpointEveryNSteps: setting(count.default(500), "steps from one checkpoint to the next"),
+});
+
+const taskTrainerSchema = trainerShape.superRefine(({ warmupSteps, maxSteps }, context) => {
+  if (warmupSteps >= maxSteps)
+    context.addIssue({
+      ...{ code: "custom", path: ["warmupSteps"] },
+      message: `expected fewer than the ${maxSteps} steps of the run`,
+    });
 });
 
 /** What every task's recipe has; most have more. */
