@@ -57,9 +57,9 @@ serve({
     return warnings;
   },
 
-  async describe({ prompt, options }: Drawing) {
+  async describe({ prompt, options }: Drawing, { signal }) {
     checkInThread(options.sampler);
-    return pipe!.describe(prompt, options);
+    return pipe!.describe(prompt, { ...options, signal });
   },
 });
 

@@ -197,7 +197,7 @@ export class WorkerPipeline {
 
   /** The settings that the pictures of a call will hold, without drawing them. */
   async describe(prompt: string | readonly string[], options: WorkerGenerateOptions = {}): Promise<ImageSettings[]> {
-    return this.#thread.call("describe", toSend(prompt, options));
+    return this.#thread.call("describe", toSend(prompt, options), { signal: options.signal });
   }
 
   async #draw(
