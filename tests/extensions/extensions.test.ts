@@ -179,6 +179,20 @@ test("what is taken stays taken", () => {
   ).toThrow(/that no source has/);
 });
 
+test("a kind that nothing registers is told with those that there are", async () => {
+  expect(() => parseRecipe({ ...recipe({}), data: { kind: "elsewhere-data" } })).toThrow(
+    /data\.kind: expected one of emoji, shards, random, repeated, or a kind whose source a module registers/,
+  );
+  const trainer = { maxSteps: 4, batchSize: 8, lr: 0.01, warmupSteps: 1 };
+  const task = {
+    ...taskRecipeSchema("doubling", {}).parse({ kind: "doubling", name: "twice", trainer }),
+    kind: "tripling",
+  };
+  await expect(runTask({ recipe: task, output: path.join(folder, "tripling") })).rejects.toThrow(
+    /kind: expected one of .*clip.*doubling, or a task that a module registers \(received "tripling"\)/,
+  );
+});
+
 test("what is no source and no task is refused where it is registered", () => {
   const schema = z.strictObject({});
   for (const wrong of [null, {}, { schema, open: () => {} }, { schema: {}, open: () => {}, check: () => {} }])

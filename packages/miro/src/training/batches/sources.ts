@@ -177,7 +177,9 @@ export function sourceDataSchema(): z.ZodType<SourceData> {
     z.strictObject({ kind: setting(z.literal(kind), "what this section is"), ...schema.shape }),
   );
   const [first, ...others] = sections;
-  return z.discriminatedUnion("kind", [first!, ...others]) as unknown as z.ZodType<SourceData>;
+  const kinds = `expected one of ${[...specs.keys()].join(", ")}, or a kind whose source a module registers`;
+  const error = ({ code }: { code: string }) => (code === "invalid_union" ? kinds : undefined);
+  return z.discriminatedUnion("kind", [first!, ...others], { error }) as unknown as z.ZodType<SourceData>;
 }
 
 /** How many kinds there are: a schema that was built with fewer is out of date. */

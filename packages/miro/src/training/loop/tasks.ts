@@ -8,7 +8,7 @@
 import type { nn, Tensor } from "@miro-t2i/torch";
 import { z } from "zod";
 import { checkName } from "../../arguments.js";
-import { invalid } from "../../errors.js";
+import { describe, InvalidInputError, invalid } from "../../errors.js";
 import { setting } from "../../options.js";
 import type { DataCheck } from "../batches/finding.js";
 
@@ -133,7 +133,17 @@ export function taskSpecs(): ReadonlyMap<string, TaskSpec> {
   return specs;
 }
 
-/** The task of a recipe's `kind`, or null for a recipe of the diffusion network. */
-export function taskOf({ kind }: Record<string, unknown>): TaskSpec | null {
-  return typeof kind === "string" ? (specs.get(kind) ?? null) : null;
+/**
+ * The task of a recipe's `kind`, or null for a recipe of the diffusion network, which has none.
+ * @param file of the recipe, for the error
+ * @throws InvalidInputError for a kind that is not registered
+ */
+export function taskOf({ kind }: Record<string, unknown>, file = "recipe"): TaskSpec | null {
+  if (kind === undefined) return null;
+  const spec = specs.get(String(kind));
+  if (spec) return spec;
+  const known = [...specs.keys()].join(", ");
+  throw new InvalidInputError(
+    `${file}: kind: expected one of ${known}, or a task that a module registers (received ${describe(kind)})`,
+  );
 }

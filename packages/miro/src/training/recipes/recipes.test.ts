@@ -4,7 +4,6 @@ import "../../emoji/register.js";
 import { parseRinConfig, REWARD_KEYS } from "../../networks/config.js";
 import { DEFAULT_TEXT_ENCODER, DEFAULT_VAE } from "../../pipeline/loading/parts.js";
 import { sourceFacts } from "../batches/sources.js";
-import { taskOf } from "../loop/tasks.js";
 import { modelSize } from "../planning/model-size.js";
 import { planOf } from "./batch-plan.js";
 import { loadRecipe, readRecipe } from "./recipe.js";
@@ -13,7 +12,7 @@ import { recipeNames } from "./recipe-source.js";
 const folder = join(import.meta.dirname, "../../../../../recipes");
 const diffusion = recipeNames().filter((name) => {
   const json = readRecipe(join(folder, name));
-  return taskOf(json) === null && "network" in json; // the others render data, or train other parts
+  return !("kind" in json) && "network" in json; // the others render data, or train other parts
 });
 
 const SEVEN = [...REWARD_KEYS];
