@@ -6,7 +6,7 @@ import { realpathSync } from "node:fs";
 import { isAbsolute } from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
 import { invalid, MiroError } from "./errors.js";
-import { type Message, message } from "./message.js";
+import { message } from "./message.js";
 
 const addresses = new Set<string>();
 
@@ -40,15 +40,12 @@ export async function loadModules(modules: readonly string[]): Promise<void> {
 }
 
 function addressOf(parameter: string, module: string | URL): string {
-  const refuse = (received: unknown, expected: string | Message = "the address of a file, as import.meta.url is") =>
-    invalid(parameter, expected, received);
   const isPath = typeof module === "string" && isAbsolute(module);
-  if (!isPath && !URL.canParse(String(module))) throw refuse(module);
-  const url = isPath ? pathToFileURL(module) : new URL(module);
-  if (url.protocol !== "file:") throw refuse(url.href);
+  const url = isPath ? pathToFileURL(module) : URL.canParse(String(module)) ? new URL(module) : null;
+  if (url?.protocol !== "file:") throw invalid(parameter, "the address of a file, as import.meta.url is", module);
   // Threads and processes would do all its work again, and so would theirs.
-  if (isProgram(fileURLToPath(url)))
-    throw refuse(url.href, "a file of its own, which the program imports; threads and processes load it too");
+  const own = "a file of its own, which the program imports; threads and processes load it too";
+  if (isProgram(fileURLToPath(url))) throw invalid(parameter, own, url.href);
   return url.href;
 }
 
