@@ -3,7 +3,7 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { nn, randn, scope } from "@miro-t2i/torch";
-import { loadScorer, registerScorer } from "miro-t2i";
+import { loadScorer, registerScorer, scorerSpecs } from "miro-t2i";
 import {
   dryRun,
   parseRecipe,
@@ -22,11 +22,9 @@ import { z } from "zod";
 const folder = mkdtempSync(path.join(tmpdir(), "miro-extensions-"));
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
-registerScorer({
-  key: "darkness",
+registerScorer("darkness", {
   name: "mean darkness",
   description: "how dark a picture is, from 0 to 1",
-  stage: "rewards",
   usesText: false,
   load: async () => ({
     name: "mean darkness",
@@ -41,6 +39,23 @@ test("a scorer is found by its key", async () => {
   const grey = (level: number) => ({ width: 2, height: 2, data: new Uint8Array(12).fill(level) });
   expect(await scorer.score([grey(255), grey(0), grey(51)], [])).toEqual([0, 1, 0.8]);
   scorer.dispose();
+});
+
+test("of a scorer, its key and what loads it suffice", () => {
+  const load = () => expect.unreachable();
+  registerScorer("warmth", { load });
+  const warmth = scorerSpecs().find(({ key }) => key === "warmth");
+  expect(warmth).toEqual({
+    key: "warmth",
+    name: "warmth",
+    description: "warmth",
+    stage: "rewards",
+    usesText: true,
+    load,
+  });
+  expect(() => registerScorer("Warmth", { load })).toThrow(/^key: expected lower-case letters, digits and _/);
+  expect(() => registerScorer("chill", {} as never)).toThrow(/^chill\.load: expected a function/);
+  expect(() => registerScorer("chill", undefined as never)).toThrow(/^chill: expected a scorer \{ load, … \}/);
 });
 
 const repeatedSchema = z.strictObject({
@@ -145,6 +160,10 @@ test("a task is trained, measured and exported", async () => {
   const trainer = { maxSteps: 4, batchSize: 8, lr: 0.01, warmupSteps: 1 };
   const schema = taskRecipeSchema("doubling", { width: z.int().positive().default(3) });
   const task = schema.parse({ kind: "doubling", name: "twice", trainer });
+  const { error } = schema.safeParse({ kind: "doubling", name: "twice", trainer: { ...trainer, warmupSteps: 4 } });
+  expect(error?.issues).toMatchObject([
+    { path: ["trainer", "warmupSteps"], message: "expected fewer than the 4 steps of the run" },
+  ]);
   const output = path.join(folder, "task");
   const { finished, exported } = await runTask({ recipe: task, output });
   expect(finished).toBe(true);
@@ -163,4 +182,32 @@ test("what is taken stays taken", () => {
       open: () => expect.unreachable(),
     }),
   ).toThrow(/that no source has/);
+});
+
+test("a kind that nothing registers is told with those that there are", async () => {
+  expect(() => parseRecipe({ ...recipe({}), data: { kind: "elsewhere-data" } })).toThrow(
+    /data\.kind: expected one of emoji, shards, random, repeated, or a kind whose source a module registers/,
+  );
+  const trainer = { maxSteps: 4, batchSize: 8, lr: 0.01, warmupSteps: 1 };
+  const task = {
+    ...taskRecipeSchema("doubling", {}).parse({ kind: "doubling", name: "twice", trainer }),
+    kind: "tripling",
+  };
+  await expect(runTask({ recipe: task, output: path.join(folder, "tripling") })).rejects.toThrow(
+    /kind: expected one of .*clip.*doubling, or a task that a module registers \(received "tripling"\)/,
+  );
+});
+
+test("what is no source and no task is refused where it is registered", () => {
+  const schema = z.strictObject({});
+  for (const wrong of [null, {}, { schema, open: () => {} }, { schema: {}, open: () => {}, check: () => {} }])
+    expect(() => registerSource("wrong", wrong as never)).toThrow(/^wrong: expected a source \{ schema: /);
+  for (const wrong of [null, {}, { schema }])
+    expect(() => registerTask("wrong", wrong as never)).toThrow(/^wrong: .*build/);
+  const elsewhere = { schema, open: () => expect.unreachable(), check: () => expect.unreachable() };
+  for (const module of ["./own.mjs", "own", "https://example.org/own.mjs"])
+    expect(() => registerSource("elsewhere", { ...elsewhere, module })).toThrow(
+      /^elsewhere\.module: .*import\.meta\.url/,
+    );
+  expect(parseRecipe(recipe({ batches: 2 })).data.kind).toBe("repeated");
 });

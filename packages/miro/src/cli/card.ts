@@ -8,6 +8,7 @@ import { field } from "../options.js";
 import { writeCard } from "../release/card.js";
 import { drawSamples } from "../release/draw-samples.js";
 import { declare, refuseWithout } from "./add-options.js";
+import { json } from "./common-options.js";
 import type { Register } from "./context.js";
 import { helpText } from "./help-text.js";
 import { cardShape, OF_SAMPLES, samplesShape } from "./release-options.js";
@@ -28,18 +29,20 @@ const schema = z.strictObject({
   }),
   ...cardShape,
   ...samplesShape,
+  json,
 });
 
 export const register: Register = (command, context) => {
   declare(command, schema, async (options, _, typed) => {
     if (options.samples === 0) refuseWithout(option("samples"), typed, OF_SAMPLES);
-    const { folder, repo, variant, title, description, license, samples, prompt, seed, ...rest } = options;
+    const { folder, repo, variant, title, description, license, samples, prompt, seed, json, ...rest } = options;
     if (samples > 0) {
       if (!existsSync(join(folder, "config.json")))
         throw new InvalidInputError(message`${option("samples")}: ${folder} is a folder of variants; name one of them`);
       const onMessage = (text: string) => context.note(`${text}\n`);
       await drawSamples({ folder, count: samples, prompts: prompt, seed, ...rest, signal: context.signal, onMessage });
     }
-    context.stdout(`${writeCard({ folder, repo, variant, title, description, license })}\n`);
+    const file = writeCard({ folder, repo, variant, title, description, license });
+    context.stdout(json ? `${JSON.stringify({ file })}\n` : `${file}\n`);
   }).addHelpText("after", helpText(EXAMPLES));
 };

@@ -5,6 +5,7 @@ import type { Command } from "commander";
 import { z } from "zod";
 import { field } from "../options.js";
 import { DeclaredArgument, DeclaredOption, declare } from "./add-options.js";
+import { json } from "./common-options.js";
 import type { Register } from "./context.js";
 import { helpText } from "./help-text.js";
 
@@ -19,13 +20,14 @@ const SHELLS = ["bash", "zsh", "fish"] as const;
 
 const schema = z.strictObject({
   shell: field(z.enum(SHELLS), { flag: "<shell>", expected: "bash, zsh or fish", help: "the shell" }),
+  json,
 });
 
 export const register: Register = (command, context) => {
-  declare(command, schema, ({ shell }) => {
+  declare(command, schema, ({ shell, json }) => {
     const commands = commandsOf(command.parent!);
-    const generate = { bash, zsh, fish }[shell];
-    context.stdout(generate(commands));
+    const script = { bash, zsh, fish }[shell](commands);
+    context.stdout(json ? `${JSON.stringify({ shell, script })}\n` : script);
   }).addHelpText("after", helpText(EXAMPLES));
 };
 

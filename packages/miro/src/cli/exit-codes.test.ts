@@ -170,6 +170,11 @@ const leaves = (await wholeProgram()).commands.flatMap(function below(command: C
   return command.commands.length === 0 ? [command] : command.commands.flatMap(below);
 });
 
+it("every command prints for programs too", () => {
+  const without = leaves.filter(({ options }) => !options.some(({ long }) => long === "--json"));
+  expect(without.map(commandPath)).toEqual([]);
+});
+
 describe("what is wrong ends with 2", () => {
   it("in every command", () => {
     expect(leaves.map((command) => commandPath(command).join(" ")).sort()).toEqual(Object.keys(LINES).sort());

@@ -5,8 +5,8 @@
  */
 export const OPTION_NAMES: Readonly<Record<string, readonly string[]>> = {
   "generate": ["model","variant","revision","text-encoder","text-encoder-dtype","vae","low-memory","device","dtype","quantize","threads","cache-dir","images","reward","negative-reward","steps","guidance","negative-prompt","guidance-type","guidance-window","image","strength","mask","variation-seed","variation-strength","sampler","eta","shift","batch-size","deterministic","seed","best-of","by","weights","hps-version","scorer-module","keep-all","prompts","from","output","name","format","quality","overwrite","resume","init-noise","save-latents","open","show","json","quiet"],
-  "studio": ["host","port","model","output","queue","max-images","allow-origin","allow-frame","insecure","device","dtype","low-memory","quantize","cache-dir","threads","api-key-file","open","quiet"],
-  "sweep": ["model","variant","revision","text-encoder","text-encoder-dtype","vae","low-memory","device","dtype","quantize","threads","cache-dir","x","y","reward","negative-reward","steps","guidance","negative-prompt","guidance-type","guidance-window","image","strength","mask","variation-seed","variation-strength","sampler","eta","shift","seed","images","by","weights","hps-version","scorer-module","distance","title","cell-size","output","open","show","overwrite","json","quiet"],
+  "studio": ["host","port","model","output","queue","max-images","allow-origin","allow-frame","insecure","device","dtype","low-memory","quantize","cache-dir","threads","api-key-file","open","json","quiet"],
+  "sweep": ["model","variant","revision","text-encoder","text-encoder-dtype","vae","low-memory","device","dtype","quantize","threads","cache-dir","x","y","reward","negative-reward","steps","guidance","negative-prompt","guidance-type","guidance-window","image","strength","mask","variation-seed","variation-strength","sampler","eta","shift","seed","images","best-of","by","weights","hps-version","scorer-module","distance","title","cell-size","output","open","show","overwrite","json","quiet"],
   "info": ["plot","sheet","skip-broken-shards","open","show","json","quiet"],
   "score": ["by","prompt","pairs","output","model","weights","hps-version","hps-letterbox","device","dtype","precision","cache-dir","scorer-module","threads","json","quiet"],
   "models": ["cache-dir","json","quiet"],
@@ -22,9 +22,9 @@ export const OPTION_NAMES: Readonly<Record<string, readonly string[]>> = {
   "launch": ["output","partition","account","qos","constraint","mem","gpus-per-node","gres","time","signal-before","cpus-per-task","array","max-simultaneous","dependency","sbatch","prologue","network-interface","container","container-runtime","container-mount","stage-to","write","allow-changes","scorer-module","print","json","quiet"],
   "convert": ["output","to","ema","step","dtype","max-shard-size","uncond-embedding","overwrite","repo","variant","title","description","license","samples","prompt","seed","steps","text-encoder","vae","json","quiet"],
   "publish": ["variant","private","public","dry-run","json","quiet"],
-  "card": ["repo","variant","title","description","license","samples","prompt","seed","steps","text-encoder","vae","quiet"],
+  "card": ["repo","variant","title","description","license","samples","prompt","seed","steps","text-encoder","vae","json","quiet"],
   "testbed": ["model","text-encoder","embeddings-name","count","text-max-length","device","cache-dir","overwrite","threads","check","json","quiet"],
   "plot": ["output","keys","x","smooth","log","title","open","show","json","quiet"],
   "config": ["json","quiet"],
-  "completion": ["quiet"],
+  "completion": ["json","quiet"],
 };

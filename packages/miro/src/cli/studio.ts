@@ -7,6 +7,7 @@ import { studioSchema } from "../studio/server/options.js";
 import { checkKey } from "../studio/server/security.js";
 import { startStudio } from "../studio/server/start.js";
 import { declare } from "./add-options.js";
+import { json } from "./common-options.js";
 import type { CliContext, Register } from "./context.js";
 import { nameFlags } from "./flag-names.js";
 import { helpText } from "./help-text.js";
@@ -32,6 +33,7 @@ const schema = studioSchema.omit({ key: true, signal: true }).extend({
     otherwise: "MIRO_STUDIO_API_KEY",
   }),
   open: flag("open the page in the browser", "--open"),
+  json,
 });
 
 export const register: Register = (command, context) => {
@@ -39,10 +41,13 @@ export const register: Register = (command, context) => {
   nameFlags(command, { key: "--api-key-file" });
 };
 
-async function serve({ apiKeyFile, open, ...options }: z.output<typeof schema>, context: CliContext): Promise<void> {
+async function serve(
+  { apiKeyFile, open, json, ...options }: z.output<typeof schema>,
+  context: CliContext,
+): Promise<void> {
   const { signal } = context;
   const studio = await startStudio({ ...options, key: readKey(apiKeyFile), signal });
-  context.stdout(`${studio.url}\n`);
+  context.stdout(json ? `${JSON.stringify({ url: studio.url })}\n` : `${studio.url}\n`);
   if (open) await openWithDesktop(studio.url, context);
   try {
     const stopped = new Promise<null>((resolve) => {

@@ -2,10 +2,12 @@
 import "./extensions.js";
 import { join } from "node:path";
 import { z } from "zod";
+import { InvalidInputError } from "../errors.js";
 import { axisNames, parseAxis } from "../evaluation/sweep/axis.js";
 import { meanText, summariseSide, sweepFooter, sweepSheet, sweepToJson } from "../evaluation/sweep/report.js";
 import { layOutSweep, runSweep, type SweepOptions, type SweepResult } from "../evaluation/sweep/run.js";
 import { writeFileAtomic } from "../files/whole-files.js";
+import { message, option } from "../message.js";
 import { commaSeparated, field, flag } from "../options.js";
 import { encodePng } from "../pictures/png.js";
 import { modelOrBundled } from "../pipeline/loading/bundled.js";
@@ -38,6 +40,7 @@ Examples:
   miro sweep "a fox" --x tradeoff.sharpness.clip_score=0:1:0.25 --y seed=0:3 --guidance 1 --output tradeoff
   miro sweep "a fox in the snow" --model nicolas-dufour/miro --x guidance=0,7 --y seed=0:3
   miro sweep "a fox" --x reward.sharpness=0:1:0.5 --y seed=0:3 --by sharpness,colorfulness --output scores
+  miro sweep "a fox" --x guidance=0,0.25,1 --best-of 4 --by emoji_clip_score --output best
   miro sweep "a fox in the snow" --model nicolas-dufour/miro-ablations --x variant=miro-only-clip,miro-only-aesthetic
 
 The folder of --output gets sheet.png, sweep.json and every picture (rROW-cCOLUMN.png). The same command goes on where it
@@ -71,6 +74,11 @@ const schema = z.strictObject({
     expected: "an integer of at least 1",
     help: "pictures of each place, seeds upwards: scores are means",
     flag: "--images <n>",
+  }),
+  bestOf: field(z.int().min(2).optional(), {
+    expected: "an integer of at least 2",
+    help: "draw so many pictures of each place and show the best, by the first scorer of --by; the scores are its own",
+    flag: "--best-of <n>",
   }),
   by: field(z.array(z.string()).default([]), {
     expected: "keys of scorers",
@@ -120,13 +128,19 @@ export const register: Register = (command, context) => {
 async function sweep(options: Options, given: Given<typeof schema>, context: CliContext): Promise<void> {
   const started = performance.now();
   await loadScorerModules(options.scorerModules);
-  const { prompts, seed, imagesPerCell, output, overwrite } = options;
+  const { prompts, seed, bestOf, imagesPerCell, output, overwrite } = options;
   const x = parseAxis(options.x, "--x", prompts);
   const y = options.y === undefined ? undefined : parseAxis(options.y, "--y", prompts);
   const model = modelOrBundled(options.model);
   const view = viewOf(options, context);
   const files = new PictureFiles({ output, overwrite, resume: true });
   for (const key of options.by) scorerSpec(key, "by");
+  if (bestOf !== undefined && options.by.length === 0)
+    throw new InvalidInputError(message`${option("bestOf")} needs ${option("by")}, a scorer that says which is best`);
+  if (bestOf !== undefined && imagesPerCell > 1)
+    throw new InvalidInputError(
+      message`${option("bestOf")} says how many pictures: leave out ${option("imagesPerCell")}`,
+    );
   const scorers: Scorer[] = [];
   const progress = await Progress.for(context);
   const tell = tellerOf(context, progress);
@@ -141,7 +155,8 @@ async function sweep(options: Options, given: Given<typeof schema>, context: Cli
       x,
       ...(y && { y }),
       seed,
-      imagesPerCell,
+      imagesPerCell: bestOf ?? imagesPerCell,
+      bestBy: bestOf === undefined ? undefined : options.by[0],
       settings: optionsOf(settingsSchema, given),
       model,
       variant: options.variant,

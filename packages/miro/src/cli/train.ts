@@ -160,7 +160,8 @@ function printKeys(name: string | undefined, flags: Options, { stdout }: CliCont
 }
 
 function printRecipe({ json, path, origins }: ComposedRecipe, flags: Options, { stdout }: CliContext): void {
-  if (taskOf(json) !== null) throw new InvalidInputError(`${path}: --print is for recipes of the diffusion network`);
+  if (taskOf(json, path) !== null)
+    throw new InvalidInputError(`${path}: --print is for recipes of the diffusion network`);
   const recipe = parseRecipe(json, path, origins);
   stdout(
     flags.json
@@ -174,7 +175,7 @@ async function plan(
   { output, resume, allowChanges, json: asJson }: Resolved,
   { stdout }: CliContext,
 ): Promise<void> {
-  const task = taskOf(json);
+  const task = taskOf(json, path);
   if (task !== null) {
     const report = await dryRunTask(checkRecipe(task.schema, json, path), { output, resume, allowChanges });
     stdout(asJson ? `${jsonWithFlags(report)}\n` : taskDryRunText(report));
@@ -199,7 +200,8 @@ async function propose(
   flags: Resolved,
   { stdout, note, signal }: CliContext,
 ): Promise<void> {
-  if (taskOf(json) !== null) throw new InvalidInputError(`${path}: --plan is for recipes of the diffusion network`);
+  if (taskOf(json, path) !== null)
+    throw new InvalidInputError(`${path}: --plan is for recipes of the diffusion network`);
   const output = flags.output ?? folderOf(parseRecipe(json, path, origins));
   const proposal = await proposeTraining({
     start: { output, resume: flags.resume, allowChanges: flags.allowChanges },
@@ -220,7 +222,7 @@ async function propose(
 }
 
 async function train({ json, path, origins }: ComposedRecipe, flags: Resolved, context: CliContext): Promise<void> {
-  const task = taskOf(json);
+  const task = taskOf(json, path);
   const recipe = task === null ? parseRecipe(json, path, origins) : checkRecipe(task.schema, json, path);
   // Of processes that a launcher has started, the first tells how it goes; all tell what is wrong.
   const first = (rankPlaceOf(process.env)?.rank ?? 0) === 0;

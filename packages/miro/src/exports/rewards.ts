@@ -46,6 +46,7 @@ export type { ScoreModel } from "../rewards/score-output.js";
 export {
   type LoadedScorer,
   type LoadScorerOptions,
+  type OwnScorer,
   type ScoreCall,
   type Scorer,
   type ScorerLicense,

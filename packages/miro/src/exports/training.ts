@@ -4,6 +4,8 @@
 import "../unbundled.js";
 import "../emoji/register.js";
 
+// The optimizer of the published recipes.
+export { Lamb, type LambOptions } from "@miro-t2i/torch/optim";
 export { type BatchSource, RandomBatches, type RandomBatchesOptions } from "../training/batches/batches.js";
 export type { DataCheck } from "../training/batches/finding.js";
 export { type RecipeFault, recipeFault } from "../training/batches/recipe-fault.js";

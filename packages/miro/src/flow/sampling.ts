@@ -15,8 +15,9 @@
  * a GPU it is queued when the step two before it is done.
  */
 import { setImmediate as nextTurn } from "node:timers/promises";
-import { noGrad, randn, scope, type Tensor } from "@miro-t2i/torch";
+import { noGrad, randn, scope, Tensor } from "@miro-t2i/torch";
 import { z } from "zod";
+import { describe, MiroError } from "../errors.js";
 import { parseOptions } from "../options.js";
 import { release } from "./release.js";
 import { StepsInFlight } from "./steps-in-flight.js";
@@ -90,6 +91,11 @@ export interface Method<Memory extends object = object, Options extends object =
   readonly title?: string;
   /** Options of its own, declared with `field`: camelCase names, numbers, texts or booleans, each with a default. */
   readonly options?: z.ZodObject;
+  /**
+   * The module that registers it, as `import.meta.url`: pipelines in threads (`worker: true`, the studio) load it too.
+   * It is a file of its own, not the program.
+   */
+  readonly module?: string | URL;
   /** How often the model is evaluated in a run of `steps` steps. */
   evaluations(steps: number): number;
   /** The state at γ', and what the next step is to remember. */
@@ -148,8 +154,7 @@ export async function sample<State extends object>(
       const { denoised, ...next } = scope(() =>
         noGrad(() => {
           const now = beginStep(model, run, gammas, step, noise, own);
-          const result = method.step(now.step);
-          const moved = "remember" in result ? result : { x: result, remember: null };
+          const moved = movedBy(method.step(now.step), run.x);
           return {
             x: keep ? keep(moved.x, gammas[step + 1]!) : moved.x,
             state: now.state(),
@@ -176,6 +181,17 @@ export async function sample<State extends object>(
   }
   release([run.state, run.memory], run.x);
   return run.x;
+}
+
+/** What a step has made of `x`; methods come from anywhere. @throws MiroError for what is no state */
+function movedBy(result: unknown, x: Tensor): { x: Tensor; remember: object | null } {
+  const moved = result instanceof Tensor ? { x: result, remember: null } : (result as { x: Tensor; remember: object });
+  const wrong = (found: string) =>
+    new MiroError(`the sampler's step returned ${found}; expected the state, or { x: the state, remember }`);
+  if (!(moved?.x instanceof Tensor)) throw wrong(describe(result));
+  if (String(moved.x.shape) !== String(x.shape))
+    throw wrong(`a tensor (${moved.x.shape.join(", ")}) where x is (${x.shape.join(", ")})`);
+  return { x: moved.x, remember: moved.remember ?? null };
 }
 
 /** Evaluates the model at the beginning of a step, and lays out what the method works with. */

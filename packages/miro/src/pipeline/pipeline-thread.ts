@@ -1,4 +1,5 @@
 /** The thread of a {@link WorkerPipeline}: one pipeline, whose calls take turns picture by picture. */
+import { checkInThread } from "../flow/samplers/index.js";
 import { parseOptions } from "../options.js";
 import { serve } from "../threads/serve.js";
 import { type GenerateOptions, type GenerateProgress, generateSchema } from "./generate-options.js";
@@ -43,6 +44,7 @@ serve({
   },
 
   async generate({ prompt, options }: Drawing, { signal, emit, listens }) {
+    checkInThread(options.sampler);
     const warnings: string[] = [];
     // Without a listener nothing is told, and the sampler makes nothing to tell.
     const onStep = async ({ x, denoised, ...progress }: GenerateProgress) =>
@@ -63,8 +65,9 @@ serve({
     return warnings;
   },
 
-  async describe({ prompt, options }: Drawing) {
-    return pipe!.describe(prompt, options);
+  async describe({ prompt, options }: Drawing, { signal }) {
+    checkInThread(options.sampler);
+    return pipe!.describe(prompt, { ...options, signal });
   },
 });
 

@@ -8,16 +8,18 @@
  * What happens: plan.ts checks and decides, draw.ts computes, residency.ts says which part is in memory.
  */
 import { cat, scope, setNumThreads, Tensor } from "@miro-t2i/torch";
+import { z } from "zod";
 import type { Autoencoder } from "../autoencoder/index.js";
 import { invalid } from "../errors.js";
 import { release } from "../flow/release.js";
 import { LinearSchedule } from "../flow/schedule.js";
 import { REWARD_KEYS } from "../networks/config.js";
-import { parseOptions } from "../options.js";
+import { abortSignal, parseOptions } from "../options.js";
 import type { RgbImage } from "../pictures/rgb.js";
 import { Drawer, type Drawn, type Warn } from "./draw.js";
 import { type GenerateOptions, generateSchema, type ResolvedGenerateOptions } from "./generate-options.js";
 import type { GeneratedImage } from "./generated-image.js";
+import { orAborted } from "./interruption.js";
 import { modelOrBundled } from "./loading/bundled.js";
 import type { Checkpoint } from "./loading/checkpoint.js";
 import type { ComputeDType } from "./loading/device.js";
@@ -50,6 +52,9 @@ export interface GenerateResultWithLatents extends GenerateResult {
   /** (B, C, r, r) float32 on the CPU, before decoding. The caller owns them. */
   latents: Tensor;
 }
+
+/** Of calls that do no more than wait for what is loaded. */
+const waitSchema = z.strictObject({ signal: abortSignal("stops waiting") });
 
 /**
  * Text-to-image with reward targets.
@@ -182,9 +187,14 @@ export class MiroPipeline {
     return this.#drawer.latentShape;
   }
 
-  /** The tokenizer and the text encoder, loaded at the first call and again after {@link freeTextEncoder}. */
-  async textEncoder(): Promise<TextEncoder> {
-    return this.#drawer.textEncoder();
+  /**
+   * The tokenizer and the text encoder, loaded at the first call and again after {@link freeTextEncoder}.
+   * @param options with a signal that stops waiting
+   */
+  async textEncoder(options: { signal?: AbortSignal | undefined } = {}): Promise<TextEncoder> {
+    const { signal } = parseOptions(waitSchema, options);
+    signal?.throwIfAborted();
+    return orAborted(this.#drawer.textEncoder(), signal);
   }
 
   /**
@@ -199,9 +209,11 @@ export class MiroPipeline {
    * Text encoder states of one prompt, in which the characters of the model's vocabulary mean their names; the caller
    * frees them. Without padding, except for networks that attend padded text (`concatCondTokenToLatents`). `cut` is
    * what exceeded the checkpoint's limit, "" if nothing did.
+   * @param options with a signal that stops waiting for the text encoder
    */
-  async encodePrompt(prompt: string): Promise<EncodedPrompt> {
+  async encodePrompt(prompt: string, options: { signal?: AbortSignal | undefined } = {}): Promise<EncodedPrompt> {
     if (typeof prompt !== "string") throw invalid("prompt", "a text", prompt);
+    await this.textEncoder(options);
     const [encoded] = await this.#encodePrompts([prompt]);
     return encoded!;
   }
@@ -284,7 +296,8 @@ export class MiroPipeline {
    * The settings that the pictures of a call will hold, without drawing them: what {@link generate} would do, defaults
    * filled in.
    *
-   * @throws InvalidInputError as {@link generate}; MiroError when the text encoder's files cannot be had
+   * @throws InvalidInputError as {@link generate}; MiroError when the text encoder's files cannot be had; the signal's
+   *   reason when it is aborted
    *
    * @example
    * ```ts
@@ -296,7 +309,10 @@ export class MiroPipeline {
    * ```
    */
   async describe(prompt: string | readonly string[], options: GenerateOptions = {}): Promise<ImageSettings[]> {
-    return this.settings(await this.plan(prompt, parseOptions(generateSchema, options)));
+    const checked = parseOptions(generateSchema, options);
+    checked.signal?.throwIfAborted();
+    const settings = this.plan(prompt, checked).then((plan) => this.settings(plan));
+    return orAborted(settings, checked.signal);
   }
 
   /**

@@ -73,6 +73,27 @@ describe("a pipeline in a thread", () => {
     expect(await worker.describe("a cat", options)).toEqual(await pipe.describe("a cat", options));
   });
 
+  it("stops waiting for its files when a call that draws nothing is aborted, here and on the main thread", async () => {
+    const own = await MiroPipeline.fromPretrained(`${tiny}/checkpoint`, load);
+    try {
+      for (const call of [
+        (signal: AbortSignal) => own.describe("a cat", { ...options, signal }),
+        (signal: AbortSignal) => worker.describe("a cat", { ...options, signal }),
+        (signal: AbortSignal) => own.textEncoder({ signal }),
+        (signal: AbortSignal) => own.encodePrompt("a cat", { signal }),
+      ]) {
+        const abort = new AbortController();
+        const waiting = call(abort.signal);
+        abort.abort(new Error("enough"));
+        await expect(waiting).rejects.toThrow("enough");
+        await expect(call(abort.signal)).rejects.toThrow("enough");
+      }
+      expect(await own.describe("a cat", options)).toHaveLength(1);
+    } finally {
+      await own.dispose();
+    }
+  });
+
   it("reports steps with previews, pictures and warnings, and waits for its callbacks", async () => {
     const heard: string[] = [];
     let busy = false;

@@ -9,6 +9,7 @@ import { encodeImage } from "../pictures/image-files.js";
 import { Thread } from "../threads/thread.js";
 import { type GenerateOptions, type GenerateProgress, generateSchema } from "./generate-options.js";
 import { GeneratedImage } from "./generated-image.js";
+import { orAborted } from "./interruption.js";
 import { modelOrBundled } from "./loading/bundled.js";
 import type { Checkpoint } from "./loading/checkpoint.js";
 import type { ComputeDType } from "./loading/device.js";
@@ -197,7 +198,9 @@ export class WorkerPipeline {
 
   /** The settings that the pictures of a call will hold, without drawing them. */
   async describe(prompt: string | readonly string[], options: WorkerGenerateOptions = {}): Promise<ImageSettings[]> {
-    return this.#thread.call("describe", toSend(prompt, options));
+    const { signal } = options;
+    const settings = this.#thread.call<ImageSettings[]>("describe", toSend(prompt, options), { signal });
+    return orAborted(settings, signal);
   }
 
   async #draw(

@@ -436,7 +436,8 @@ describe("cards", () => {
       "--variant",
       "two",
     );
-    const { code } = await runCaptured("card", at("variants"), "--repo", "me/toys");
+    const { code, stdout } = await runCaptured("card", at("variants"), "--repo", "me/toys", "--json");
+    expect(JSON.parse(stdout)).toEqual({ file: at("variants/README.md") });
     expect(code).toBe(0);
     const text = readFileSync(join(at("variants"), "README.md"), "utf8");
     for (const name of ["one", "two"])

@@ -10,7 +10,7 @@ import { parseRinConfig } from "../networks/config.js";
 import { uncondStates } from "../pipeline/loading/checkpoint.js";
 import { openStored, type StoredCheckpoint } from "../pipeline/loading/run-checkpoint.js";
 import { readModelDescription } from "../pipeline/loading/run-model.js";
-import { sourceOf } from "../training/batches/sources.js";
+import { sourceFacts } from "../training/batches/sources.js";
 import { parseRecipe } from "../training/recipes/recipe.js";
 import { checkTrainingCheckpoint, type TrainingState } from "../training/state/checkpoint.js";
 import { readConstants } from "../training/state/data-constants.js";
@@ -69,7 +69,7 @@ function openCheckpoint(
       weights.set(`${module}.scale`, constants.normalization.scale);
       weights.set(`${module}.bias`, constants.normalization.bias);
     }
-    const facts = sourceOf(recipe.data).facts(recipe.data, network);
+    const facts = sourceFacts(recipe.data, network);
     // Names in a recipe are of the folder that it was trained in.
     const { textEncoder = facts.textEncoder, vae: autoencoder = facts.autoencoder } = readModelDescription(path) ?? {};
     return {

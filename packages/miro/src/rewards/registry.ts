@@ -2,6 +2,7 @@
 import { z } from "zod";
 import { checkText } from "../arguments.js";
 import { InvalidInputError, invalid } from "../errors.js";
+import { addModule } from "../extension-modules.js";
 import { about, message } from "../message.js";
 import { editDistance } from "../nearest.js";
 import { abortSignal, callback, field, flag, parseOptions } from "../options.js";
@@ -16,6 +17,7 @@ import {
   checkSpec,
   type LoadedScorer,
   type LoadScorerOptions,
+  type OwnScorer,
   ofScorer,
   type PictureOrigin,
   SCORER_PRECISIONS,
@@ -75,17 +77,17 @@ export const loadScorerSchema = z.strictObject({
 
 /**
  * Makes a scorer known.
+ *
+ * @param key the column of score files that it fills, and its name in options
  * @throws InvalidInputError when the key is taken or could not be a column's name
  *
  * @example
  * ```ts
  * import { registerScorer, scorerSpecs } from "miro-t2i";
  *
- * registerScorer({
- *   key: "brightness",
+ * registerScorer("brightness", {
  *   name: "mean of all values",
  *   description: "how bright a picture is, 0 to 1",
- *   stage: "rewards",
  *   usesText: false,
  *   load: async () => ({
  *     name: "mean of all values",
@@ -97,10 +99,22 @@ export const loadScorerSchema = z.strictObject({
  * console.log(scorerSpecs().map(({ key }) => key));
  * ```
  */
-export function registerScorer(spec: ScorerSpec): void {
+export function registerScorer(key: string, scorer: OwnScorer): void;
+/** The same for a scorer that holds its key, in full. */
+export function registerScorer(spec: ScorerSpec): void;
+export function registerScorer(given: string | ScorerSpec, own?: OwnScorer): void {
+  const spec = typeof given === "string" ? withKey(given, own) : given;
   checkSpec(spec);
   if (specs.has(spec.key)) throw invalid("key", "one that no scorer has", spec.key);
+  addModule(`${spec.key}.module`, spec.module);
   specs.set(spec.key, spec);
+}
+
+/** In full, with what it leaves out. */
+function withKey(key: string, own: OwnScorer | undefined): ScorerSpec {
+  if (typeof own !== "object" || own === null) throw invalid(key, "a scorer { load, … }", own);
+  const { name = key, description = name, stage = "rewards", usesText = true } = own;
+  return { ...own, key, name, description, stage, usesText };
 }
 
 /**
@@ -225,3 +239,11 @@ export async function loadScorerFor(
 }
 
 for (const spec of [sharpnessSpec, colorfulnessSpec, ...publishedScorers]) registerScorer(spec);
+const builtIn: readonly string[] = [...specs.keys()];
+
+/** The keys of the scorers that threads know too: those of this room, and those that name their module. */
+export function threadScorers(): string[] {
+  return [...specs.values()]
+    .filter(({ key, module }) => builtIn.includes(key) || module !== undefined)
+    .map(({ key }) => key);
+}

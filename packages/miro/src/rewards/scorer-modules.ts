@@ -26,7 +26,7 @@ export const scorerModules = field(z.array(z.string().min(1)).default([]), {
 /** The option that names modules, for errors. */
 const OPTION = "scorerModules";
 /** What a module must do, for errors. */
-const DUTY = "call registerScorer({ key, … }) of miro-t2i, or export default { key, … }";
+const DUTY = "call registerScorer(key, { … }) of miro-t2i, or export default { key, … }";
 
 /** Modules that were loaded, by their real paths. */
 const loaded = new Set<string>();

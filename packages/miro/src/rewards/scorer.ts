@@ -197,9 +197,23 @@ export interface ScorerSpec {
   readonly repositories?: readonly ScorerRepository[] | undefined;
   /** What it needs in memory; absent where that is little. */
   readonly memory?: ScorerMemory | undefined;
+  /**
+   * The module that registers it, as `import.meta.url`: threads and further processes that score load it too. It is a
+   * file of its own, not the program.
+   */
+  readonly module?: string | URL | undefined;
   /** Reads the model. */
   load(options: LoadScorerOptions): Promise<ScorerModel>;
 }
+
+/** What of a {@link ScorerSpec} need not be said. */
+type ScorerDefaults = Pick<ScorerSpec, "name" | "description" | "stage" | "usesText">;
+
+/**
+ * A scorer without its key. By default `name` is the key, `description` the name, `stage` `rewards`, and `usesText`
+ * true.
+ */
+export type OwnScorer = Omit<ScorerSpec, "key" | keyof ScorerDefaults> & Partial<ScorerDefaults>;
 
 /**
  * Checks what is registered; types do not reach JavaScript.

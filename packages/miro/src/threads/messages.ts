@@ -5,7 +5,7 @@ import { Message, type MessagePart } from "../message.js";
 
 /** To the thread. */
 export type ToThread =
-  | { type: "call"; id: number; method: string; argument: unknown; listens: string[] }
+  | { type: "call"; id: number; method: string; argument: unknown; listens: string[]; modules: readonly string[] }
   | { type: "abort"; id: number }
   /** A listener has finished with event `event` of call `id`. */
   | { type: "heard"; id: number; event: number; error?: ErrorData };

@@ -1,5 +1,6 @@
 /** The inside of a thread: methods that {@link Thread.call} calls. */
 import { parentPort } from "node:worker_threads";
+import { loadModules } from "../extension-modules.js";
 import { errorFromData, errorToData, type FromThread, type ToThread } from "./messages.js";
 
 /** What a method of a thread works with. */
@@ -39,7 +40,7 @@ export function serve(methods: Readonly<Record<string, ThreadMethod>>): void {
     } else void answer(message);
   });
 
-  async function answer({ id, method, argument, listens }: ToThread & { type: "call" }): Promise<void> {
+  async function answer({ id, method, argument, listens, modules }: ToThread & { type: "call" }): Promise<void> {
     const abort = new AbortController();
     aborts.set(id, abort);
     const context: CallContext = {
@@ -58,6 +59,7 @@ export function serve(methods: Readonly<Record<string, ThreadMethod>>): void {
       },
     };
     try {
+      await loadModules(modules);
       const value = await methods[method]!(argument as never, context);
       post({ type: "result", id, value });
     } catch (error) {

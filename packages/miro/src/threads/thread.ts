@@ -2,6 +2,7 @@
 import type { Worker } from "node:worker_threads";
 import { startThread } from "../compiled-module.js";
 import { MiroError } from "../errors.js";
+import { extensionModules } from "../extension-modules.js";
 import { errorFromData, errorToData, type FromThread, type ToThread } from "./messages.js";
 
 /** Hears the events of a call; the thread waits for what it returns. */
@@ -58,7 +59,7 @@ export class Thread {
         this.#calls.set(id, { on, signal, resolve: resolve as (value: unknown) => void, reject });
         this.#worker.ref();
         const listens = Object.keys(on).filter((name) => on[name] !== undefined);
-        this.#post({ type: "call", id, method, argument, listens });
+        this.#post({ type: "call", id, method, argument, listens, modules: extensionModules() });
         signal?.addEventListener("abort", abort, { once: true });
       });
     } finally {

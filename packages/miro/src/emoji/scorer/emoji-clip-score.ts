@@ -13,6 +13,7 @@ import { join } from "node:path";
 import { cat, nn, noGrad, scope, type Tensor, tensor } from "@miro-t2i/torch";
 import type { Autoencoder } from "../../autoencoder/index.js";
 import { PatchAutoencoder } from "../../autoencoder/patch-autoencoder.js";
+import { compiledModule } from "../../compiled-module.js";
 import { InvalidInputError, MiroError } from "../../errors.js";
 import type { RgbImage } from "../../pictures/rgb.js";
 import { bundledFolder } from "../../pipeline/loading/bundled.js";
@@ -40,6 +41,7 @@ export const clipScoreSpec: ScorerSpec = {
     (autoencoder === null ? !RELEASES.some(({ repository }) => repository === name) : isEmoji(autoencoder))
       ? null
       : `emoji_clip_score was trained on emoji scenes alone and cannot judge the pictures of ${name}; choose another scorer, for example sharpness`,
+  module: compiledModule("emoji/register.js"),
   load: loadClipScore,
 };
 

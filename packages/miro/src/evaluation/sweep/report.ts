@@ -6,7 +6,7 @@ import { checkObject } from "../../arguments.js";
 import { labelledSheet } from "../../pictures/labelled-sheet.js";
 import type { RgbImage } from "../../pictures/rgb.js";
 import type { Axis } from "./axis.js";
-import type { SweepCell, SweepResult } from "./run.js";
+import type { SweepCell, SweepImage, SweepResult } from "./run.js";
 
 /** Mean scores along one side of a sweep. */
 export interface AxisSummary {
@@ -29,7 +29,7 @@ export async function sweepSheet(result: SweepResult, options: SweepSheetOptions
   const { x, y, cells } = result;
   return labelledSheet({
     ...options,
-    cells: cells.map((row) => row.map((cell) => ({ image: cell.images[0] ?? null, ...withLabel(cell) }))),
+    cells: cells.map((row) => row.map((cell) => ({ image: counting(cell)[0] ?? null, ...withLabel(cell) }))),
     columnTitle: axisTitle(x),
     columnLabels: x.points.map(({ label }) => label),
     rowTitle: axisTitle(y),
@@ -66,6 +66,7 @@ export function sweepToJson(result: SweepResult): Record<string, unknown> {
       x: result.x.points[cell.column]!.value,
       y: result.y.points[cell.row]!.value,
       scores: meanScores([cell]),
+      ...(cell.best !== undefined && { best: cell.best }),
       ...(cell.ignoredRewards.length > 0 && { ignoredRewards: cell.ignoredRewards }),
       images: cell.images.map(({ path, seed, scores, settings }) => ({ path, seed, scores, settings })),
     })),
@@ -82,9 +83,14 @@ export function summariseSide(result: SweepResult, side: "column" | "row"): Axis
   }));
 }
 
-/** By scorer, the mean over all pictures of some cells that have a score. */
+/** The pictures of a cell that count: all, or the best. */
+function counting({ images, best }: SweepCell): SweepImage[] {
+  return best === undefined ? images : images.slice(best, best + 1);
+}
+
+/** By scorer, the mean over the pictures of some cells that count and have a score. */
 function meanScores(cells: readonly SweepCell[]): Record<string, number | null> {
-  const images = cells.flatMap((cell) => cell.images);
+  const images = cells.flatMap(counting);
   return Object.fromEntries(
     Object.keys(images[0]?.scores ?? {}).map((key) => {
       const values = images.flatMap(({ scores }) => scores[key] ?? []);
@@ -108,6 +114,7 @@ function axisTitle({ name }: Axis): string {
 
 function withLabel(cell: SweepCell): { label?: string } {
   const lines = Object.entries(meanScores([cell])).map(([key, value]) => `${key} ${meanText(value, 3)}`);
-  if (lines.length > 0 && cell.images.length > 1) lines.push(`mean of ${cell.images.length}`);
+  if (lines.length > 0 && cell.images.length > 1)
+    lines.push(`${cell.best === undefined ? "mean" : "best"} of ${cell.images.length}`);
   return lines.length > 0 ? { label: lines.join("\n") } : {};
 }

@@ -157,6 +157,34 @@ describe("runSweep", () => {
     expect(sheet.data.length).toBe(sheet.width * sheet.height * 3);
   });
 
+  it("shows the best picture of each place and counts it alone, where that is asked for", async () => {
+    const given = [2, 9, 4, Number.NaN, 1, 3];
+    let calls = 0;
+    const score = async () => [given[calls++]!];
+    const odd = checkedScorer(
+      { key: "odd", usesText: false },
+      { name: "some", batchSize: 1, score, dispose: () => {} },
+    );
+    const call = { ...base, x: axis("guidance=0,3"), imagesPerCell: 3, scorers: [odd, brightness] };
+    const result = await runSweep({ ...call, bestBy: "odd" });
+    expect(result.cells.flat().map(({ best }) => best)).toEqual([1, 2]);
+    const { cells } = JSON.parse(JSON.stringify(sweepToJson(result)));
+    const [first, second] = result.cells.flat();
+    expect(cells).toMatchObject([
+      { best: 1, scores: { odd: 9, brightness: first!.images[1]!.scores.brightness } },
+      { best: 2, scores: { odd: 3, brightness: second!.images[2]!.scores.brightness } },
+    ]);
+    expect(cells[0].images).toHaveLength(3);
+    expect(summariseSide(result, "row").map(({ scores }) => scores.odd)).toEqual([6]);
+    const { width } = first!.images[0]!;
+    const sheet = Buffer.from((await sweepSheet(result, { cellSize: width })).data);
+    const shown = first!.images.map(({ data }) => sheet.includes(Buffer.from(data.subarray(0, width * 3))));
+    expect(shown).toEqual([false, true, false]);
+    await expect(runSweep({ ...call, bestBy: "beauty" })).rejects.toThrow(
+      "bestBy: expected the key of one of the scorers",
+    );
+  });
+
   it("leaves pictures that a scorer cannot judge out of the means, and says how many", async () => {
     let calls = 0;
     const score = async () => [calls++ === 3 ? 5 : Number.NaN];

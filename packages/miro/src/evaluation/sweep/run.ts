@@ -33,6 +33,11 @@ export interface SweepOptions {
   seed?: number;
   /** Pictures of each place, with consecutive seeds; the sheet shows the first, scores are of all. Default 1. */
   imagesPerCell?: number;
+  /**
+   * Key of one of `scorers`: of each place the picture with its highest score alone is shown and counts in scores.
+   * Without a score the first is.
+   */
+  bestBy?: string | undefined;
   /** Settings that all places share; what an axis changes comes before them. */
   settings?: PromptOptions;
   /** The checkpoint where no axis names another. */
@@ -87,6 +92,8 @@ export interface SweepCell {
   row: number;
   column: number;
   images: SweepImage[];
+  /** Place among `images` of the best by `bestBy`; absent where all count. */
+  best?: number;
   /** Targets that the cell's checkpoint was not trained on, which were left out. */
   ignoredRewards: string[];
 }
@@ -121,7 +128,9 @@ export interface SweepPlace extends PlannedPicture {
 export async function runSweep(options: SweepOptions): Promise<SweepResult> {
   checkObject("options", options, "{ prompts, x, … }", ["prompts", "x"]);
   checkList("prompts", options.prompts, "a list of texts", isText);
-  const { prompts, signal, files } = options;
+  const { prompts, signal, files, bestBy, scorers = [] } = options;
+  if (bestBy !== undefined && !scorers.some(({ key }) => key === bestBy))
+    throw invalid("bestBy", "the key of one of the scorers", bestBy);
   const y = options.y ?? promptAxis(prompts);
   const places = layOutSweep({ ...options, y });
   try {
@@ -178,8 +187,16 @@ async function drawPlaces(options: SweepOptions, y: Axis, places: readonly Sweep
   }
   for (const [key, count] of unjudged)
     warnings.add(`${key}: ${count} of ${places.length} scores are not finite and left out of the means`);
+  const { bestBy } = options;
+  if (bestBy !== undefined) for (const cell of cells.flat()) cell.best = bestOf(cell.images, bestBy);
   const judges = Object.fromEntries(scorers.map(({ key, name, dtype }) => [key, { name, ...(dtype && { dtype }) }]));
   return { x, y, cells, scorers: judges, warnings: [...warnings] };
+}
+
+/** Place of the picture with the highest score; one without a score is behind all others. */
+function bestOf(images: readonly SweepImage[], key: string): number {
+  const scores = images.map((image) => image.scores[key] ?? Number.NEGATIVE_INFINITY);
+  return scores.indexOf(Math.max(...scores));
 }
 
 /** The score of a picture, or null where the scorer can say that there is none. */

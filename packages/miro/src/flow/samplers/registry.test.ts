@@ -53,6 +53,9 @@ describe("the registry of samplers", () => {
     );
     const needed = { ...twice, options: z.strictObject({ rho: z.number() }) };
     expect(() => registerSampler("needy", needed)).toThrow("needy.options.rho: expected a schema with a default");
+    expect(() => registerSampler("needy", { ...twice, options: { rho: z.number() } as never })).toThrow(
+      "needy.options: expected z.object({ … }) of options",
+    );
     expect(samplerNames()).not.toContain("needy");
   });
 

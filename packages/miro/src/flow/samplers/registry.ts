@@ -5,6 +5,7 @@
 import type { z } from "zod";
 import { checkCount } from "../../arguments.js";
 import { invalid } from "../../errors.js";
+import { addModule } from "../../extension-modules.js";
 import { message } from "../../message.js";
 import { isDeclared, parseOptions } from "../../options.js";
 import type { Method } from "../sampling.js";
@@ -38,6 +39,8 @@ export function registerSampler<Memory extends object, Options extends object>(
   if (typeof method?.step !== "function" || typeof method.evaluations !== "function")
     throw invalid(name, "a method { order, evaluations, step }", method);
   if (methods.has(name)) throw invalid("sampler", "a name that no sampler has", name);
+  if (method.options !== undefined && !isOptions(method.options))
+    throw invalid(`${name}.options`, "z.object({ … }) of options", method.options);
   for (const [key, schema] of Object.entries(method.options?.shape ?? {})) {
     if (!/^[a-z][A-Za-z0-9]*$/.test(key)) throw invalid(`${name}.options`, "options with camelCase names", key);
     if (!(schema as z.ZodType).safeParse(undefined).success)
@@ -49,7 +52,14 @@ export function registerSampler<Memory extends object, Options extends object>(
         message`a bare schema`,
       );
   }
+  addModule(`${name}.module`, method.module);
   methods.set(name, method as unknown as Method);
+}
+
+/** Whether a value is a zod object; that of another copy of zod is one too. */
+function isOptions(value: unknown): boolean {
+  const { shape, safeParse } = Object(value) as Partial<z.ZodObject>;
+  return typeof shape === "object" && typeof safeParse === "function";
 }
 
 /** Names of all samplers, in the order in which they were registered. */

@@ -1,6 +1,6 @@
 import { memory, type Tensor, tensor, zeros } from "@miro-t2i/torch";
 import { afterEach, describe, expect, it, vi } from "vitest";
-import { type StepReport, sample, type VelocityModel } from "../sampling.js";
+import { type Method, type Step, type StepReport, sample, type VelocityModel } from "../sampling.js";
 import { LinearSchedule } from "../schedule.js";
 import { gaussian, manySteps, modelOf, order, values } from "../testing/closed-forms.js";
 import { euler, evaluationsOf, samplerMethod, samplerNames, stepsWithin, withOptionsOf } from "./index.js";
@@ -33,6 +33,18 @@ describe("sampling", () => {
       }
     },
   );
+
+  it.each([
+    ["undefined", () => undefined],
+    ["a Promise", async ({ x }: Step) => x],
+    ["a tensor () where x is (1, 3)", ({ x }: Step) => x.sum()],
+    ['{"remember":{}}', () => ({ remember: {} })],
+  ])("refuses a step of somebody's method that returns %s", async (found, step) => {
+    const x = own(tensor([[1, 2, 3]]));
+    const method = { order: 1, evaluations: (steps: number) => steps, step } as never as Method;
+    const run = sample(method, (y) => ({ velocity: y.mul(1), state: {} }), x, [0, 1]);
+    await expect(run).rejects.toThrow(`the sampler's step returned ${found}; expected the state`);
+  });
 
   it("euler follows x ← x − v·(γ' − γ) and reports x₀ = x − (1 − γ)·v", async () => {
     const x0 = own(tensor([[1, 2]], { dtype: "float32" }));

@@ -5,6 +5,7 @@ import { cuda, getNumThreads, setNumThreads } from "@miro-t2i/torch";
 import { sweepFooter, sweepSheet, sweepToJson } from "../../evaluation/sweep/report.js";
 import { runSweep } from "../../evaluation/sweep/run.js";
 import { writeFileAtomic } from "../../files/whole-files.js";
+import { checkInThread } from "../../flow/samplers/index.js";
 import { decodeShown } from "../../pictures/decode-shown.js";
 import { encodeImage } from "../../pictures/image-files.js";
 import { encodePng } from "../../pictures/png.js";
@@ -83,6 +84,7 @@ serve({
   },
 
   async draw({ pictures, edits, bestOf, previewEvery, batchSize, threads }: DrawCall, { signal, emit, listens }) {
+    for (const { options } of pictures) checkInThread(options.sampler);
     const most = getNumThreads();
     if (threads !== undefined) setNumThreads(threads);
     const sources = await Promise.all(edits.map(decodeEdit));

@@ -8,7 +8,7 @@ import { cachedModel, isRepositoryName } from "../../pipeline/loading/hub.js";
 import { fetchTextEncoder, fetchVae, type PartSource } from "../../pipeline/loading/sources.js";
 import { T5Encoder } from "../../text/t5.js";
 import type { DataCheck } from "./finding.js";
-import { type SourceData, sourceOf } from "./sources.js";
+import { type SourceData, sourceFacts } from "./sources.js";
 
 /** A frozen model, and how it is looked at. */
 interface Part {
@@ -22,7 +22,7 @@ interface Part {
 
 /** Looks at the text encoder and the autoencoder that a recipe names. */
 export async function checkFrozenParts(data: SourceData, network: RinConfig): Promise<DataCheck[]> {
-  const { textEncoder, autoencoder } = sourceOf(data).facts(data, network);
+  const { textEncoder, autoencoder } = sourceFacts(data, network);
   const parts: Part[] = [
     {
       setting: "data.text_encoder",

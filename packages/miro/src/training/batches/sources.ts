@@ -11,6 +11,7 @@ import { checkName } from "../../arguments.js";
 import type { LatentNormalization } from "../../autoencoder/normalization.js";
 import type { BatchSpan } from "../../data/shards/order.js";
 import { invalid } from "../../errors.js";
+import { addModule } from "../../extension-modules.js";
 import type { RinConfig } from "../../networks/config.js";
 import { setting } from "../../options.js";
 import type { SdxlLatents } from "../../pipeline/loading/release-config.js";
@@ -108,15 +109,16 @@ export interface SourceSpec<D = SourceData> {
   /** The `data` section without its `kind`, in camelCase. */
   readonly schema: z.ZodObject;
   /**
-   * The module that registers the source: further processes of a training load it. Those of this package know their
-   * own.
+   * The module that registers the source, as `import.meta.url`: further processes of a training load it too. It is a
+   * file of its own, not the program. Those of this package know their own.
    */
   readonly module?: string | URL;
   /** It needs files that only a clone has: a copy of what is installed cannot open it. */
   readonly needsClone?: boolean;
   /** What in the section does not fit the rest of the recipe. */
   faults?(data: D, recipe: SourceRecipe): RecipeFault[];
-  facts(data: D, network: RinConfig): SourceFacts;
+  /** By default texts have as many tokens as the network reads, and nothing else is known. */
+  facts?(data: D, network: RinConfig): SourceFacts;
   /** Opens the batches. The caller closes them. */
   open(data: D, context: SourceContext): Promise<BatchSource>;
   /**
@@ -151,6 +153,9 @@ export function registerSource<D>(kind: string, spec: SourceSpec<D>): void {
   checkName("kind", kind, "the kind of a source");
   if (!/^[a-z][a-z0-9-]*$/.test(kind)) throw invalid("kind", "lower-case letters, digits and -", kind);
   if (specs.has(kind)) throw invalid("kind", "one that no source has", kind);
+  if (typeof spec?.schema?.shape !== "object" || typeof spec.open !== "function" || typeof spec.check !== "function")
+    throw invalid(kind, "a source { schema: z.strictObject({ … }), open, check }", spec);
+  addModule(`${kind}.module`, spec.module);
   specs.set(kind, spec as unknown as SourceSpec);
 }
 
@@ -161,13 +166,20 @@ export function sourceOf({ kind }: SourceData): SourceSpec {
   return spec;
 }
 
+/** What is known of data before they are opened. */
+export function sourceFacts(data: SourceData, network: RinConfig): SourceFacts {
+  return sourceOf(data).facts?.(data, network) ?? { textTokens: network.numCondTokens };
+}
+
 /** The schema of a recipe's `data`: one of the sections that are known now. */
 export function sourceDataSchema(): z.ZodType<SourceData> {
   const sections = [...specs].map(([kind, { schema }]) =>
     z.strictObject({ kind: setting(z.literal(kind), "what this section is"), ...schema.shape }),
   );
   const [first, ...others] = sections;
-  return z.discriminatedUnion("kind", [first!, ...others]) as unknown as z.ZodType<SourceData>;
+  const kinds = `expected one of ${[...specs.keys()].join(", ")}, or a kind whose source a module registers`;
+  const error = ({ code }: { code: string }) => (code === "invalid_union" ? kinds : undefined);
+  return z.discriminatedUnion("kind", [first!, ...others], { error }) as unknown as z.ZodType<SourceData>;
 }
 
 /** How many kinds there are: a schema that was built with fewer is out of date. */

@@ -207,7 +207,7 @@ function gpusIn(gres: string): number {
 
 function readRecipe(name: string, overrides: readonly string[], environment: Environment): Recipe {
   const { json, path, origins } = composeRecipe(name, overrides, environment);
-  if (taskOf(json) !== null)
+  if (taskOf(json, path) !== null)
     throw new InvalidInputError(`${path}: miro launch is for recipes of the diffusion network`);
   return parseRecipe(json, path, origins);
 }

@@ -51,6 +51,8 @@ export class Ema<M extends nn.Module = nn.Module> {
     this.warmup = options.warmup ?? false;
     this.everyNSteps = options.everyNSteps ?? 1;
     if (!(this.decay >= 0 && this.decay < 1)) throw invalid("decay", "a number in [0, 1)", this.decay);
+    for (const [name, network] of Object.entries({ source, module }))
+      if (typeof network?.namedParameters !== "function") throw invalid(name, "a network (nn.Module)", network);
     const copies = new Map(module.namedParameters());
     module.loadStateDict(source.stateDict());
     const trained = [...source.namedParameters()].filter(([, parameter]) => parameter.requiresGrad);

@@ -3,6 +3,7 @@
  * ends.
  */
 import { MiroError } from "../../errors.js";
+import { loadModules } from "../../extension-modules.js";
 import { message } from "../../message.js";
 import { loadScorerModules } from "../../rewards/scorer-modules.js";
 import { surviveLostOutput } from "../../surroundings.js";
@@ -23,10 +24,10 @@ process.on("message", (message: ToRank) => {
 });
 
 async function train(start: Extract<ToRank, { type: "start" }>): Promise<number> {
-  const { place, recipe: json, module, scorerModules, ...options } = start;
+  const { place, recipe: json, modules, scorerModules, ...options } = start;
   let group: DataParallelGroup | null = null;
   try {
-    if (module !== undefined) await import(module);
+    await loadModules(modules);
     await loadScorerModules(scorerModules);
     const recipe = parseRecipe(json);
     group = await DataParallelGroup.join(place, recipe.trainer);

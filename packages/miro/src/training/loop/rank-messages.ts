@@ -11,8 +11,8 @@ export type ToRank =
       place: RankPlace;
       /** The recipe in the form of its file. */
       recipe: unknown;
-      /** The module that registers the source of its data, where this package does not know it by itself. */
-      module: string | undefined;
+      /** Modules that register what this package does not know by itself. */
+      modules: readonly string[];
       /** Files of modules that register scorers. */
       scorerModules: readonly string[];
       output: string;

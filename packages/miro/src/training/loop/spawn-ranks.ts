@@ -13,8 +13,8 @@ import { setTimeout as delay } from "node:timers/promises";
 import { RendezvousStore } from "@miro-t2i/torch/distributed";
 import { compiledModule } from "../../compiled-module.js";
 import { InvalidInputError, MiroError } from "../../errors.js";
+import { extensionModules } from "../../extension-modules.js";
 import { Message, message } from "../../message.js";
-import { sourceOf } from "../batches/sources.js";
 import { planOf } from "../recipes/batch-plan.js";
 import { recipeToJson } from "../recipes/recipe.js";
 import type { FromRank, RankError, ToRank } from "./rank-messages.js";
@@ -60,7 +60,7 @@ export async function runRanks(options: RunOptions): Promise<RunResult> {
         type: "start",
         place,
         recipe: recipeToJson(recipe),
-        module: sourceOf(recipe.data).module?.toString(),
+        modules: extensionModules(),
         scorerModules,
         output,
         resume,

@@ -8,14 +8,14 @@
 import type { nn, Tensor } from "@miro-t2i/torch";
 import { z } from "zod";
 import { checkName } from "../../arguments.js";
-import { invalid } from "../../errors.js";
+import { describe, InvalidInputError, invalid } from "../../errors.js";
 import { setting } from "../../options.js";
 import type { DataCheck } from "../batches/finding.js";
 
 const count = z.int().positive();
 
 /** The `trainer` section of a task's recipe. */
-const taskTrainerSchema = z.strictObject({
+const trainerShape = z.strictObject({
   maxSteps: setting(count, "optimizer steps of the whole run"),
   maxMinutes: setting(
     z.number().positive().optional(),
@@ -38,6 +38,15 @@ const taskTrainerSchema = z.strictObject({
   logEveryNSteps: setting(count.default(20), "steps from one line of the log to the next"),
   evaluateEveryNSteps: setting(count.default(500), "steps from one measurement to the next"),
   checkpointEveryNSteps: setting(count.default(500), "steps from one checkpoint to the next"),
+});
+
+const taskTrainerSchema = trainerShape.superRefine(({ warmupSteps, maxSteps }, context) => {
+  if (warmupSteps >= maxSteps)
+    context.addIssue({
+      code: "custom",
+      path: ["warmupSteps"],
+      message: `expected fewer than the ${maxSteps} steps of the run`,
+    });
 });
 
 /** What every task's recipe has; most have more. */
@@ -115,6 +124,8 @@ export function registerTask<R extends TaskRecipe>(kind: string, spec: TaskSpec<
   checkName("kind", kind, "the kind of a task");
   if (!/^[a-z][a-z0-9-]*$/.test(kind)) throw invalid("kind", "lower-case letters, digits and -", kind);
   if (specs.has(kind)) throw invalid("kind", "one that no task has", kind);
+  if (typeof spec?.schema?.safeParse !== "function" || typeof spec.build !== "function")
+    throw invalid(kind, "a task { schema: taskRecipeSchema(kind, { … }), build }", spec);
   specs.set(kind, spec as unknown as TaskSpec);
 }
 
@@ -123,7 +134,17 @@ export function taskSpecs(): ReadonlyMap<string, TaskSpec> {
   return specs;
 }
 
-/** The task of a recipe's `kind`, or null for a recipe of the diffusion network. */
-export function taskOf({ kind }: Record<string, unknown>): TaskSpec | null {
-  return typeof kind === "string" ? (specs.get(kind) ?? null) : null;
+/**
+ * The task of a recipe's `kind`, or null for a recipe of the diffusion network, which has none.
+ * @param file of the recipe, for the error
+ * @throws InvalidInputError for a kind that is not registered
+ */
+export function taskOf({ kind }: Record<string, unknown>, file = "recipe"): TaskSpec | null {
+  if (kind === undefined) return null;
+  const spec = specs.get(String(kind));
+  if (spec) return spec;
+  const known = [...specs.keys()].join(", ");
+  throw new InvalidInputError(
+    `${file}: kind: expected one of ${known}, or a task that a module registers (received ${describe(kind)})`,
+  );
 }

@@ -8,7 +8,7 @@ import { checkObject } from "../../arguments.js";
 import { parseRinConfig } from "../../networks/config.js";
 import { trainingFlops } from "../../networks/flops.js";
 import { type DataCheck, missing } from "../batches/finding.js";
-import { sourceOf } from "../batches/sources.js";
+import { sourceFacts } from "../batches/sources.js";
 import { type BatchPlan, planOf } from "../recipes/batch-plan.js";
 import type { Recipe } from "../recipes/recipe.js";
 import { checkData, type DataReport } from "./data-check.js";
@@ -55,7 +55,7 @@ export async function dryRun(
   const batch = planOf(recipe.trainer);
   const { maxSteps } = recipe.trainer;
   const size = modelSize(recipe);
-  const { textTokens, release } = sourceOf(recipe.data).facts(recipe.data, config);
+  const { textTokens, release } = sourceFacts(recipe.data, config);
   const perSample = trainingFlops(config, textTokens, config.useSelfConditioning && recipe.loss.selfCondRate > 0);
   const { data, start } = await checkRun(recipe, { output: join("runs", recipe.name), ...options }, readAll);
   return {

@@ -5,7 +5,7 @@
 import { getNumThreads, setNumThreads, zeros } from "@miro-t2i/torch";
 import { parseRinConfig } from "../../networks/config.js";
 import { RandomBatches } from "../batches/batches.js";
-import { sourceOf } from "../batches/sources.js";
+import { sourceFacts } from "../batches/sources.js";
 import { assemble, createCapture } from "../loop/assemble.js";
 import { Replicas } from "../loop/thread-replicas.js";
 import { Trainer } from "../loop/trainer.js";
@@ -50,7 +50,7 @@ export async function measureSteps(
           batchSize: settings.batchSize,
           channels: config.numInputChannels,
           size: config.dataSize,
-          textLength: sourceOf(recipe.data).facts(recipe.data, config).textTokens,
+          textLength: sourceFacts(recipe.data, config).textTokens,
           textWidth: config.labelDim,
           rewardKeys: config.coherenceKeys,
           device: settings.device,

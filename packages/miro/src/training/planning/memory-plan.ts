@@ -8,7 +8,7 @@
  */
 import { parseRinConfig, type RinConfig } from "../../networks/config.js";
 import { swiGluWidth } from "../../networks/feed-forward.js";
-import { sourceOf } from "../batches/sources.js";
+import { sourceFacts } from "../batches/sources.js";
 import { planOf } from "../recipes/batch-plan.js";
 import type { Recipe } from "../recipes/recipe.js";
 import type { ModelSize } from "./model-size.js";
@@ -40,7 +40,7 @@ export function memoryPlan(recipe: Recipe, size: ModelSize, textTokens: number):
   const mixed = recipe.trainer.precision !== "32-true";
   const trainable = size.network.trainable + size.preconditioning.trainable;
   const weights = FLOAT * (trainable + size.network.buffers + size.preconditioning.buffers);
-  const { halfPrecisionTexts } = sourceOf(recipe.data).facts(recipe.data, config);
+  const { halfPrecisionTexts } = sourceFacts(recipe.data, config);
   const stored = halfPrecisionTexts ? HALF : FLOAT; // text states as the data hold them
   const parts = {
     weights,

@@ -13,7 +13,7 @@ import { isRun } from "../../pipeline/loading/run-checkpoint.js";
 import { openRunModel } from "../../pipeline/loading/run-model.js";
 import { type DataCheck, finding } from "../batches/finding.js";
 import { checkFrozenParts } from "../batches/part-check.js";
-import { sourceOf } from "../batches/sources.js";
+import { sourceFacts } from "../batches/sources.js";
 import { growsInto } from "../loop/grow-patches.js";
 import { risingAgain, scheduleOf } from "../loop/lr-schedule.js";
 import { checkProcesses } from "../loop/run.js";
@@ -31,7 +31,7 @@ import { type ModelSize, modelSize } from "./model-size.js";
 /** Looks at everything but the data. */
 export async function checkStart(recipe: Recipe, options: StartOptions): Promise<DataCheck[]> {
   const size = modelSize(recipe);
-  const { textTokens } = sourceOf(recipe.data).facts(recipe.data, parseRinConfig(recipe.network));
+  const { textTokens } = sourceFacts(recipe.data, parseRinConfig(recipe.network));
   return [
     ...(options.here === false ? [] : checkMachine(recipe, memoryPlan(recipe, size, textTokens))),
     ...(await checkFrozenParts(recipe.data, parseRinConfig(recipe.network))),
@@ -120,7 +120,7 @@ function checkSamples({ name, data, network, samples }: Recipe): DataCheck[] {
   const { everyNSteps, prompts, testbed, scorers } = samples;
   if (everyNSteps === 0 || (testbed === undefined && prompts.length === 0)) return [];
   const config = parseRinConfig(network);
-  const { autoencoder, textEncoder, release } = sourceOf(data).facts(data, config);
+  const { autoencoder, textEncoder, release } = sourceFacts(data, config);
   const checks: DataCheck[] = [];
   if (testbed === undefined && (autoencoder === undefined || textEncoder === undefined))
     return [

@@ -3,8 +3,7 @@ import { describe, expect, it } from "vitest";
 import "../../emoji/register.js";
 import { parseRinConfig, REWARD_KEYS } from "../../networks/config.js";
 import { DEFAULT_TEXT_ENCODER, DEFAULT_VAE } from "../../pipeline/loading/parts.js";
-import { sourceOf } from "../batches/sources.js";
-import { taskOf } from "../loop/tasks.js";
+import { sourceFacts } from "../batches/sources.js";
 import { modelSize } from "../planning/model-size.js";
 import { planOf } from "./batch-plan.js";
 import { loadRecipe, readRecipe } from "./recipe.js";
@@ -13,7 +12,7 @@ import { recipeNames } from "./recipe-source.js";
 const folder = join(import.meta.dirname, "../../../../../recipes");
 const diffusion = recipeNames().filter((name) => {
   const json = readRecipe(join(folder, name));
-  return taskOf(json) === null && "network" in json; // the others render data, or train other parts
+  return !("kind" in json) && "network" in json; // the others render data, or train other parts
 });
 
 const SEVEN = [...REWARD_KEYS];
@@ -53,7 +52,7 @@ describe("the recipes of the paper", () => {
       expect(modelSize(recipe).network.trainable).toBe(size);
       expect(planOf(recipe.trainer)).toMatchObject({ batchSize: 1024, deviceBatchSize: 64 });
       // A release is written at the end, with the parts that the data were prepared with.
-      expect(sourceOf(recipe.data).facts(recipe.data, parseRinConfig(recipe.network))).toMatchObject({
+      expect(sourceFacts(recipe.data, parseRinConfig(recipe.network))).toMatchObject({
         textEncoder: DEFAULT_TEXT_ENCODER,
         autoencoder: DEFAULT_VAE,
         release: { imgResolution: 256 },

@@ -12,7 +12,7 @@ import { sharp } from "../../pictures/sharp.js";
 import { fetchVae } from "../../pipeline/loading/sources.js";
 import { sheetText } from "../../pipeline/settings.js";
 import type { BatchSource } from "../batches/batches.js";
-import { sourceOf } from "../batches/sources.js";
+import { sourceFacts } from "../batches/sources.js";
 import type { RunRecords } from "../logging/run-records.js";
 import type { Recipe } from "../recipes/recipe.js";
 import type { SamplingParts } from "./draw-samples.js";
@@ -64,7 +64,7 @@ export async function openRunSamples(options: RunSamplesOptions): Promise<RunSam
   if (samples.everyNSteps === 0) return null;
   const { prompts, testbed, columns, seed } = samples;
   if (testbed === undefined && prompts.length === 0) return null;
-  const { autoencoder: name, textTokens: maxTextLen } = sourceOf(data).facts(data, network.config);
+  const { autoencoder: name, textTokens: maxTextLen } = sourceFacts(data, network.config);
   const { constants, frozen } = source;
   if (testbed !== undefined && (name === undefined || constants === undefined))
     throw new InvalidInputError(

@@ -16,7 +16,7 @@ import { type ReleaseConfig, sdxlSettings } from "../../pipeline/loading/release
 import { MODEL_FILE, modelText } from "../../pipeline/loading/run-model.js";
 import { saveCheckpoint } from "../../pipeline/loading/save-checkpoint.js";
 import type { DataConstants } from "../batches/batches.js";
-import { type SourceFacts, sourceOf } from "../batches/sources.js";
+import { type SourceFacts, sourceFacts } from "../batches/sources.js";
 import type { Recipe } from "../recipes/recipe.js";
 import { emaFile } from "./checkpoint.js";
 
@@ -67,7 +67,7 @@ export async function modelTexts(recipe: Recipe, emaNames: readonly string[]): P
 }
 
 function factsOf({ data, network }: Recipe): SourceFacts {
-  return sourceOf(data).facts(data, parseRinConfig(network));
+  return sourceFacts(data, parseRinConfig(network));
 }
 
 /** A part's name that means the same in every working directory. */
@@ -77,10 +77,7 @@ function wherever(name: string | undefined): string | undefined {
 
 /** The configuration of a release; without `img_resolution` where the recipe's data do not say it. */
 export function releaseConfigOf(recipe: Recipe, network: RinConfig): ReleaseConfig {
-  const { textTokens, release, textEncoder, autoencoder, sdxlLatents } = sourceOf(recipe.data).facts(
-    recipe.data,
-    network,
-  );
+  const { textTokens, release, textEncoder, autoencoder, sdxlLatents } = sourceFacts(recipe.data, network);
   return {
     network,
     preconditioning: parsePrecondConfig(recipe.preconditioning),

@@ -63,7 +63,8 @@ const suites = new Map<string, Suite>([[geneval.name, geneval]]);
  * @throws InvalidInputError when the name is taken
  */
 export function registerSuite(suite: Suite): void {
-  checkObject("suite", suite, "{ name, … }", ["name"]);
+  const parts = ["name", "summary", "prompts", "samples", "compare", "needsWeights", "loadDetector"] as const;
+  checkObject("suite", suite, `{ ${parts.join(", ")} }`, parts);
   if (suites.has(suite.name)) throw invalid("name", "one that no other prompts have", suite.name);
   suites.set(suite.name, suite);
 }
