@@ -1,6 +1,6 @@
 /** `miro convert`: training checkpoints to release folders, and back. Parses, calls, prints. */
 import "./extensions.js";
-import { statSync } from "node:fs";
+import { existsSync, statSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { z } from "zod";
 import { InvalidInputError } from "../errors.js";
@@ -10,8 +10,10 @@ import { writeFileAtomic } from "../files/whole-files.js";
 import { message, option } from "../message.js";
 import { field, flag } from "../options.js";
 import { releaseConfigToJson } from "../pipeline/loading/release-config.js";
+import { isRun } from "../pipeline/loading/run-checkpoint.js";
 import { type ConvertOptions, convertToRelease } from "../release/convert.js";
 import { drawSamples } from "../release/draw-samples.js";
+import { isReleaseFolder } from "../release/open-folder.js";
 import { openSource } from "../release/open-source.js";
 import { writeCkpt } from "../release/to-ckpt.js";
 import type { OnBytes } from "../release/weights.js";
@@ -156,8 +158,16 @@ function toCkpt(
   }
   const named = /\.ckpt$/i.test(output);
   const file = named ? output : join(output, source.recipe === null ? "init.ckpt" : "last.ckpt");
-  if (!overwrite && statSync(file, { throwIfNoEntry: false }) !== undefined)
-    throw new InvalidInputError(message`${option("output")}: ${file} exists; ${option("overwrite", true)} replaces it`);
+  const config = named ? null : join(output, "config.json");
+  // Its config.json would be replaced, and the checkpoint published with it.
+  const holds = named ? null : isRun(output) ? "a run" : isReleaseFolder(output) ? "a release" : null;
+  if (holds !== null)
+    throw new InvalidInputError(message`${option("output")}: ${output} holds ${holds}; name another folder`);
+  const there = [file, ...(config === null ? [] : [config])].find((path) => existsSync(path));
+  if (there !== undefined && !overwrite)
+    throw new InvalidInputError(
+      message`${option("output")}: ${there} exists; ${option("overwrite", true)} replaces it`,
+    );
   makeFolder(dirname(file));
   let written: ReturnType<typeof writeCkpt>;
   try {
@@ -166,10 +176,8 @@ function toCkpt(
     progress.stop();
   }
   const { tensors, step } = written;
-  if (!named) {
-    const config = `${JSON.stringify(releaseConfigToJson(source.config), null, 2)}\n`;
-    writeFileAtomic(join(output, "config.json"), config, { overwrite: true });
-  }
+  if (config !== null)
+    writeFileAtomic(config, `${JSON.stringify(releaseConfigToJson(source.config), null, 2)}\n`, { overwrite: true });
   const bytes = statSync(file).size;
   context.note(`${tensors} tensors, step ${step}, ${formatSize(bytes)}\n`);
   context.stdout(options.json ? `${JSON.stringify({ file, tensors, step, bytes })}\n` : `${file}\n`);
