@@ -160,7 +160,10 @@ describe("rewards of a folder", () => {
       expect(await scored()).toMatchObject({ code: 1, stderr: expect.stringMatching(/^error: --outfile: .*images-/) });
       const { code, stdout, stderr } = await scored("--outfile", rows);
       expect([code, stderr]).toEqual([0, ""]);
-      const [first, second] = [JSON.parse(stdout), await scoreFolder(folder, { outfile: rows, scorers: ["sharpness"] })];
+      const [first, second] = [
+        JSON.parse(stdout),
+        await scoreFolder(folder, { outfile: rows, scorers: ["sharpness"] }),
+      ];
       expect(second.reused).toBe(4);
       expect(first.per_image_mean).toEqual(second.summary.per_image_mean);
     } finally {

@@ -5,8 +5,8 @@
  *   rewards_summary.json   the figures, in the forms of both published tools at once, and what made them
  *   rewards_scores.jsonl   what has been computed, by which model, from which content of each file
  *
- * The last file lets a second run compute only what is missing. Columns of scorers that are not asked for stay. Where the
- * folder cannot be written, the last two lie beside the rows and are named after them.
+ * The last file lets a second run compute only what is missing. Columns of scorers that are not asked for stay. Where
+ * the folder cannot be written, the last two lie beside the rows and are named after them.
  */
 
 import { existsSync } from "node:fs";

@@ -7,6 +7,7 @@
 import { checkList, checkObject, isText } from "../../arguments.js";
 import { InvalidInputError, invalid } from "../../errors.js";
 import { evaluationsOf, stepsWithin, withOptionsOf } from "../../flow/samplers/index.js";
+import { groupBy } from "../../group-by.js";
 import { about, message } from "../../message.js";
 import type { RgbImage } from "../../pictures/rgb.js";
 import type { GeneratedImage } from "../../pipeline/generated-image.js";
@@ -18,7 +19,6 @@ import type { PromptOptions } from "../../pipeline/requests/prompt-file.js";
 import type { ImageSettings } from "../../pipeline/settings.js";
 import { checkScorerFor } from "../../rewards/registry.js";
 import type { LoadedScorer, Scorer } from "../../rewards/scorer.js";
-import { groupBy } from "../group-by.js";
 import type { Axis, CellChange } from "./axis.js";
 
 /** Options of {@link runSweep}. */

@@ -30,7 +30,7 @@ import type { Rows } from "./batch-slices.js";
 import type { BatchSource, DataConstants, FrozenModels } from "./batches.js";
 import { encodedEmptyPrompt, storedEmptyPrompt } from "./empty-prompt.js";
 import { normalizationOf } from "./latent-statistics.js";
-import { type ShardData, scoreColumnsOf } from "./shard-data.js";
+import { pairedScores, type ShardData, scoreColumnsOf, withoutPairs } from "./shard-data.js";
 import { rootsOf } from "./shard-roots.js";
 import type { FrozenNeeds } from "./sources.js";
 
@@ -246,12 +246,11 @@ function checkFit({ shards, selection }: TrainingSet, { data, network }: ShardBa
 
 /** Says why synthetic captions that were asked for are not trained with, where a score of theirs is nowhere. */
 function warnOfUnpaired({ shards, scores, options }: TrainingSet, { onMessage }: ShardBatchesOptions): void {
-  if (options.syntheticEmbeddingProb === 0 || options.scoreMode !== "paired") return;
   const fields = new Set(shards.shards.flatMap(({ header }) => header.columns));
-  const without = scores.filter((name) => fields.has(name) && !fields.has(syntheticName(name)));
+  const without = pairedScores(options, scores).filter((name) => fields.has(name) && !fields.has(syntheticName(name)));
   if (without.length > 0)
     onMessage?.(
-      `data.synthetic_embedding_prob: no sample has ${without.map(syntheticName).join(", ")}, so that those with ${without.join(", ")} keep their original captions; data.score_mode=original takes the scores of the original captions`,
+      `data.synthetic_embedding_prob: no sample has ${without.map(syntheticName).join(", ")}, ${withoutPairs(without)}; data.score_mode=original takes the scores of the original captions`,
     );
 }
 

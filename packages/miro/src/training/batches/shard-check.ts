@@ -19,7 +19,7 @@ import { MiroError } from "../../errors.js";
 import type { RinConfig } from "../../networks/config.js";
 import { storedEmptyPrompt } from "./empty-prompt.js";
 import { type DataCheck, finding } from "./finding.js";
-import { type ShardData, scoresOf, validationData } from "./shard-data.js";
+import { pairedScores, type ShardData, scoresOf, validationData, withoutPairs } from "./shard-data.js";
 import { rootsOf } from "./shard-roots.js";
 import type { SourceRecipe, SourceReport } from "./sources.js";
 
@@ -189,7 +189,7 @@ function checkMembers(
     ...(p > 0 ? [{ member: textMember(data, true), shape: [null, config.labelDim], optional: true }] : []),
   ];
   const scores = scoresOf(data, config.coherenceKeys);
-  const paired = p > 0 && data.scoreMode === "paired" ? scores : [];
+  const paired = pairedScores(data, scores);
   const present = new Map<string, number>();
   const fields = new Set<string>();
   const add = (name: string, n: number) => present.set(name, (present.get(name) ?? 0) + n);
@@ -275,7 +275,7 @@ function checkMembers(
       present.get(`score ${syntheticName(name)}`) ?? 0,
       true,
       `miro preprocess --stage ${stageOf(name)} --synthetic-captions FILE, or data.score_mode=original`,
-      (present.get(`score ${name}`) ?? 0) > 0 ? `, so that those with ${name} keep their original captions` : "",
+      (present.get(`score ${name}`) ?? 0) > 0 ? `, ${withoutPairs([name])}` : "",
     );
   return samples;
 }
@@ -309,8 +309,7 @@ async function checkBins(roots: string[], data: ShardData, config: RinConfig, ch
 
 /** Bins need two different values. */
 function checkSpread(set: ShardSet, name: string, data: ShardData, checks: DataCheck[]): void {
-  const isPaired = data.syntheticEmbeddingProb > 0 && data.scoreMode === "paired";
-  const columns = isPaired ? [name, syntheticName(name)] : [name];
+  const columns = [name, ...pairedScores(data, [name]).map(syntheticName)];
   let first: number | undefined;
   for (let shard = 0; shard < set.shards.length; shard++)
     for (const column of columns)
