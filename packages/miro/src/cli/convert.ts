@@ -1,4 +1,5 @@
 /** `miro convert`: training checkpoints to release folders, and back. Parses, calls, prints. */
+import { counted } from "../numbers.js";
 import "./extensions.js";
 import { existsSync, statSync } from "node:fs";
 import { dirname, join } from "node:path";
@@ -124,7 +125,7 @@ async function convert(options: Options, context: CliContext): Promise<void> {
     onBytes,
     onFilled: async (folder) => {
       if (samples === 0) return;
-      say(`drawing ${samples} pictures`);
+      say(`drawing ${counted(samples, "picture")}`);
       const { seed, steps, textEncoder, vae } = options;
       const prompts = options.prompt.length > 0 ? options.prompt : (source.recipe?.samples.prompts ?? []);
       const { signal } = context;
@@ -140,7 +141,9 @@ async function convert(options: Options, context: CliContext): Promise<void> {
     context.stdout(`${JSON.stringify({ ...result, dtype, average: source.average, step: source.step })}\n`);
   else {
     const { parameters, tensors, check } = result;
-    say(`${tensors} tensors, ${(parameters / 1e6).toFixed(1)}M parameters, forward pass ${check.sha256.slice(0, 16)}`);
+    say(
+      `${counted(tensors, "tensor")}, ${(parameters / 1e6).toFixed(1)}M parameters, forward pass ${check.sha256.slice(0, 16)}`,
+    );
     context.stdout(`${output}\n`);
   }
 }
@@ -179,6 +182,6 @@ function toCkpt(
   if (config !== null)
     writeFileAtomic(config, `${JSON.stringify(releaseConfigToJson(source.config), null, 2)}\n`, { overwrite: true });
   const bytes = statSync(file).size;
-  context.note(`${tensors} tensors, step ${step}, ${formatSize(bytes)}\n`);
+  context.note(`${counted(tensors, "tensor")}, step ${step}, ${formatSize(bytes)}\n`);
   context.stdout(options.json ? `${JSON.stringify({ file, tensors, step, bytes })}\n` : `${file}\n`);
 }

@@ -9,6 +9,7 @@ import { InvalidInputError, invalid } from "../../errors.js";
 import { evaluationsOf, stepsWithin, withOptionsOf } from "../../flow/samplers/index.js";
 import { groupBy } from "../../group-by.js";
 import { about, message } from "../../message.js";
+import { counted, plural } from "../../numbers.js";
 import type { RgbImage } from "../../pictures/rgb.js";
 import type { GeneratedImage } from "../../pipeline/generated-image.js";
 import type { MiroPipeline } from "../../pipeline/pipeline.js";
@@ -177,7 +178,9 @@ async function drawPlaces(options: SweepOptions, y: Axis, places: readonly Sweep
     }
   }
   for (const [key, count] of unjudged)
-    warnings.add(`${key}: ${count} of ${places.length} scores are not finite and left out of the means`);
+    warnings.add(
+      `${key}: ${count} of ${counted(places.length, "score")} ${plural(count, "is", "are")} not finite and left out of the means`,
+    );
   const judges = Object.fromEntries(scorers.map(({ key, name, dtype }) => [key, { name, ...(dtype && { dtype }) }]));
   return { x, y, cells, scorers: judges, warnings: [...warnings] };
 }

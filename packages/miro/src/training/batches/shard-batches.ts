@@ -6,6 +6,7 @@
  * step. The text encoder and the autoencoder take no part; where the recipe names them they serve sample sheets and the
  * release.
  */
+
 import { createHash } from "node:crypto";
 import { basename, dirname, join } from "node:path";
 import { scope, type Tensor, tensor } from "@miro-t2i/torch";
@@ -22,6 +23,7 @@ import { InvalidInputError, MiroError } from "../../errors.js";
 import { readJson } from "../../files/whole-files.js";
 import type { LossBatch } from "../../flow/loss.js";
 import type { RinConfig } from "../../networks/config.js";
+import { counted, plural } from "../../numbers.js";
 import { fetchTextEncoder } from "../../pipeline/loading/sources.js";
 import { Permutation } from "../../random/permutation.js";
 import { T5Encoder } from "../../text/t5.js";
@@ -178,11 +180,11 @@ export class ShardBatches implements BatchSource {
     const { samples, bad, truncated, problems } = this.stats;
     if (bad > 0)
       this.#options.onMessage?.(
-        `${bad} samples could not be used and were replaced; the last: ${problemText(problems.at(-1)!)}`,
+        `${counted(bad, "sample")} could not be used and ${plural(bad, "was", "were")} replaced; the last: ${problemText(problems.at(-1)!)}`,
       );
     if (truncated.text! > 0)
       this.#options.onMessage?.(
-        `${truncated.text} of ${samples} texts were longer than data.max_text_len (${this.#options.data.maxTextLen}) and were cut`,
+        `${truncated.text} of ${counted(samples, "text")} ${plural(truncated.text, "was", "were")} longer than data.max_text_len (${this.#options.data.maxTextLen}) and ${plural(truncated.text, "was", "were")} cut`,
       );
     await this.#loader.close();
     this.set.close();

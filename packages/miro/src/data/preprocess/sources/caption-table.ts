@@ -1,4 +1,5 @@
 /** Captions in a table: CSV or TSV with a header, JSON lines, or Parquet; a column names the picture of each row. */
+
 import { extname } from "node:path";
 import { describe, InvalidInputError } from "../../../errors.js";
 import { repeatedKey } from "../../../files/json-file.js";
@@ -11,6 +12,7 @@ import {
 } from "../../../files/python-json.js";
 import { filledLines, parseTable } from "../../../files/table-file.js";
 import { readTextFile } from "../../../files/text-file.js";
+import { counted } from "../../../numbers.js";
 import { openParquet, type ParquetKind, type ParquetTable } from "./parquet-table.js";
 
 /** Names of the two columns where none is given, the preferred one first. */
@@ -163,8 +165,8 @@ async function readParquet(path: string, columns: CaptionColumns): Promise<Table
   // A file of some bytes may hold a billion rows that are all the same.
   if (table.rows * table.columns.length > MAX_CELLS)
     throw new InvalidInputError(
-      `${path}: ${table.rows} rows of ${table.columns.length} columns are too many for one table of captions; ` +
-        `split it, at most ${MAX_CELLS} cells are read`,
+      `${path}: ${counted(table.rows, "row")} of ${counted(table.columns.length, "column")} are too many for one table of captions; ` +
+        `split it, at most ${counted(MAX_CELLS, "cell")} are read`,
     );
   const rows = (await table.read(0, table.rows)).map((record) => parquetRow(record, table));
   return { rows, columns: new Set(table.columns) };

@@ -77,7 +77,7 @@ describe("a damaged Parquet file", () => {
   it("is refused where two hundred bytes say that they are millions of rows", async () => {
     writeFileSync(damaged, MANY_ROWS);
     const columns = { imageColumn: "image", captionColumn: "image" };
-    await expect(readCaptionTable(damaged, columns)).rejects.toThrow(/13000000 rows of 1 columns are too many/);
+    await expect(readCaptionTable(damaged, columns)).rejects.toThrow(/13,000,000 rows of 1 column are too many/);
     const [rows, more] = [13_000_000, 100_000_000].map((count) => Buffer.from(varint(2 * count)).toString("latin1"));
     writeFileSync(damaged, MANY_ROWS.toString("latin1").replaceAll(rows!, more!), "latin1");
     await expect(openParquet(damaged)).rejects.toThrow(/row group 1 has 100000000 rows/);
