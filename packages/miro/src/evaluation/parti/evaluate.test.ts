@@ -106,7 +106,7 @@ describe("miro evaluate parti", () => {
     const [one, other] = both.map(({ stdout }) => JSON.parse(stdout));
     expect(one).toEqual(other);
     expect(one.all).toMatchObject({ n_images: 80, n_prompts: 3 });
-    const drawn = both.map(({ stderr }) => Number(/(\d+) pictures drawn/.exec(stderr)![1]));
+    const drawn = both.map(({ stderr }) => Number(/(\d+) pictures? drawn/.exec(stderr)![1]));
     expect(drawn).toEqual([40, 40]);
   });
 
