@@ -58,6 +58,36 @@ def main():
     bare = pa.table({"image": [picture(1), picture(2)], "caption": ["one", "two"]})
     pq.write_table(bare, OUT.parent / "bytes.parquet", compression="zstd", store_schema=False)
     numbers()
+    encodings()
+
+
+def encodings():
+    """Every third cell is empty; a page of each version in every encoding, compressed by each method."""
+    count = 100
+    hole = lambda values: [None if i % 3 == 0 else value for i, value in enumerate(values)]
+    table = pa.table(
+        {
+            "image": [f"pictures/{i:04}.png" for i in range(count)],
+            "caption": hole([f"number {i}" for i in range(count)]),
+            "int": pa.array(hole([i * i for i in range(count)]), pa.int32()),
+            "long": pa.array(hole([i**5 for i in range(count)]), pa.int64()),
+            "float": pa.array(hole([i / 4 for i in range(count)]), pa.float32()),
+            "flag": hole([i % 2 == 0 for i in range(count)]),
+            "none": pa.nulls(count, pa.string()),
+            "list": pa.array(hole([[i] * (i % 3) for i in range(count)]), pa.list_(pa.int32())),
+        }
+    )
+    chosen = {
+        **{"image": "DELTA_BYTE_ARRAY", "caption": "DELTA_LENGTH_BYTE_ARRAY", "int": "DELTA_BINARY_PACKED"},
+        **{"long": "DELTA_BINARY_PACKED", "float": "BYTE_STREAM_SPLIT", "flag": "RLE"},
+    }
+    for version in ["1.0", "2.0"]:
+        options = {"data_page_version": version, "write_statistics": False, "store_schema": False, "row_group_size": 70}
+        for codec in ["NONE", "SNAPPY", "GZIP", "BROTLI", "ZSTD", "LZ4"]:
+            path = OUT.parent / f"encodings/{codec.lower()}-{version[0]}.parquet"
+            path.parent.mkdir(exist_ok=True)
+            encoded = {"use_dictionary": False, "column_encoding": chosen} if codec in ("NONE", "ZSTD") else {}
+            pq.write_table(table, path, compression=codec, **encoded, **options)
 
 
 def numbers():

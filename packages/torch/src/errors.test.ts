@@ -294,9 +294,11 @@ describe("numbers are taken exactly or refused", () => {
           failure(() => aten.relu(any(value))),
           String(value),
         ).toContain("self");
-      for (const value of [t.handle + 0.5, t.handle + 2 ** 32, Number.NaN])
+      for (const value of [t.handle + 0.5, t.handle * 2 ** 40, Number.NaN])
         expect(() => native.shape(value), String(value)).toThrow("a Tensor is expected");
-      for (const value of [t.handle + 0.5, t.handle + 2 ** 32, Number.NaN])
+      for (const value of [t.handle + 2 ** 32, t.handle + 2 ** 22, 2 ** 53, -(2 ** 53)])
+        expect(() => native.shape(value), String(value)).toThrow("this tensor was freed");
+      for (const value of [t.handle + 0.5, t.handle * 2 ** 40, Number.NaN])
         expect(() => native.backward([value], [], false, false), String(value)).toThrow("tensors must hold tensors");
     });
   });

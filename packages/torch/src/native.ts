@@ -104,18 +104,18 @@ export interface Native {
   cudaDeviceCount(): number;
   cudaSynchronize(device?: number): void;
   gpuProgramFailure(): string;
-  gradients(parameters: Int32Array): Handle[];
-  clearGradients(parameters: Int32Array): void;
-  clipGradients(parameters: Int32Array, maxNorm: number): Handle;
-  unscaleGradients(parameters: Int32Array, inverseScale: Handle, found: Handle): void;
-  moveTowards(targets: Int32Array, sources: Int32Array, weight: number): void;
+  gradients(parameters: Float64Array): Handle[];
+  clearGradients(parameters: Float64Array): void;
+  clipGradients(parameters: Float64Array, maxNorm: number): Handle;
+  unscaleGradients(parameters: Float64Array, inverseScale: Handle, found: Handle): void;
+  moveTowards(targets: Float64Array, sources: Float64Array, weight: number): void;
   optimizerStep(
     algorithm: "adamw" | "lamb",
     settings: Float64Array,
-    parameters: Int32Array,
-    firsts: Int32Array,
-    seconds: Int32Array,
-    steps: Int32Array,
+    parameters: Float64Array,
+    firsts: Float64Array,
+    seconds: Float64Array,
+    steps: Float64Array,
     allSteps: Handle,
     skip: Handle,
   ): void;

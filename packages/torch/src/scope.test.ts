@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import { memory, nn, ones, scope, type Tensor, TorchError, tensor, zeros } from "./index.js";
+import { full, memory, nn, ones, scope, type Tensor, TorchError, tensor, zeros } from "./index.js";
 
 const live = (): number => memory.stats().liveTensors;
 
@@ -96,6 +96,23 @@ describe("freed tensors", () => {
     }
     expect(() => x.add(1)).toThrow(/freed|disposed/);
     for (const other of others) other.dispose();
+  });
+
+  test("never become one of the thousands that follow in their slot, which disposing them again leaves alone", () => {
+    const disposed = ones([3]);
+    disposed.dispose();
+    let ofScope = disposed;
+    scope(() => {
+      ofScope = ones([3]);
+    });
+    for (let i = 0; i < 3000; i++) {
+      const next = full([2], i);
+      disposed.dispose();
+      ofScope.dispose();
+      expect([disposed.isDisposed, ofScope.isDisposed]).toEqual([true, true]);
+      expect(next.toList()).toEqual([i, i]);
+      next.dispose();
+    }
   });
 
   test("may be disposed twice, and by `using`", () => {

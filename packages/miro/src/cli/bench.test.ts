@@ -5,7 +5,7 @@ it("a table for people has a line for each number of pictures, and --json the sa
   const flags = ["bench", "--steps", "2", "--rounds", "1", "--batches", "1,2"];
   const shown = await runCaptured(...flags);
   expect(shown.code, shown.stderr).toBe(0);
-  expect(shown.stdout).toMatch(/^the bundled model \(cpu, \d+ threads, float32\), loaded in \d/);
+  expect(shown.stdout).toMatch(/^the bundled model \(cpu, \d+ threads?, float32\), loaded in \d/);
   expect(shown.stdout.split("\n").filter((line) => /^ +[12] {2,}\d/.test(line))).toHaveLength(2);
   const { speeds, ...run } = JSON.parse((await runCaptured(...flags, "--json")).stdout);
   expect(run).toMatchObject({ device: "cpu", dtype: "float32" });

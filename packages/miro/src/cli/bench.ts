@@ -1,7 +1,9 @@
 /** `miro bench`: how fast a checkpoint draws on this machine. */
+
 import { getNumThreads } from "@miro-t2i/torch";
 import { z } from "zod";
 import { measureSpeed, type Seconds, type Speed, speedSchema } from "../evaluation/speed.js";
+import { counted } from "../numbers.js";
 import { modelOrBundled } from "../pipeline/loading/bundled.js";
 import { loadSchema } from "../pipeline/loading/load-options.js";
 import { declare } from "./add-options.js";
@@ -42,7 +44,7 @@ export const register: Register = (command, context) => {
       const run = { model, device, dtype, threads: getNumThreads(), loadSeconds: loaded };
       if (json) context.stdout(`${JSON.stringify({ ...run, speeds })}\n`);
       else {
-        const where = device === "cpu" ? `${device}, ${run.threads} threads` : device;
+        const where = device === "cpu" ? `${device}, ${counted(run.threads, "thread")}` : device;
         context.stdout(
           `${options.model ?? "the bundled model"} (${where}, ${dtype}), loaded in ${loaded.toFixed(2)} s\n\n${table(speeds)}\n`,
         );

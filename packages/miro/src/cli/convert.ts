@@ -1,6 +1,7 @@
 /** `miro convert`: training checkpoints to release folders, and back. Parses, calls, prints. */
+import { counted } from "../numbers.js";
 import "./extensions.js";
-import { statSync } from "node:fs";
+import { existsSync, statSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { z } from "zod";
 import { InvalidInputError } from "../errors.js";
@@ -10,8 +11,10 @@ import { writeFileAtomic } from "../files/whole-files.js";
 import { message, option } from "../message.js";
 import { field, flag } from "../options.js";
 import { releaseConfigToJson } from "../pipeline/loading/release-config.js";
+import { isRun } from "../pipeline/loading/run-checkpoint.js";
 import { type ConvertOptions, convertToRelease } from "../release/convert.js";
 import { drawSamples } from "../release/draw-samples.js";
+import { isReleaseFolder } from "../release/open-folder.js";
 import { openSource } from "../release/open-source.js";
 import { writeCkpt } from "../release/to-ckpt.js";
 import type { OnBytes } from "../release/weights.js";
@@ -122,7 +125,7 @@ async function convert(options: Options, context: CliContext): Promise<void> {
     onBytes,
     onFilled: async (folder) => {
       if (samples === 0) return;
-      say(`drawing ${samples} pictures`);
+      say(`drawing ${counted(samples, "picture")}`);
       const { seed, steps, textEncoder, vae } = options;
       const prompts = options.prompt.length > 0 ? options.prompt : (source.recipe?.samples.prompts ?? []);
       const { signal } = context;
@@ -138,7 +141,9 @@ async function convert(options: Options, context: CliContext): Promise<void> {
     context.stdout(`${JSON.stringify({ ...result, dtype, average: source.average, step: source.step })}\n`);
   else {
     const { parameters, tensors, check } = result;
-    say(`${tensors} tensors, ${(parameters / 1e6).toFixed(1)}M parameters, forward pass ${check.sha256.slice(0, 16)}`);
+    say(
+      `${counted(tensors, "tensor")}, ${(parameters / 1e6).toFixed(1)}M parameters, forward pass ${check.sha256.slice(0, 16)}`,
+    );
     context.stdout(`${output}\n`);
   }
 }
@@ -156,8 +161,16 @@ function toCkpt(
   }
   const named = /\.ckpt$/i.test(output);
   const file = named ? output : join(output, source.recipe === null ? "init.ckpt" : "last.ckpt");
-  if (!overwrite && statSync(file, { throwIfNoEntry: false }) !== undefined)
-    throw new InvalidInputError(message`${option("output")}: ${file} exists; ${option("overwrite", true)} replaces it`);
+  const config = named ? null : join(output, "config.json");
+  // Its config.json would be replaced, and the checkpoint published with it.
+  const holds = named ? null : isRun(output) ? "a run" : isReleaseFolder(output) ? "a release" : null;
+  if (holds !== null)
+    throw new InvalidInputError(message`${option("output")}: ${output} holds ${holds}; name another folder`);
+  const there = [file, ...(config === null ? [] : [config])].find((path) => existsSync(path));
+  if (there !== undefined && !overwrite)
+    throw new InvalidInputError(
+      message`${option("output")}: ${there} exists; ${option("overwrite", true)} replaces it`,
+    );
   makeFolder(dirname(file));
   let written: ReturnType<typeof writeCkpt>;
   try {
@@ -166,11 +179,9 @@ function toCkpt(
     progress.stop();
   }
   const { tensors, step } = written;
-  if (!named) {
-    const config = `${JSON.stringify(releaseConfigToJson(source.config), null, 2)}\n`;
-    writeFileAtomic(join(output, "config.json"), config, { overwrite: true });
-  }
+  if (config !== null)
+    writeFileAtomic(config, `${JSON.stringify(releaseConfigToJson(source.config), null, 2)}\n`, { overwrite: true });
   const bytes = statSync(file).size;
-  context.note(`${tensors} tensors, step ${step}, ${formatSize(bytes)}\n`);
+  context.note(`${counted(tensors, "tensor")}, step ${step}, ${formatSize(bytes)}\n`);
   context.stdout(options.json ? `${JSON.stringify({ file, tensors, step, bytes })}\n` : `${file}\n`);
 }

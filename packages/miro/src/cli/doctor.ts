@@ -1,10 +1,12 @@
 /** `miro doctor`: what was found on this machine, and how to fix what is missing. */
+
 import { existsSync, readdirSync } from "node:fs";
 import { availableParallelism, cpus, freemem, totalmem } from "node:os";
 import type { CudaDevice } from "@miro-t2i/torch";
 import { z } from "zod";
 import { describe, InvalidInputError, MiroError } from "../errors.js";
 import { formatMemory, formatSize } from "../files/sizes.js";
+import { counted } from "../numbers.js";
 import { bundledModel } from "../pipeline/loading/bundled.js";
 import { hubCache, hubEndpoint, hubOffline } from "../pipeline/loading/hub-environment.js";
 import { proxyFor } from "../pipeline/loading/hub-proxy.js";
@@ -64,7 +66,7 @@ async function examine(context: CliContext): Promise<Finding[]> {
   return [
     ok("miro", `${version()}, ${process.platform} ${process.arch}`),
     nodeFinding(process.versions.node),
-    ok("processor", `${cpus()[0]?.model.trim() ?? "unknown"}, ${availableParallelism()} threads`),
+    ok("processor", `${cpus()[0]?.model.trim() ?? "unknown"}, ${counted(availableParallelism(), "thread")}`),
     memoryFinding(),
     ...(await engine(context)),
     bundled(),
@@ -218,7 +220,7 @@ function cache(): Finding[] {
   const folder = hubCache();
   const models = existsSync(folder) ? readdirSync(folder).filter((name) => name.startsWith("models--")).length : 0;
   const findings: Finding[] = [
-    { name: "model cache", value: `${folder} (${models} model${models === 1 ? "" : "s"})`, state: "ok" },
+    { name: "model cache", value: `${folder} (${counted(models, "model")})`, state: "ok" },
     hub(),
   ];
   const free = freeBytes(folder);

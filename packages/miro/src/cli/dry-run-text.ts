@@ -2,7 +2,7 @@
 import { MiroError } from "../errors.js";
 import { formatMemory as bytes } from "../files/sizes.js";
 import { Message } from "../message.js";
-import { shortNumber, wholeNumber as whole } from "../numbers.js";
+import { counted, shortNumber, wholeNumber as whole } from "../numbers.js";
 import type { DataCheck } from "../training/batches/finding.js";
 import type { DryRunReport } from "../training/planning/dry-run.js";
 import type { TaskDryRunReport } from "../training/planning/dry-run-task.js";
@@ -14,14 +14,13 @@ const MARKS = { ok: "ok     ", note: "note   ", missing: "MISSING" };
 export function dryRunText({ name, size, batch, flops, memory, data, start, epochs, release }: DryRunReport): string {
   const { network, preconditioning, groups } = size;
   const device = batch.deviceBatchSize * batch.accumulateGradBatches;
-  const many = (count: number, what: string) => `${whole(count)} ${what}${count === 1 ? "" : "s"}`;
   const lines = [
     name,
-    `  parameters   ${whole(network.trainable)} trainable in ${many(network.tensors, "tensor")}, ${whole(network.buffers)} constants; preconditioning ${whole(preconditioning.trainable)}`,
+    `  parameters   ${whole(network.trainable)} trainable in ${counted(network.tensors, "tensor")}, ${whole(network.buffers)} constants; preconditioning ${whole(preconditioning.trainable)}`,
     `               ${whole(groups.decayed)} decayed, ${whole(groups.plain)} not`,
-    `  batch        ${whole(batch.batchSize)} = micro-batch ${whole(batch.deviceBatchSize)} x ${many(batch.accumulateGradBatches, "accumulation step")} x ${many(batch.worldSize, "device")}`,
-    `  arithmetic   ${si(flops.perSample)}FLOP a sample of ${many(flops.textTokens, "text token")}, ${si(flops.perStep)}FLOP a step (${si(flops.perDeviceStep)}FLOP a device), ${si(flops.total)}FLOP in all`,
-    `  memory       ${bytes(memory.total)} on each device, for ${whole(batch.deviceBatchSize)} of its ${many(device, "sample")} at once:`,
+    `  batch        ${whole(batch.batchSize)} = micro-batch ${whole(batch.deviceBatchSize)} x ${counted(batch.accumulateGradBatches, "accumulation step")} x ${counted(batch.worldSize, "device")}`,
+    `  arithmetic   ${si(flops.perSample)}FLOP a sample of ${counted(flops.textTokens, "text token")}, ${si(flops.perStep)}FLOP a step (${si(flops.perDeviceStep)}FLOP a device), ${si(flops.total)}FLOP in all`,
+    `  memory       ${bytes(memory.total)} on each device, for ${whole(batch.deviceBatchSize)} of its ${counted(device, "sample")} at once:`,
     `               weights ${bytes(memory.weights)}, gradients ${bytes(memory.gradients)}, optimizer ${bytes(memory.optimizer)}, EMA weights ${bytes(memory.averages)},`,
     `               half-precision weights ${bytes(memory.castWeights)}, batch ${bytes(memory.batch)}, activations about ${bytes(memory.activations)}`,
     `  release      ${release ? "written at the end" : "none: data.uncond_embedding or data.text_encoder would be needed"}`,
@@ -29,18 +28,18 @@ export function dryRunText({ name, size, batch, flops, memory, data, start, epoc
     ...checkLines(data.checks),
   ];
   if (data.samples !== null)
-    lines.push(`    ${many(data.samples, "sample")}, ${shortNumber(epochs!)} passes over them`);
+    lines.push(`    ${counted(data.samples, "sample")}, ${shortNumber(epochs!)} passes over them`);
   return `${[...lines, "  start", ...checkLines(start)].join("\n")}\n`;
 }
 
 /** The report of a recipe that trains a part. */
 export function taskDryRunText({ name, kind, size, batchSize, maxSteps, start }: TaskDryRunReport): string {
-  const parameters = size && `${whole(size.trainable)} trainable in ${whole(size.tensors)} tensors`;
+  const parameters = size && `${whole(size.trainable)} trainable in ${counted(size.tensors, "tensor")}`;
   const constants = size && size.buffers > 0 ? `, ${whole(size.buffers)} that stay as they are` : "";
   const lines = [
     `${name} (${kind})`,
     ...(size === null ? [] : [`  parameters   ${parameters}${constants}`]),
-    `  batch        ${whole(batchSize)}, in ${whole(maxSteps)} steps: ${whole(batchSize * maxSteps)} samples`,
+    `  batch        ${whole(batchSize)}, in ${counted(maxSteps, "step")}: ${counted(batchSize * maxSteps, "sample")}`,
     "  start",
     ...checkLines(start),
   ];
@@ -60,7 +59,7 @@ export function refuseBlocked(what: string, found: readonly DataCheck[]): void {
   if (found.length === 0) return;
   const subjects = [...new Set(found.map(({ subject }) => subject))];
   throw new MiroError(
-    `${what} cannot start: ${found.length} ${found.length === 1 ? "thing is" : "things are"} missing: ${subjects.join(", ")}`,
+    `${what} cannot start: ${counted(found.length, "thing is", "things are")} missing: ${subjects.join(", ")}`,
   );
 }
 

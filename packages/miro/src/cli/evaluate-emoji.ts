@@ -13,6 +13,7 @@ import { EVALUATION_PARTS, evaluateEmoji } from "../emoji/evaluation/evaluate.js
 import { sampleEvenly } from "../emoji/evaluation/sampling.js";
 import { loadVocabulary } from "../emoji/scenes/vocabulary.js";
 import { writeFileAtomic } from "../files/whole-files.js";
+import { counted } from "../numbers.js";
 import { commaSeparated, field, flag } from "../options.js";
 import { encodePng } from "../pictures/png.js";
 import type { RgbImage } from "../pictures/rgb.js";
@@ -204,12 +205,12 @@ function shownBy(progress: Progress, quiet: boolean): (done: number, total: numb
   const pace = new Pace();
   let shownAt = performance.now();
   return (done, total) => {
-    progress.update("drawing", done, total, { count: `${done}/${total} pictures` });
+    progress.update("drawing", done, total, { count: `${done}/${counted(total, "picture")}` });
     const left = pace.left(done, total);
     const isDue = done === total || performance.now() - shownAt >= PROGRESS_SECONDS * 1000;
     if (quiet || process.stderr.isTTY || !isDue) return;
     shownAt = performance.now();
-    process.stderr.write(`${done}/${total} pictures${left === null ? "" : `, ${clock(left)} left`}\n`);
+    process.stderr.write(`${done}/${counted(total, "picture")}${left === null ? "" : `, ${clock(left)} left`}\n`);
   };
 }
 

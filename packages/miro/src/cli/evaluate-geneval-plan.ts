@@ -1,4 +1,5 @@
 /** What `miro evaluate geneval --dry-run` says: how much there is to do, and how long it takes. */
+
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import type { EvaluationRun } from "../evaluation/geneval/run/evaluate.js";
@@ -13,6 +14,7 @@ import {
 } from "../evaluation/geneval/run/expected.js";
 import { samplePath } from "../evaluation/geneval/run/image-folder.js";
 import type { Suite } from "../evaluation/geneval/run/suites.js";
+import { counted } from "../numbers.js";
 
 /** Devices of the table for the published model. */
 const DEVICES = [1, 8];
@@ -82,10 +84,10 @@ export async function dryRun(
   const time = (value: number) => (value < 1 ? `${(60 * value).toFixed(1)} minutes` : `${value.toFixed(1)} hours`);
   const milli = (seconds: number) => (seconds === 0 ? "not timed" : `${(1000 * seconds).toFixed(1)} ms`);
   return [
-    `${images}: ${indices.length} prompts of ${set?.name ?? "the folder"}, ${pictures} pictures, ${present} there already`,
-    ...Object.entries(tasks).map(([tag, count]) => `  ${tag.padEnd(16)} ${count} prompts`),
-    `one picture here: ${steps} steps of ${milli(here.step)}, text ${milli(here.text)}, decoder ${milli(here.decode)}, detector ${milli(here.detect)}`,
-    ...(objects > 0 ? [`${objects} objects whose colour is asked for, ${milli(here.colour)} each`] : []),
+    `${images}: ${counted(indices.length, "prompt")} of ${set?.name ?? "the folder"}, ${counted(pictures, "picture")}, ${present} there already`,
+    ...Object.entries(tasks).map(([tag, count]) => `  ${tag.padEnd(16)} ${counted(count, "prompt")}`),
+    `one picture here: ${counted(steps, "step")} of ${milli(here.step)}, text ${milli(here.text)}, decoder ${milli(here.decode)}, detector ${milli(here.detect)}`,
+    ...(objects > 0 ? [`${counted(objects, "object")} whose colour is asked for, ${milli(here.colour)} each`] : []),
     `expected here: ${time(hours.here)} in one process${untimed.length > 0 ? `, without ${untimed.join(" and ")}` : ""}`,
     ...Object.entries(published).map(
       ([machine, rows]) =>

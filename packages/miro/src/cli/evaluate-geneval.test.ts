@@ -72,7 +72,7 @@ describe("miro evaluate geneval --judge", () => {
       [{ cases: [{ name: "x", metadata: { ...bench, tag: 3 }, detections }] }, /case "x", tag: .* received 3/],
       [
         { cases: [{ name: "x", metadata: bench, detections }] },
-        /case "x": expected the colours of 1 objects of "bench"/,
+        /case "x": expected the colours of 1 object of "bench"/,
       ],
       ['{"options": {"__proto__": 1}, "cases": []}', /bad\.json, options\.__proto__: .* is not allowed/],
       ['{"cases": [{"name": "x", "constructor": 1}]}', /bad\.json, cases\.0\.constructor: .* is not allowed/],
@@ -331,7 +331,7 @@ describe("miro evaluate geneval --prompts emoji", () => {
     };
     const untimed = await plan();
     // 94 prompts of one object, 100 of two, four pictures each
-    expect(untimed).toMatch(/\n1176 objects whose colour is asked for, not timed each\n/);
+    expect(untimed).toMatch(/\n1,176 objects whose colour is asked for, not timed each\n/);
     expect(untimed).toMatch(/in one process, without the detector and the colours\n/);
     const timed = JSON.parse(await plan(...detector, "--json"));
     expect(timed.seconds.colour).toBeGreaterThan(0);

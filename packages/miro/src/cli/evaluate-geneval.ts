@@ -1,14 +1,15 @@
 /** `miro evaluate geneval`. Parses, calls, prints. */
+import { counted } from "../numbers.js";
 import "./extensions.js";
 import "../emoji/register-suite.js";
 import type { Interval } from "../evaluation/bootstrap.js";
 import { ColourClassifier } from "../evaluation/geneval/colours.js";
 import { judgeFile } from "../evaluation/geneval/judge-file.js";
 import {
-  counted,
   type EvaluationReport,
   type EvaluationRun,
   evaluateGeneval,
+  problemCounts,
   REPORTED,
   type Reported,
   type Stage,
@@ -157,7 +158,7 @@ function judgeDetections(path: string, options: GenevalOptions["options"], asJso
 function printSweep({ reward, points, files, problems }: SweepReport, asJson: boolean, context: CliContext): void {
   warnOf(problems, context);
   if (asJson) {
-    context.stdout(`${JSON.stringify({ reward, points, problems: counted(problems), files })}\n`);
+    context.stdout(`${JSON.stringify({ reward, points, problems: problemCounts(problems), files })}\n`);
     return;
   }
   for (const { target, overall, overall_interval, scores } of points) {
@@ -175,7 +176,7 @@ function intervalText(interval: Interval): string {
 }
 
 function warnOf(problems: EvaluationReport["problems"], context: CliContext): void {
-  for (const [kind, { count, first }] of Object.entries(counted(problems))) {
+  for (const [kind, { count, first }] of Object.entries(problemCounts(problems))) {
     context.stderr(`warning: ${kind}, ${count}:\n${first.map((one) => `  ${one}\n`).join("")}`);
     if (count > first.length) context.stderr(`  and ${count - first.length} more\n`);
   }
@@ -185,13 +186,21 @@ function print(report: EvaluationReport, run: EvaluationRun, asJson: boolean, co
   const { drawn, detected, detector, problems, summary, files } = report;
   warnOf(problems, context);
   if (asJson) {
-    const json = { folder: run.images, drawn, detected, detector, problems: counted(problems), files, ...summary };
+    const json = {
+      folder: run.images,
+      drawn,
+      detected,
+      detector,
+      problems: problemCounts(problems),
+      files,
+      ...summary,
+    };
     context.stdout(`${JSON.stringify(json)}\n`);
     return;
   }
   const does = (stage: Stage) => run.only === undefined || run.only === stage;
-  if (run.draw && does("generate")) context.stdout(`${drawn} pictures drawn\n`);
-  if (does("detect")) context.stdout(`${detected} pictures looked at\n`);
+  if (run.draw && does("generate")) context.stdout(`${counted(drawn, "picture")} drawn\n`);
+  if (does("detect")) context.stdout(`${counted(detected, "picture")} looked at\n`);
   if (summary) {
     const interval = summary.overall_interval
       ? intervalText(summary.overall_interval)

@@ -1,4 +1,5 @@
 /** `miro evaluate parti`: rewards of a model on PartiPrompts. Parses, calls {@link evaluateParti}, prints. */
+import { counted } from "../numbers.js";
 import "./extensions.js";
 import { z } from "zod";
 import { evaluateParti, type PartiOptions, type PartiResult } from "../evaluation/parti/evaluate.js";
@@ -108,7 +109,7 @@ async function parti(
     signal: context.signal,
     onMessage,
     onPicture: (done, total) => {
-      drawn = `${done} of ${total} pictures are drawn; `;
+      drawn = `${done} of ${counted(total, "picture")} drawn; `;
       progress.update("1 of 2: drawing", done, total);
     },
   };
@@ -128,6 +129,6 @@ async function parti(
     const tables = parts.map(([name, figures]) => `${name}: ${figureTable(figures, rewards.columns)}`);
     context.stdout(`${tables.join("\n\n")}\n`);
   }
-  context.note(`${result.drawn} pictures drawn, ${skipped} were there\n`);
+  context.note(`${counted(result.drawn, "picture")} drawn, ${skipped} were there\n`);
   reportTroubles(rewards, context);
 }

@@ -1,4 +1,5 @@
 /** `miro evaluate rewards`: scores of a folder of generated pictures. Parses, calls {@link scoreFolder}, prints. */
+import { counted } from "../numbers.js";
 import "./extensions.js";
 import { z } from "zod";
 import { type FolderRewards, scoreFolder, scoreFolderSchema } from "../evaluation/rewards/score-folder.js";
@@ -74,7 +75,7 @@ export function reportTroubles({ summary, truncated, sheets }: FolderRewards, { 
   for (const { filename, scorers, reason } of summary.errors)
     stderr(`warning: ${filename}: no ${scorers.join(", ")}: ${reason}\n`);
   for (const [name, count] of Object.entries(truncated))
-    stderr(`warning: ${name} reads only the beginning of ${count} prompts\n`);
+    stderr(`warning: ${name} reads only the beginning of ${counted(count, "prompt")}\n`);
 }
 
 /** Means, deviations and intervals, a scorer a line. */
@@ -92,5 +93,7 @@ export function figureTable(figures: RewardFigures, columns: readonly string[]):
     ].join(" ");
   });
   const head = `${"".padEnd(wide)}      mean       std   prompts  95 % of the prompts' mean`;
-  return [`${figures.n_images} pictures of ${figures.n_prompts} prompts`, head, ...lines].join("\n");
+  return [`${counted(figures.n_images, "picture")} of ${counted(figures.n_prompts, "prompt")}`, head, ...lines].join(
+    "\n",
+  );
 }

@@ -1,4 +1,5 @@
 /** `miro generate`: text to picture files. Parses, calls {@link DrawRequest}, prints. */
+import { counted } from "../numbers.js";
 import "./extensions.js";
 import { readNpy } from "@miro-t2i/torch/io";
 import { z } from "zod";
@@ -226,7 +227,7 @@ async function generate(flags: Flags, context: CliContext): Promise<void> {
     if (sheet) context.stdout(`${sheet}\n`);
     const also = flags.resume ? `, ${skipped} skipped as they were there` : "";
     const { seconds, device, dtype } = run;
-    context.note(`${drawn} picture${drawn === 1 ? "" : "s"} in ${seconds} s (${device}, ${dtype})${also}\n`);
+    context.note(`${counted(drawn, "picture")} in ${seconds} s (${device}, ${dtype})${also}\n`);
   }
 }
 
@@ -236,7 +237,7 @@ function whatIsLeft(
   finished: number,
   { count, pictures }: DrawRequest,
 ): Message {
-  const done = `${finished} of ${count} picture${count === 1 ? "" : "s"} drawn`;
+  const done = `${finished} of ${counted(count, "picture")} drawn`;
   if (finished === 0) return message`${done}`;
   if (initNoise !== undefined || saveLatents !== undefined) return message`${done}; the same command draws all again`;
   const chosen = seed === "random" ? message` and ${option("seed", pictures[0]!.seed!)}` : "";

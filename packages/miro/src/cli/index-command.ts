@@ -1,4 +1,5 @@
 /** `miro index`: indexes and bin edges of shards. Parses, calls {@link indexShards}, prints. */
+import { counted } from "../numbers.js";
 import "./extensions.js";
 import { z } from "zod";
 import { type IndexOptions, type IndexResult, indexOptionsSchema, indexShards } from "../data/dataset/index-shards.js";
@@ -81,8 +82,8 @@ async function index(
   const hooks: OpenHooks = {
     signal: context.signal,
     onProgress: (what, done, all) => {
-      at = `${what}: ${done} of ${all} shards; `;
-      progress.update(what, done, all, { count: `${done}/${all} shards` });
+      at = `${what}: ${done} of ${counted(all, "shard")}; `;
+      progress.update(what, done, all, { count: `${done}/${counted(all, "shard")}` });
     },
     onMessage: tellerOf(context, progress),
   };
@@ -98,7 +99,7 @@ async function index(
   if (json) context.stdout(`${JSON.stringify(result)}\n`);
   else {
     for (const { index, shards, samples, passing } of result.folders) {
-      const count = `${shards} ${shards === 1 ? "shard" : "shards"}, ${samples} samples`;
+      const count = `${counted(shards, "shard")}, ${counted(samples, "sample")}`;
       context.stdout(`${index}: ${count}${passing === undefined ? "" : `, ${passing} pass`}\n`);
     }
     if (result.bins !== null) printBins(result.bins, context);
@@ -108,7 +109,7 @@ async function index(
   const damaged = new Set(problems.filter((problem) => !("extension" in problem)).map(({ path }) => path)).size;
   if (damaged > 0 && !(options.skipBrokenShards ?? skipBrokenShards))
     throw new MiroError(
-      `${damaged} ${damaged === 1 ? "shard is" : "shards are"} damaged or unfinished; only what could be read of them was indexed; --skip-broken-shards leaves out those that were cut`,
+      `${counted(damaged, "shard is", "shards are")} damaged or unfinished; only what could be read of them was indexed; --skip-broken-shards leaves out those that were cut`,
     );
 }
 
@@ -118,7 +119,7 @@ function printBins({ file, edges, scores }: NonNullable<IndexResult["bins"]>, { 
   for (const [name, list] of Object.entries(edges)) {
     const summary = scores?.[name];
     const about = summary && `  mean ${number(summary.mean)}  std ${number(summary.std)}  missing ${summary.missing}`;
-    const bins = `${list.length - 1} bins`.padStart(8);
+    const bins = counted(list.length - 1, "bin").padStart(8);
     stdout(`${name.padEnd(width)} ${bins}  inner edges ${number(list[1])} … ${number(list.at(-2))}${about ?? ""}\n`);
   }
   if (file !== null) stdout(`${file}\n`);

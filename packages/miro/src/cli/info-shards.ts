@@ -1,6 +1,7 @@
 /**
  * The part of `miro info` that looks at shards: a report, and on request histograms and a contact sheet as pictures.
  */
+
 import { readdirSync } from "node:fs";
 import { histogramChart, histogramLine } from "../data/inspect/histogram-chart.js";
 import { reportShards, type ShardReport } from "../data/inspect/shard-report.js";
@@ -8,6 +9,7 @@ import { shardSheet } from "../data/inspect/shard-sheet.js";
 import { WIDS_INDEX_NAME } from "../data/shards/wids-index.js";
 import { formatMemory } from "../files/sizes.js";
 import { writeFileAtomic } from "../files/whole-files.js";
+import { counted } from "../numbers.js";
 import { encodePng } from "../pictures/png.js";
 import { sheetText } from "../pipeline/settings.js";
 import type { CliContext } from "./context.js";
@@ -38,7 +40,8 @@ export async function shardInfo(
     const report = await reportShards(path, {
       skipBrokenShards,
       signal: context.signal,
-      onProgress: (done, total) => progress.update("reading", done, total, { count: `${done}/${total} shards` }),
+      onProgress: (done, total) =>
+        progress.update("reading", done, total, { count: `${done}/${counted(total, "shard")}` }),
     });
     if (plot !== undefined) {
       const chart = histogramChart(report.fields);
@@ -63,7 +66,7 @@ export function shardLines(report: ShardReport): string[] {
   const { shards, samples, bytes, members, fields, problems, problemCount } = report;
   const each = samples > 0 ? `, ${formatMemory(bytes / samples)} a sample` : "";
   const lines = [
-    `${samples} samples in ${shards} shard${shards === 1 ? "" : "s"}, ${formatMemory(bytes)}${each}`,
+    `${counted(samples, "sample")} in ${counted(shards, "shard")}, ${formatMemory(bytes)}${each}`,
     "members:",
   ];
   const names = Object.keys(members);

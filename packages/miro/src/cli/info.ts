@@ -2,6 +2,7 @@
  * `miro info`: the settings in a picture, or what a checkpoint, a run, a text encoder, an autoencoder, a tensor file, a
  * training checkpoint or shards hold.
  */
+
 import { existsSync, statSync } from "node:fs";
 import { basename, dirname, join } from "node:path";
 import { z } from "zod";
@@ -10,6 +11,7 @@ import { InvalidInputError, invalid, MiroError } from "../errors.js";
 import { formatMemory } from "../files/sizes.js";
 import { readJson } from "../files/whole-files.js";
 import { message, option } from "../message.js";
+import { counted, plural } from "../numbers.js";
 import { field, flag } from "../options.js";
 import { readImageFile } from "../pictures/image-files.js";
 import { BUNDLED_MODEL, modelOrBundled } from "../pipeline/loading/bundled.js";
@@ -84,7 +86,7 @@ export const register: Register = (command, context) => {
       await view(Object.values(pictures).filter((file) => file !== undefined));
       if (report.broken > 0)
         throw new MiroError(
-          `${report.broken} of ${report.shards} shards were cut: the report tells of what is left of them; ${withFlags(CUT_REMEDY, {})}`,
+          `${report.broken} of ${counted(report.shards, "shard")} ${plural(report.broken, "was", "were")} cut: the report tells of what is left; ${withFlags(CUT_REMEDY, {})}`,
         );
       return;
     }

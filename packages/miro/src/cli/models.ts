@@ -1,4 +1,5 @@
 /** `miro models`: models and scorers that can be loaded, what is cached, and the disk that it takes. Works offline. */
+import { counted } from "../numbers.js";
 import "./extensions.js";
 import { z } from "zod";
 import { formatSize } from "../files/sizes.js";
@@ -40,7 +41,7 @@ function describe({ bundled, published, cache }: ModelList, scorers: readonly Li
     cached ? "*" : " ",
     repository,
     variant ? `--variant ${variant}` : "",
-    `${rewards.length} reward${rewards.length === 1 ? "" : "s"}`,
+    counted(rewards.length, "reward"),
     title,
   ]);
   lines.push(...textTable(rows), "");

@@ -4,6 +4,7 @@ import { z } from "zod";
 import { invalid } from "../errors.js";
 import { isFolder } from "../files/make-folder.js";
 import { writeFileAtomic } from "../files/whole-files.js";
+import { counted } from "../numbers.js";
 import { field, flag } from "../options.js";
 import { encodePng } from "../pictures/png.js";
 import { sheetText } from "../pipeline/settings.js";
@@ -57,8 +58,7 @@ export const register: Register = (command, context) => {
       writeFileAtomic(output, encodePng(data, width, height, [sheetText("curves of runs")]), { overwrite: true });
     }
     for (const { path, badLines } of logs)
-      if (badLines > 0)
-        context.stderr(`warning: ${path}: ${badLines} line${badLines === 1 ? " is" : "s are"} no record\n`);
+      if (badLines > 0) context.stderr(`warning: ${path}: ${counted(badLines, "line is", "lines are")} no record\n`);
     const about = logs.map(({ name, path, badLines, restarts, warnings }) => ({
       name,
       path,

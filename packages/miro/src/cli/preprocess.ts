@@ -1,4 +1,5 @@
 /** `miro preprocess`: prepares training data. Parses, calls {@link preprocess}, prints. */
+import { counted } from "../numbers.js";
 import "./extensions.js";
 import { z } from "zod";
 import type { PreprocessOptions, PreprocessProgress } from "../data/preprocess/options.js";
@@ -78,7 +79,7 @@ async function run({ json, scorerModules, ...options }: z.output<typeof schema>,
   const { failed, ...others } = result.counts;
   if (failed > 0) {
     const all = failed + Object.values(others).reduce((sum, count) => sum + count, 0);
-    throw new MiroError(`${failed} of ${all} shards failed; the same command tries them again`);
+    throw new MiroError(`${failed} of ${counted(all, "shard")} failed; the same command tries them again`);
   }
 }
 
@@ -93,7 +94,7 @@ function detailOf({
 }: PreprocessProgress): ProgressDetail {
   return {
     count: `shard ${shardIndex + 1}/${shardCount} (${shard})`,
-    detail: `${done}/${total} samples, ${rate.toFixed(1)}/s`,
+    detail: `${done}/${counted(total, "sample")}, ${rate.toFixed(1)}/s`,
     secondsLeft: totalSeconds,
   };
 }
@@ -102,7 +103,7 @@ function summary({ shards, counts, seconds }: PreprocessResult): string[] {
   const lines = shards.map(({ stage, shard, status, seen, written, skipped, message }) => {
     const reasons = Object.entries(skipped).map(([reason, count]) => `${count} ${reason}`);
     const left = reasons.length > 0 ? `, left out: ${reasons.join(", ")}` : "";
-    return `${stage.padEnd(7)} ${shard}: ${message ?? status}; ${written} of ${seen} samples${left}`;
+    return `${stage.padEnd(7)} ${shard}: ${message ?? status}; ${written} of ${counted(seen, "sample")}${left}`;
   });
   const total = Object.entries(counts).filter(([, count]) => count > 0);
   return [...lines, `${total.map(([status, count]) => `${count} ${status}`).join(", ")} in ${seconds.toFixed(1)} s`];

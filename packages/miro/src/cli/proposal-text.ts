@@ -1,7 +1,7 @@
 /** What is proposed for a training, for people. */
 import { availableParallelism } from "node:os";
 import { formatMemory } from "../files/sizes.js";
-import { shortNumber, wholeNumber } from "../numbers.js";
+import { counted, shortNumber, wholeNumber } from "../numbers.js";
 import { blocking } from "../training/planning/dry-run.js";
 import type { TrainingProposal } from "../training/planning/propose.js";
 import { checkLines } from "./dry-run-text.js";
@@ -14,7 +14,7 @@ export function proposalText(proposal: TrainingProposal, command: string): strin
   const free = freeMemory === null ? "" : `, ${formatMemory(freeMemory)} are free`;
   const lines = [
     `${report.name} on ${device}${device === "cpu" ? ` (${availableParallelism()} cores)` : ""}`,
-    `  data      ${data.samples === null ? "their number is not known" : `${wholeNumber(data.samples)} samples`}`,
+    `  data      ${data.samples === null ? "their number is not known" : counted(data.samples, "sample")}`,
     `  batch     ${batch.batchSize}${parts}`,
     `  steps     ${wholeNumber(steps)}${epochs === null ? "" : `: ${shortNumber(epochs)} passes over the data`}`,
     `  memory    ${formatMemory(memory.total)} on each device${free}`,
@@ -31,7 +31,7 @@ function timeText({ time }: TrainingProposal, totalSeconds: number | null): stri
   const step = `${Number(time.secondsPerStep.toPrecision(2))} s a step`;
   const why =
     time.how === "measured"
-      ? `${step}, measured over ${time.steps} steps`
+      ? `${step}, measured over ${counted(time.steps, "step")}`
       : `${step}, estimated at ${Number(time.tflops.toPrecision(2))} TFLOP/s on each device`;
   return `about ${duration(totalSeconds!)} (${why}); sheets and scores of samples come on top`;
 }
@@ -41,5 +41,5 @@ function duration(seconds: number): string {
   if (seconds < 90) return `${Math.ceil(seconds)} s`;
   if (seconds < 5400) return `${Math.round(seconds / 60)} min`;
   if (seconds < 172_800) return `${(seconds / 3600).toFixed(1)} h`;
-  return `${Math.round(seconds / 86_400)} days`;
+  return counted(Math.round(seconds / 86_400), "day");
 }

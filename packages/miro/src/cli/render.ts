@@ -1,7 +1,9 @@
 /** `miro render`: emoji scenes as raw tar shards. */
+
 import { join } from "node:path";
 import { z } from "zod";
 import { type RenderRawShardsOptions, rawShardsRecipeSchema, renderRawShards } from "../emoji/scenes/raw-shards.js";
+import { counted } from "../numbers.js";
 import { field, flag } from "../options.js";
 import { checkRecipe } from "../training/recipes/checked-yaml.js";
 import { readRecipe } from "../training/recipes/recipe.js";
@@ -47,7 +49,7 @@ export const register: Register = (command, context) => {
       overwrite,
       signal: context.signal,
       onProgress: (done, total) => {
-        at = `${done} of ${total} samples; finished shards are kept; `;
+        at = `${done} of ${counted(total, "sample")}; finished shards are kept; `;
         progress.update("rendering", done, total);
       },
     };
@@ -57,7 +59,7 @@ export const register: Register = (command, context) => {
     context.stdout(
       json
         ? `${JSON.stringify(result)}\n`
-        : `${output}: ${shards.length} shards, ${samples} samples, ${kept} shards kept\n`,
+        : `${output}: ${counted(shards.length, "shard")}, ${counted(samples, "sample")}, ${counted(kept, "shard")} kept\n`,
     );
   }).addHelpText("after", helpText(EXAMPLES));
 };

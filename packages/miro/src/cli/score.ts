@@ -1,4 +1,5 @@
 /** `miro score`: scores of picture files. Parses, calls {@link scoreFilesWithReport}, prints. */
+import { counted, plural } from "../numbers.js";
 import "./extensions.js";
 import { existsSync } from "node:fs";
 import { setNumThreads } from "@miro-t2i/torch";
@@ -94,7 +95,7 @@ async function score(
     by: [...new Set(by)],
     signal: context.signal,
     onProgress: (done, total) => {
-      at = `${done} of ${total} pictures are scored; `;
+      at = `${done} of ${counted(total, "picture")} scored; `;
       progress.update("scoring", done, total);
     },
     onDownload: (now) => progress.download(now),
@@ -143,27 +144,26 @@ function lines({ images }: ScoreReport, means: Record<string, number | null>, ou
     keys.map((key) => key.padStart(7)).join("  "),
     ...(output === undefined ? images.map(({ path, scores }) => line(scores, path)) : []),
     ...(images.length > 1 || output !== undefined ? [line(means, "mean")] : []),
-    ...(output === undefined ? [] : [`written: ${output} (${images.length} pictures)`]),
+    ...(output === undefined ? [] : [`written: ${output} (${counted(images.length, "picture")})`]),
   ];
 }
 
 function warnings({ truncated, notFinite, unturned, images, sheets }: ScoreReport): string[] {
-  const some = (count: number, what: string) => `${count} ${what}${count === 1 ? "" : "s"}`;
   const names = [...sheets.slice(0, 3), ...(sheets.length > 3 ? ["…"] : [])].join(", ");
   const stored = Object.keys(images[0]!.scores).filter((key) => scorerSpec(key).pixels === "stored");
   return [
-    ...(sheets.length > 0 ? [`left out: ${some(sheets.length, "sheet")} of several pictures: ${names}`] : []),
+    ...(sheets.length > 0 ? [`left out: ${counted(sheets.length, "sheet")} of several pictures: ${names}`] : []),
     ...(unturned > 0
       ? [
-          `${some(unturned, "picture")} stored turned or mirrored (EXIF): ${stored.join(", ")} ${stored.length === 1 ? "sees" : "see"} ${unturned === 1 ? "it" : "them"} as stored, as in the published data sets`,
+          `${counted(unturned, "picture")} stored turned or mirrored (EXIF): ${stored.join(", ")} ${plural(stored.length, "sees", "see")} ${plural(unturned, "it", "them")} as stored, as in the published data sets`,
         ]
       : []),
     ...Object.entries(truncated).map(
-      ([key, count]) => `${key}: reads only the beginning of ${some(count, "prompt")}, longer than its model allows`,
+      ([key, count]) => `${key}: reads only the beginning of ${counted(count, "prompt")}, longer than its model allows`,
     ),
     ...Object.entries(notFinite).map(
       ([key, count]) =>
-        `${key}: ${count} of ${images.length} scores ${count === 1 ? "is" : "are"} not finite and left out of the mean`,
+        `${key}: ${count} of ${counted(images.length, "score")} ${plural(count, "is", "are")} not finite and left out of the mean`,
     ),
   ];
 }
@@ -172,6 +172,6 @@ function unreadable({ images, unreadable }: ScoreReport): MiroError {
   const errors = images.flatMap(({ error }) => error ?? []);
   const more = errors.length > NAMED ? [`and ${errors.length - NAMED} more`] : [];
   return new MiroError(
-    `${unreadable} of ${images.length} pictures could not be scored: ${[...errors.slice(0, NAMED), ...more].join("; ")}`,
+    `${unreadable} of ${counted(images.length, "picture")} could not be scored: ${[...errors.slice(0, NAMED), ...more].join("; ")}`,
   );
 }

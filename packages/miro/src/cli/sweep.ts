@@ -1,4 +1,5 @@
 /** `miro sweep`: a table of pictures over two settings, as one labelled sheet and one JSON file. */
+import { counted } from "../numbers.js";
 import "./extensions.js";
 import { join } from "node:path";
 import { z } from "zod";
@@ -145,7 +146,8 @@ async function sweep(options: Options, given: Given<typeof schema>, context: Cli
   const progress = await Progress.for(context);
   const tell = tellerOf(context, progress);
   let drawing: DrawingProgress | undefined;
-  const left = () => `${drawing?.finished ?? 0} of ${drawing?.total ?? "all"} pictures are there; ${SAME_COMMAND}`;
+  const left = () =>
+    `${drawing ? `${drawing.finished} of ${counted(drawing.total, "picture")} drawn; ` : ""}${SAME_COMMAND}`;
   try {
     const { weights, hpsVersion, device, dtype, cacheDir } = options;
     const load = { weights, hpsVersion, device, dtype, cacheDir, signal: context.signal, onMessage: tell };

@@ -1,6 +1,8 @@
 /** `miro testbed`: checks the prompts that runs draw for comparison and computes their embeddings. */
+
 import { setNumThreads } from "@miro-t2i/torch";
 import { z } from "zod";
+import { counted } from "../numbers.js";
 import { declarationOf, field, flag } from "../options.js";
 import { loadSchema } from "../pipeline/loading/load-options.js";
 import {
@@ -49,7 +51,7 @@ export const register: Register = (command, context) => {
       const checked = (isMissing && bundledTestbed()) || folder;
       const prompts = readTestbed(checked, options);
       const result = { folder: checked, prompts };
-      context.stdout(json ? `${JSON.stringify(result)}\n` : `${checked}: ${prompts.length} prompts\n`);
+      context.stdout(json ? `${JSON.stringify(result)}\n` : `${checked}: ${counted(prompts.length, "prompt")}\n`);
       return;
     }
     if (isMissing && placeTestbed(folder)) context.note(`${folder}: the prompts that come with the program\n`);
@@ -61,7 +63,7 @@ export const register: Register = (command, context) => {
         folder,
         ...options,
         onProgress: (done, total) => {
-          at = `${done} of ${total} prompts are there; `;
+          at = `${done} of ${counted(total, "prompt")} done; `;
           progress.update("prompts", done, total);
         },
         signal: context.signal,

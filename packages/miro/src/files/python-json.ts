@@ -23,7 +23,7 @@ class JsonSyntaxError extends Error {
 }
 
 /** Python gives up at a similar depth. */
-const MAX_DEPTH = 900;
+export const MAX_DEPTH = 900;
 const SPACE = /[ \t\n\r]*/y;
 const NUMBER = /-?(?:0|[1-9]\d*)(\.\d+)?([eE][-+]?\d+)?/y;
 // biome-ignore lint/suspicious/noControlCharactersInRegex: JSON forbids them in texts

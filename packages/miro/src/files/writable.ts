@@ -1,5 +1,5 @@
 /** Proof, before long work, that what comes of it can be written. Nothing is left behind. */
-import { lstatSync, mkdirSync, realpathSync, rmdirSync, type Stats, statSync } from "node:fs";
+import { accessSync, constants, lstatSync, mkdirSync, realpathSync, rmdirSync, type Stats, statSync } from "node:fs";
 import { dirname, isAbsolute, join, resolve, sep } from "node:path";
 import { beginFile } from "@miro-t2i/torch/atomic-write"; // without loading libtorch
 import { InvalidInputError, MiroError, systemReason } from "../errors.js";
@@ -56,6 +56,16 @@ export function proveWritable(path: string, kind: Writing, parameter: string): v
     throw new MiroError(message`${about(parameter)}: ${path} cannot be ${what}: ${systemReason(error)}`, {
       cause: error,
     });
+  }
+}
+
+/** Whether files can be made in a folder. */
+export function isWritable(folder: string): boolean {
+  try {
+    accessSync(folder, constants.W_OK | constants.X_OK);
+    return true;
+  } catch {
+    return false;
   }
 }
 

@@ -5,6 +5,7 @@ import { MiroError } from "../errors.js";
 import { decodeImage, ImageError, imageFormat } from "./decode.js";
 import { decodingError } from "./image-format.js";
 import { encodePng, pngChunk } from "./png.js";
+import { completePng } from "./png-rows.js";
 
 /** Recorded by tests/reference/record_pictures.py with Pillow. */
 interface Recorded {
@@ -108,6 +109,15 @@ it("refuses sizes that no file backs before it allocates anything for them", asy
   for (const bytes of [bitmap, gif, avif]) {
     await expect(decodeImage(bytes)).rejects.toMatchObject({ reason: "image-too-large" });
   }
+});
+
+it("makes no rows for the size that a damaged header of a PNG says", () => {
+  const png = Buffer.from(encodePng(new Uint8Array(12), 2, 2));
+  const limit = 10 ** 6;
+  expect(completePng(png, limit)).not.toBeNull();
+  png.writeUInt32BE(limit, 16);
+  expect(completePng(png, limit)).toBeNull();
+  expect(completePng(png.subarray(0, 20), limit)).toBeNull();
 });
 
 it("reads a picture after one that broke the decoder", async () => {

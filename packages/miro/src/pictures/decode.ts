@@ -80,7 +80,7 @@ export async function decodeWithOrientation(
     return { image: await decodeAvif(bytes, maxPixels, orient), orientation: avifOrientation(bytes) };
   try {
     return await decodeWithSharp(bytes, maxPixels, orient).catch((error: unknown) => {
-      const complete = format === "png" && !(error instanceof ImageError) ? completePng(bytes) : null;
+      const complete = format === "png" && !(error instanceof ImageError) ? completePng(bytes, maxPixels) : null;
       if (complete === null) throw error;
       return decodeWithSharp(complete, maxPixels, orient);
     });

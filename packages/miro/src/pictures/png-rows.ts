@@ -6,6 +6,8 @@
 import { constants, deflateSync, inflateSync } from "node:zlib";
 import { pngChunk } from "./png.js";
 
+/** Where the header ends: signature, length and type, 13 bytes, checksum. */
+const HEADER_END = 33;
 /** Samples of a pixel, by colour type. */
 const CHANNELS: Record<number, number> = { 0: 1, 2: 3, 3: 1, 4: 2, 6: 4 };
 /** First column and row, and steps, of the passes of an interlaced picture (PNG 8.2). */
@@ -20,11 +22,12 @@ const PASSES = [
 ] as const;
 
 /**
- * The same picture with all its rows, or null where it cannot be completed. The size was compared with the limit
- * before.
+ * The same picture with all its rows, or null where it cannot be completed, or has more pixels than are allowed: of a
+ * damaged header nobody has looked at the size before.
  */
-export function completePng(bytes: Uint8Array): Uint8Array | null {
+export function completePng(bytes: Uint8Array, maxPixels: number): Uint8Array | null {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  if (bytes.length < HEADER_END || view.getUint32(16) * view.getUint32(20) > maxPixels) return null;
   const parts: Uint8Array[] = [];
   let head = 0;
   for (let at = 8; at + 8 <= bytes.length; ) {

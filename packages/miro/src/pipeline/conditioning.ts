@@ -2,11 +2,13 @@
  * What the pictures of a batch are asked for: text states and reward targets of both branches, through the network's
  * conditioning.
  */
+
 import { noGrad, scope, Tensor, tensor, zeros } from "@miro-t2i/torch";
 import { invalid } from "../errors.js";
 import { message } from "../message.js";
 import { type Conditioning, narrowConditioning } from "../networks/conditioning.js";
 import type { Rin } from "../networks/rin.js";
+import { counted } from "../numbers.js";
 
 /** Text encoder states of one prompt. */
 export interface TextStates {
@@ -39,7 +41,11 @@ export function checkEmbeddings(
   paddedTokens: number | null,
 ): void {
   if (given.length !== prompts) {
-    throw invalid(parameter, `one tensor for each of ${prompts} prompts`, message`${given.length} tensors`);
+    throw invalid(
+      parameter,
+      `one tensor for each of ${counted(prompts, "prompt")}`,
+      message`${counted(given.length, "tensor")}`,
+    );
   }
   for (const item of given) {
     const { embeddings, length, mask } = statesOf(item);
@@ -48,7 +54,11 @@ export function checkEmbeddings(
       throw invalid(parameter, `shape (tokens, ${width})`, message`(${embeddings.shape.join(", ")})`);
     }
     if (paddedTokens !== null && T !== paddedTokens) {
-      throw invalid(parameter, `${paddedTokens} tokens, padding included, because this network attends padded text`, T);
+      throw invalid(
+        parameter,
+        `${counted(paddedTokens, "token")}, padding included, because this network attends padded text`,
+        T,
+      );
     }
     if (length !== undefined && !(length >= 1 && length <= T))
       throw invalid(`${parameter}.length`, `1 to ${T}`, length);

@@ -311,7 +311,7 @@ describe("what is drawn over", () => {
       [{ image: join(folder, "absent.png") }, /absent\.png.*no such file/],
       [{ image: text }, /^image: .*text\.png: /],
       [{ variationStrength: 0.5 }, /^variationStrength: expected a variation seed with it/],
-      [{ variationSeed: [1, 2] }, /^variationSeed: expected one number, or one for each of 1 pictures/],
+      [{ variationSeed: [1, 2] }, /^variationSeed: expected one number, or one for each of 1 picture/],
     ];
     for (const [options, expected] of cases) {
       const onStep = () => expect.unreachable("it draws");

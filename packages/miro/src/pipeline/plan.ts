@@ -1,10 +1,12 @@
 /** What a call of `generate` will do: its options checked against the checkpoint, with everything decided. */
+
 import type { Tensor } from "@miro-t2i/torch";
 import { InvalidInputError, invalid } from "../errors.js";
 import { type Guidance, guidedSteps } from "../flow/guidance.js";
 import { checkSamplerOptions, type SamplerOptionValue } from "../flow/samplers/index.js";
 import { dynamicShift, LinearSchedule } from "../flow/schedule.js";
 import { about, message } from "../message.js";
+import { counted } from "../numbers.js";
 import { checkEmbeddings } from "./conditioning.js";
 import { type EditPlan, planEdits } from "./edit.js";
 import type { ResolvedGenerateOptions } from "./generate-options.js";
@@ -179,7 +181,7 @@ function negatives(given: string | readonly string[] | undefined, prompts: numbe
     throw invalid(
       "negativePrompt",
       `one text for all prompts or one for each of ${prompts}`,
-      message`${list.length} texts`,
+      message`${counted(list.length, "text")}`,
     );
   }
   for (const text of new Set(list)) checkLength("negativePrompt", text);
@@ -190,7 +192,11 @@ function negatives(given: string | readonly string[] | undefined, prompts: numbe
 function seedsOf(parameter: string, seed: number | readonly number[], count: number, countsUp: boolean): number[] {
   if (typeof seed === "number") return Array.from({ length: count }, (_, i) => (countsUp ? seed + i : seed));
   if (seed.length !== count)
-    throw invalid(parameter, `one number, or one for each of ${count} pictures`, message`${seed.length} numbers`);
+    throw invalid(
+      parameter,
+      `one number, or one for each of ${counted(count, "picture")}`,
+      message`${seed.length} numbers`,
+    );
   return [...seed];
 }
 

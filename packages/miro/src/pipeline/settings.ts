@@ -232,13 +232,14 @@ const INCIDENTAL = ["versions", "device", "bestOf"];
 /**
  * The first setting in which a stored picture differs from one that is asked for, or null: then they are the same
  * picture, up to the versions and the device that drew it. Of the best of several the number of candidates, their first
- * seed and the scorer count, not the seed that won.
+ * seed, the scorer and, where both name them, the models behind it count, not the seed that won.
  */
 export function settingsDifference(
   stored: ImageSettings,
   wanted: ImageSettings,
 ): { name: string; stored: unknown; wanted: unknown } | null {
-  const [a, b] = [flatten(stored), flatten(wanted)];
+  const models = stored.bestOf?.models !== undefined && wanted.bestOf?.models !== undefined;
+  const [a, b] = [flatten(stored, models), flatten(wanted, models)];
   for (const name of new Set([...Object.keys(a), ...Object.keys(b)])) {
     if (a[name] !== b[name]) return { name, stored: a[name], wanted: b[name] };
   }
@@ -246,7 +247,7 @@ export function settingsDifference(
 }
 
 /** Settings as dotted names and plain values; a picture that was drawn over is what its pixels are. */
-function flatten(settings: ImageSettings): Record<string, unknown> {
+function flatten(settings: ImageSettings, withModels: boolean): Record<string, unknown> {
   const flat: Record<string, unknown> = {};
   const visit = (value: unknown, path: string) => {
     if (typeof value === "object" && value !== null) {
@@ -257,8 +258,9 @@ function flatten(settings: ImageSettings): Record<string, unknown> {
   for (const name of ["image.file", "mask.file"]) delete flat[name];
   const { bestOf } = settings;
   if (bestOf) {
-    const { count, seed, scorer } = bestOf;
+    const { count, seed, scorer, models } = bestOf;
     Object.assign(flat, { seed, "bestOf.count": count, "bestOf.scorer": scorer });
+    if (withModels) visit(models, "bestOf.models");
   }
   return flat;
 }

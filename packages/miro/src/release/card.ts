@@ -2,11 +2,13 @@
  * Model cards, rendered from what a release folder holds: its configuration, its rewards, its dtype. Nothing is claimed
  * that the files do not say, but for the published checkpoints, whose authors report figures.
  */
+
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { stringify } from "yaml";
 import { InvalidInputError } from "../errors.js";
 import { writeFileAtomic } from "../files/whole-files.js";
+import { counted } from "../numbers.js";
 import { listVariants, weightFiles } from "../pipeline/loading/checkpoint.js";
 import { type ReleaseConfig, readReleaseConfig } from "../pipeline/loading/release-config.js";
 import { ABLATIONS_REPOSITORY, MAIN_REPOSITORY, RELEASES, type Release } from "../pipeline/loading/releases.js";
@@ -211,7 +213,7 @@ function usage({ repo, variant }: CardOptions, { coherenceKeys, settings }: Rele
   const note =
     steps === undefined || guidance === undefined
       ? ""
-      : `\n\nThe checkpoint's defaults are ${steps} steps and guidance ${guidance}.`;
+      : `\n\nThe checkpoint's defaults are ${counted(steps, "step")} and guidance ${guidance}.`;
   const first = settings.text_encoder_repo
     ? "The first call also fetches the text encoder and the autoencoder, under their own licenses.\n\n"
     : "";
@@ -252,7 +254,7 @@ less computation per picture than FLUX-dev; 19 times faster convergence of the a
 
 function training({ training: run }: ReleaseFacts, release: Release | null): string {
   if (run !== null)
-    return `## Training\n\n${run.maxSteps} steps planned, batch ${run.batchSize}, ${run.precision}, ${run.optimizer}, learning rate ${run.lr}.`;
+    return `## Training\n\n${counted(run.maxSteps, "step")} planned, batch ${run.batchSize}, ${run.precision}, ${run.optimizer}, learning rate ${run.lr}.`;
   if (release === null) return "";
   return `## Training
 

@@ -316,6 +316,24 @@ describe("a run of miro train", () => {
     });
   });
 
+  it("is not written as a checkpoint of the published code into a release or a run, nor over a configuration", async () => {
+    const release = at("with-ckpt");
+    await converted(run, "--output", release);
+    const before = readdirSync(release);
+    for (const source of [release, run])
+      for (const [folder, what] of Object.entries({ [release]: "a release", [run]: "a run" }))
+        expect(await refused(source, "--to", "ckpt", "--output", folder, "--overwrite")).toBe(
+          `error: --output: ${folder} holds ${what}; name another folder\n`,
+        );
+    expect(readdirSync(release)).toEqual(before);
+    mkdirSync(at("configured"));
+    writeFileSync(join(at("configured"), "config.json"), "{}");
+    const into = ["--to", "ckpt", "--output", at("configured")];
+    expect(await refused(release, ...into)).toMatch(/configured\/config\.json exists; --overwrite replaces it\n$/);
+    await converted(release, ...into, "--overwrite");
+    expect(readdirSync(at("configured")).sort()).toEqual(["config.json", "init.ckpt"]);
+  });
+
   it("without reweighting gives its checkpoint the parameters that the published code then has, and goes on from it", async () => {
     const output = at("plain");
     const rest = {

@@ -3,6 +3,7 @@
  * card `README.md`. Tensors pass one at a time; the finished file is read again for one forward pass. The folder
  * appears as a whole or not at all.
  */
+
 import { existsSync, readdirSync, statSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { buildInfo, memory, scope } from "@miro-t2i/torch";
@@ -10,6 +11,7 @@ import { writeNpy } from "@miro-t2i/torch/io";
 import { InvalidInputError } from "../errors.js";
 import { writeFileAtomic } from "../files/whole-files.js";
 import { message, option } from "../message.js";
+import { counted } from "../numbers.js";
 import { countParameters } from "../pipeline/loading/checkpoint.js";
 import { releaseConfigToJson } from "../pipeline/loading/release-config.js";
 import { replaceFolder } from "../training/state/replace-folder.js";
@@ -56,7 +58,7 @@ export async function convertToRelease(source: ReleaseSource, options: ConvertOp
   let files: string[] = [];
   let parameters = 0;
   await replaceFolder(resolve(output), async (folder) => {
-    onMessage(`writing ${expected.size} tensors as ${dtype}`);
+    onMessage(`writing ${counted(expected.size, "tensor")} as ${dtype}`);
     writeWeights(folder, weights, expected, options);
     scope(() => writeNpy(join(folder, "uncond_embedding.npy"), source.uncondEmbedding.float().contiguous()));
     const { network, preconditioning, ...rest } = releaseConfigToJson(config);

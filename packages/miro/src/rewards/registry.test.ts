@@ -68,7 +68,7 @@ describe("a loaded scorer", () => {
   });
 
   it("refuses counts, captions and pictures that do not fit", async () => {
-    await expect(probe.score([flat(1)], [])).rejects.toThrow(/captions: expected one for each of 1 pictures/);
+    await expect(probe.score([flat(1)], [])).rejects.toThrow(/captions: expected one for each of 1 picture/);
     await expect(probe.score([flat(1)], [7 as unknown as string])).rejects.toThrow(/captions\[0\]: expected a text/);
     await expect(probe.score([{ ...flat(1), width: 5 }], ["x"])).rejects.toThrow(
       /images\[0\]\.data: expected 60 bytes/,
@@ -91,7 +91,7 @@ describe("a loaded scorer", () => {
     const three = [1, 2, 3].map((v) => flat(v));
     expect(await probe.scoreOrNull(three, ["", "", ""])).toEqual([1, null, 1]);
     answer = () => [];
-    await expect(probe.score([flat(1)], [""])).rejects.toThrow(/returned 0 values for 1 pictures/);
+    await expect(probe.score([flat(1)], [""])).rejects.toThrow(/returned 0 values for 1 picture/);
     answer = before;
   });
 

@@ -8,10 +8,12 @@
  * within, where the model looks at the signal), and a value that is not finite is no score: an error from `score`, null
  * from `scoreOrNull`.
  */
+
 import type { DType } from "@miro-t2i/torch";
 import type { Autoencoder } from "../autoencoder/index.js";
 import { describe, invalid, MiroError } from "../errors.js";
 import { message } from "../message.js";
+import { counted } from "../numbers.js";
 import type { RgbImage } from "../pictures/rgb.js";
 import { breathe } from "../pipeline/interruption.js";
 import type { ComputeDType } from "../pipeline/loading/device.js";
@@ -283,11 +285,11 @@ export function checkedScorer(spec: Pick<ScorerSpec, "key" | "usesText">, model:
       const expected = Math.min(model.batchSize, images.length - start);
       if (typeof part !== "object" || part === null || !(Symbol.iterator in part))
         throw new MiroError(
-          `${key}: the scorer returned ${describe(part)} for ${expected} pictures, not their numbers`,
+          `${key}: the scorer returned ${describe(part)} for ${counted(expected, "picture")}, not their numbers`,
         );
       const numbers = [...part];
       if (numbers.length !== expected)
-        throw new MiroError(`${key}: the scorer returned ${numbers.length} values for ${expected} pictures`);
+        throw new MiroError(`${key}: the scorer returned ${numbers.length} values for ${counted(expected, "picture")}`);
       const other = numbers.find((value) => typeof value !== "number");
       if (other !== undefined)
         throw new MiroError(`${key}: the scorer returned ${describe(other)}, which is no number`);
@@ -317,7 +319,7 @@ export function checkedScorer(spec: Pick<ScorerSpec, "key" | "usesText">, model:
 
 function checkInput(images: readonly RgbImage[], captions: readonly string[], usesText: boolean): void {
   if (captions.length !== images.length && (usesText || captions.length > 0))
-    throw invalid("captions", `one for each of ${images.length} pictures`, captions.length);
+    throw invalid("captions", `one for each of ${counted(images.length, "picture")}`, captions.length);
   images.forEach(({ width, height, data }, i) => {
     const sides = [width, height].every((side) => Number.isInteger(side) && side >= 1);
     if (!sides) throw invalid(`images[${i}]`, "a width and a height of at least 1", message`${width} x ${height}`);

@@ -1,8 +1,10 @@
 /** Which files of a folder in Hugging Face layout hold a T5 encoder's weights, and under which names. */
+
 import { existsSync, readdirSync } from "node:fs";
 import { join } from "node:path";
 import { InvalidInputError, invalid, MiroError } from "../errors.js";
 import { readJson } from "../files/json-file.js";
+import { groupBy } from "../group-by.js";
 
 /**
  * What a stored tensor is called here: null if it does not belong to the encoder. Anything unknown is left to the
@@ -36,13 +38,13 @@ export function findWeights(folder: string): Map<string, string[] | null> {
   const map = (json as { weight_map?: unknown } | null)?.weight_map;
   if (typeof map !== "object" || map === null || Array.isArray(map))
     throw invalid(`${index}: weight_map`, "an object from tensor names to file names", map);
-  const shards = new Map<string, string[]>();
-  for (const [name, file] of Object.entries(map)) {
+  const pathOf = (name: string): string => {
+    const file = (map as Record<string, unknown>)[name];
     if (typeof file !== "string" || !/^[\w.-]+\.safetensors$/.test(file))
       throw invalid(`${index}: weight_map[${JSON.stringify(name)}]`, "the name of a .safetensors file beside it", file);
-    if (encoderKey(name) === null) continue;
-    const path = join(folder, file);
-    shards.set(path, [...(shards.get(path) ?? []), name]);
-  }
-  return shards;
+    return join(folder, file);
+  };
+  const paths = new Map(Object.keys(map).map((name) => [name, pathOf(name)]));
+  const ours = [...paths.keys()].filter((name) => encoderKey(name) !== null);
+  return groupBy(ours, (name) => paths.get(name)!);
 }

@@ -24,11 +24,13 @@
 
 namespace miro {
 
-using Handle = int32_t;
+// The slot of a tensor, and how often the slot was filled before: an integer of JavaScript, which has 53 bits. A handle
+// whose tensor was freed may come back from JavaScript at any time, and must not name what fills the slot by then.
+using Handle = int64_t;
 
 constexpr int kIndexBits = 22;
 constexpr uint32_t kIndexMask = (1u << kIndexBits) - 1;
-constexpr uint32_t kGenerations = 1u << (31 - kIndexBits);
+constexpr uint32_t kGenerations = 1u << 31;
 
 // A JavaScript exception is pending; unwinds to the callback's boundary.
 struct PendingException {};
@@ -95,10 +97,10 @@ class Environment {
   Handle store(at::Tensor tensor);
   // The slot of a handle, null where its tensor was freed. Here, to be inlined: every tensor of every call asks for it.
   Slot* find(Handle handle) {
-    const uint32_t h = static_cast<uint32_t>(handle), index = h & kIndexMask;
+    const size_t index = static_cast<size_t>(handle) & kIndexMask;
     if (handle <= 0 || index >= slots_.size()) return nullptr;
     Slot& s = slots_[index];
-    return s.used && s.generation == (h >> kIndexBits) ? &s : nullptr;
+    return s.used && s.generation == (handle >> kIndexBits) ? &s : nullptr;
   }
   Slot& slot(Handle handle);
   const at::Tensor& tensor(Handle handle) { return slot(handle).tensor; }
@@ -157,7 +159,7 @@ std::vector<Handle> toHandles(Environment& e, napi_value v, const char* what);
 // The memory and the length of a typed array of this type.
 std::pair<void*, size_t> toTypedArray(Environment& e, napi_value v, napi_typedarray_type type, const char* what);
 napi_value makeNumber(Environment& e, double v);
-napi_value makeInt(Environment& e, int32_t v);
+napi_value makeInt(Environment& e, int64_t v);
 napi_value makeBool(Environment& e, bool v);
 napi_value makeString(Environment& e, const std::string& v);
 napi_value makeUndefined(Environment& e);
@@ -171,12 +173,13 @@ napi_value makeArray(Environment& e, const Items& items, const Make& make) {
   return result;
 }
 napi_value makeHandles(Environment& e, const std::vector<Handle>& v);
-// A number that is exactly a 31-bit integer; Node-API's own conversion would cut fractions off and wrap what is larger.
+// A number that is exactly an integer of 53 bits; Node-API's own conversion would cut fractions off.
 // One question to Node-API, and inlined: it is asked for every tensor of every call.
-inline bool readHandle(Environment& e, napi_value v, int32_t* result) {
+inline bool readHandle(Environment& e, napi_value v, Handle* result) {
+  constexpr double most = 9007199254740992.0;
   double d = 0;
-  if (napi_get_value_double(e.env, v, &d) != napi_ok || !(d >= INT32_MIN && d <= INT32_MAX)) return false;
-  *result = static_cast<int32_t>(d);
+  if (napi_get_value_double(e.env, v, &d) != napi_ok || !(d >= -most && d <= most)) return false;
+  *result = static_cast<Handle>(d);
   return static_cast<double>(*result) == d;
 }
 // Argument i of a call, which must be there and be a handle (0 included).

@@ -40,7 +40,7 @@ Handle Environment::store(at::Tensor tensor) {
   s.kept = false;
   s.weak = nullptr;
   ++liveSlots;
-  const Handle handle = static_cast<Handle>((s.generation << kIndexBits) | index);
+  const Handle handle = (static_cast<Handle>(s.generation) << kIndexBits) | index;
   if (!scopes_.empty()) scopes_.back().push_back(handle);
   return handle;
 }
@@ -211,9 +211,9 @@ napi_value makeNumber(Environment& e, double v) {
   check(e, napi_create_double(e.env, v, &result));
   return result;
 }
-napi_value makeInt(Environment& e, int32_t v) {
+napi_value makeInt(Environment& e, int64_t v) {
   napi_value result;
-  check(e, napi_create_int32(e.env, v, &result));
+  check(e, napi_create_int64(e.env, v, &result));
   return result;
 }
 napi_value makeBool(Environment& e, bool v) {

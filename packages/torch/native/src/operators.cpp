@@ -332,7 +332,7 @@ c10::IValue convert(Environment& e, napi_value v, const ArgumentPlan& a) {
     }
     case Kind::Device: return deviceOf(readString(e, v, a));
     case Kind::Generator: {
-      int32_t id = -1;
+      Handle id = -1;
       if (!readHandle(e, v, &id) || id < 0 || static_cast<size_t>(id) >= e.generators.size() ||
           !e.generators[id].defined()) {
         refuse(a, foundType(e, v));
@@ -599,7 +599,7 @@ napi_value callDirect(Environment& e, OperatorPlan& plan, napi_value* given, siz
 // call(index, ...arguments) -> results. Tensors are handles; an operator that only writes into its arguments gives
 // undefined.
 napi_value callOperator(Environment& e, napi_value* argv, size_t argc) {
-  int32_t index = -1;
+  Handle index = -1;
   if (argc < 1 || !readHandle(e, argv[0], &index) || index < 0 ||
       static_cast<size_t>(index) >= e.operators.size()) {
     throw UsageError{"call: unknown operator index"};

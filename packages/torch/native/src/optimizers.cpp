@@ -19,11 +19,12 @@ using Tensors = std::vector<at::Tensor>;
 // A list of handles, of which 0 stands for no tensor.
 Tensors tensorsAt(Environment& e, napi_value* argv, size_t argc, size_t i, const char* what) {
   if (i >= argc) throw UsageError{std::string(what) + " are missing"};
-  const auto [data, length] = toTypedArray(e, argv[i], napi_int32_array, what);
-  const auto* handles = static_cast<const Handle*>(data);
+  const auto [data, length] = toTypedArray(e, argv[i], napi_float64_array, what);
+  const auto* handles = static_cast<const double*>(data);
   Tensors result;
   result.reserve(length);
-  for (size_t k = 0; k < length; ++k) result.push_back(handles[k] == 0 ? at::Tensor() : e.tensor(handles[k]));
+  for (size_t k = 0; k < length; ++k)
+    result.push_back(handles[k] == 0 ? at::Tensor() : e.tensor(static_cast<Handle>(handles[k])));
   return result;
 }
 

@@ -65,9 +65,9 @@ export interface Update {
 /** The state of a group, and the lists that the engine takes; 0 stands for a parameter without state. */
 interface GroupState {
   parameters: TensorList;
-  firsts: Int32Array;
-  seconds: Int32Array;
-  steps: Int32Array;
+  firsts: Float64Array;
+  seconds: Float64Array;
+  steps: Float64Array;
   /** The counts of all parameters one after the other, of which each `step` is one; null on several devices. */
   counts: Tensor | null;
   /** Parameters without state. */
@@ -184,9 +184,9 @@ export abstract class Optimizer<Options extends AdamOptions> {
     const count = params.length;
     const state: GroupState = {
       parameters: new TensorList(params),
-      firsts: new Int32Array(count),
-      seconds: new Int32Array(count),
-      steps: new Int32Array(count),
+      firsts: new Float64Array(count),
+      seconds: new Float64Array(count),
+      steps: new Float64Array(count),
       counts: devices.size === 1 ? scope(() => zeros([count], { device: device! }).keep()) : null,
       missing: count,
     };

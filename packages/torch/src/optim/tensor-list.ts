@@ -16,7 +16,7 @@ import { Tensor, wrap } from "../tensor.js";
 export class TensorList {
   /** The tensors. */
   readonly tensors: readonly Tensor[];
-  readonly #handles: Int32Array;
+  readonly #handles: Float64Array;
 
   /** @throws TorchError for what is no list of tensors */
   constructor(tensors: Iterable<Tensor>) {
@@ -26,7 +26,7 @@ export class TensorList {
     const other = this.tensors.findIndex((tensor) => !(tensor instanceof Tensor));
     if (other >= 0)
       throw new TorchError(`expected a list of tensors, such as model.parameters(); item ${other} is none`);
-    this.#handles = new Int32Array(this.tensors.length);
+    this.#handles = new Float64Array(this.tensors.length);
   }
 
   /** The list itself, or a new one of these tensors or of this one. */
@@ -40,7 +40,7 @@ export class TensorList {
    * gets another one when it is moved.
    * @internal
    */
-  handles(): Int32Array {
+  handles(): Float64Array {
     const { length } = this.tensors;
     for (let i = 0; i < length; i++) this.#handles[i] = this.tensors[i]!.handle;
     return this.#handles;

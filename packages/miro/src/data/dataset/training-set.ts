@@ -3,7 +3,9 @@
  * and which reward levels. All of it follows from the tables of the shards and from (seed, epoch, position); pictures
  * and texts are not read here.
  */
+
 import { InvalidInputError } from "../../errors.js";
+import { counted } from "../../numbers.js";
 import { type OptionsOf, parseOptions } from "../../options.js";
 import { IMAGE_EXTENSIONS } from "../../pictures/decode.js";
 import type { SampleOrder } from "../shards/order.js";
@@ -71,7 +73,7 @@ export class TrainingSet {
       const selection = selectSamples(shards, options);
       if (selection.length === 0)
         throw new InvalidInputError(
-          `${roots.join(", ")}: none of the ${shards.length} samples passes the filters (${filterWords(options)})`,
+          `${roots.join(", ")}: none of ${counted(shards.length, "sample")} passes the filters (${filterWords(options)})`,
         );
       const bins =
         options.binCoherence && scores.length > 0 ? (await binsOf(shards, { ...options, scores }, hooks)).edges : null;

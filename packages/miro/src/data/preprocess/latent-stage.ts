@@ -7,10 +7,12 @@
  *   jpg (or jpeg, png, webp), txt           the source's bytes; the caption uncleaned
  *   json                                    the source's fields, then the scores in order of their names
  */
+
 import { join } from "node:path";
 import { MiroError } from "../../errors.js";
 import { type PythonJson, writePythonJson } from "../../files/python-json.js";
 import { message, option } from "../../message.js";
+import { counted } from "../../numbers.js";
 import { TarWriter } from "../shards/tar-writer.js";
 import type { DecodeJob } from "./decode-pool.js";
 import { type EncodedPicture, type LatentModels, NotFiniteError, sidesOf } from "./latent-models.js";
@@ -146,7 +148,7 @@ async function withScores(
     const complain = (keys: string[]): never => {
       const listed = `${keys.slice(0, LISTED_KEYS).join(", ")}${keys.length > LISTED_KEYS ? ", …" : ""}`;
       throw new MiroError(
-        message`${path}: no scores for ${keys.length} of ${samples.length} samples (${listed}); run ${option("stage", "rewards")} first, or choose ${option("missingScores", "skip")} or allow`,
+        message`${path}: no scores for ${keys.length} of ${counted(samples.length, "sample")} (${listed}); run ${option("stage", "rewards")} first, or choose ${option("missingScores", "skip")} or allow`,
       );
     };
     if (scores.size === 0) complain(unscored.map(({ key }) => key));

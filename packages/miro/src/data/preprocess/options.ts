@@ -1,7 +1,9 @@
 /** Options of data preparation, declared once for the API and the command line, and the selection of shards. */
+
 import { z } from "zod";
 import { InvalidInputError, invalid } from "../../errors.js";
 import { about, type Message, message } from "../../message.js";
+import { counted } from "../../numbers.js";
 import { abortSignal, callback, commaSeparated, field, flag, type OptionsOf } from "../../options.js";
 import { MAX_PIXELS } from "../../pictures/decode.js";
 import { loadSchema } from "../../pipeline/loading/load-options.js";
@@ -304,7 +306,7 @@ export interface PreprocessProgress {
 export function selectShards(names: readonly string[], options: Partial<ResolvedOptions>): number[] {
   const last = names.length - 1;
   const check = (option: string, value: number): number => {
-    if (value > last) throw invalid(option, `a position from 0 to ${last} (${names.length} shards)`, value);
+    if (value > last) throw invalid(option, `a position from 0 to ${last} (${counted(names.length, "shard")})`, value);
     return value;
   };
   const { shardId, shardIds, shardRange, shards } = options;

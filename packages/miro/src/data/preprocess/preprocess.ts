@@ -6,6 +6,7 @@
  * when samples were left out, a report (`….skipped.jsonl`). A shard is worked on under a lock. What a killed process
  * leaves is a temporary file and a manifest that says `writing`; the next run removes the one and does the shard again.
  */
+
 import { existsSync, realpathSync, statSync } from "node:fs";
 import { availableParallelism } from "node:os";
 import { basename, dirname, join } from "node:path";
@@ -17,6 +18,7 @@ import { sha256 } from "../../files/sha256.js";
 import { readBytes, removeKilledWrites } from "../../files/whole-files.js";
 import { proveWritable } from "../../files/writable.js";
 import { about, type Message, message, option } from "../../message.js";
+import { counted, plural } from "../../numbers.js";
 import { parseOptions } from "../../options.js";
 import { checkDevice } from "../../pipeline/loading/device.js";
 import type { LoadedScorer, ScorerSpec } from "../../rewards/scorer.js";
@@ -130,7 +132,7 @@ function refuseNothing(src: string, reports: readonly ShardReport[]): void {
   const remedy = byCount.map(([reason]) => REMEDIES[reason]).find((text) => text !== undefined);
   const counts = byCount.map(([reason, count]) => `${count} ${reason}`).join(", ");
   throw new MiroError(
-    `${src}: none of the ${seen} samples can be used (${counts}); ${remedy ?? "the files *.skipped.jsonl beside the output say why"}`,
+    `${src}: none of ${counted(seen, "sample")} can be used (${counts}); ${remedy ?? "the files *.skipped.jsonl beside the output say why"}`,
   );
 }
 
@@ -140,11 +142,11 @@ function reportUnturned(options: ResolvedOptions, reports: readonly ShardReport[
   for (const { stage, unturned = 0 } of reports) byStage.set(stage, (byStage.get(stage) ?? 0) + unturned);
   const count = Math.max(0, ...byStage.values());
   if (count === 0) return;
-  const what =
-    count === 1 ? "picture is stored turned or mirrored and was" : "pictures are stored turned or mirrored and were";
+  const stored = counted(count, "picture is", "pictures are");
+  const were = plural(count, "was", "were");
   say(
     options,
-    message`warning: ${options.src}: ${count} ${what} taken as stored, as in the published data; phones store photographs so: ${option("exifOrientation", true)} turns them as viewers do`,
+    message`warning: ${options.src}: ${stored} stored turned or mirrored and ${were} taken as stored, as in the published data; phones store photographs so: ${option("exifOrientation", true)} turns them as viewers do`,
   );
 }
 
@@ -157,8 +159,7 @@ function reportWithoutSynthetic(
   const without = ofStage.reduce((sum, { withoutSynthetic = 0 }) => sum + withoutSynthetic, 0);
   if (table === undefined || without === 0) return;
   const written = ofStage.reduce((sum, report) => sum + report.written, 0);
-  const samples = without === 1 ? "1 sample" : `${without} samples`;
-  const found = `${table}: has no row for ${samples}, left without a synthetic caption`;
+  const found = `${table}: has no row for ${counted(without, "sample")}, left without a synthetic caption`;
   onMessage?.(without < written ? found : `warning: ${found}; its first column names the files of samples`);
 }
 

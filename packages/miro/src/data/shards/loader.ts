@@ -10,11 +10,13 @@
  * wrong batch. A shard that the system refuses to open or to read, as those of a network folder that is away, is tried
  * again for a minute first.
  */
+
 import { setTimeout as delay } from "node:timers/promises";
 import { type DType, empty, isFloatingPoint, itemSize, scope, type Tensor, tensor } from "@miro-t2i/torch";
 import { ROW_STATUS, readRows } from "@miro-t2i/torch/io";
 import { z } from "zod";
 import { InvalidInputError, invalid } from "../../errors.js";
+import { counted } from "../../numbers.js";
 import { field, type OptionsOf, parseOptions, readOnly } from "../../options.js";
 import { Permutation } from "../../random/permutation.js";
 import { isAway, problemText, ShardError, type ShardProblem } from "./shard-error.js";
@@ -471,7 +473,7 @@ export class ShardLoader {
     if (this.#problems.length > 100) this.#problems.shift();
     const seen = Math.max(RATE_WINDOW, this.#counts.samples + this.#counts.bad);
     if (this.#counts.bad > this.#set.maxBadRate * seen) {
-      const message = `${this.#counts.bad} samples could not be read, more than ${100 * this.#set.maxBadRate} %; the last: ${problemText(problem)}`;
+      const message = `${counted(this.#counts.bad, "sample")} could not be read, more than ${100 * this.#set.maxBadRate} %; the last: ${problemText(problem)}`;
       throw new ShardError({ path: problem.path, rule: "TooManyBad", message });
     }
   }

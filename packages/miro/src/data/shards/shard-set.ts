@@ -10,6 +10,7 @@ import { z } from "zod";
 import { checkName, checkObject } from "../../arguments.js";
 import { describe, InvalidInputError, systemReason } from "../../errors.js";
 import { byCodePoint } from "../../files/code-point-order.js";
+import { counted } from "../../numbers.js";
 import { field, type OptionsOf, parseOptions, readOnly } from "../../options.js";
 import { sums, upperBound } from "./order.js";
 import { PositionalFile, sameFingerprint } from "./positional-file.js";
@@ -146,7 +147,7 @@ export class ShardSet {
         }
         for (const problem of header.problems) if (problem.extension === undefined) give(problem);
         if (nsamples !== undefined && nsamples !== header.count) {
-          const message = `the index says ${nsamples} samples, the shard has ${header.count}; make the index anew`;
+          const message = `the index says ${counted(nsamples, "sample")}, the shard has ${header.count}; make the index anew`;
           give({ path, rule: "SampleCount", message });
         }
         shards.push({ path, count: header.count, header });
@@ -169,7 +170,7 @@ export class ShardSet {
       throw new ShardError({
         path: problems.at(-1)!.path,
         rule: "TooManyBad",
-        message: `${bad} of ${listed.length} shards cannot be read; the last: ${problems.at(-1)!.message}`,
+        message: `${bad} of ${counted(listed.length, "shard")} cannot be read; the last: ${problems.at(-1)!.message}`,
       });
     }
     return new ShardSet(shards, problems, leftOut, checked);
@@ -311,7 +312,7 @@ export class ShardSet {
       throw new ShardError({
         ...last,
         rule: "TooManyBad",
-        message: `${missing} of ${this.length} samples; the last: ${problemText(last)}`,
+        message: `${missing} of ${counted(this.length, "sample")}; the last: ${problemText(last)}`,
       });
     }
     return new Selection(this.starts, lists, counts);

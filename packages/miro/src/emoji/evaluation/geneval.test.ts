@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
 import { TASKS } from "../../evaluation/geneval/metadata.js";
 import { judge, rulesSchema } from "../../evaluation/geneval/rules.js";
-import { groupBy } from "../../evaluation/group-by.js";
+import { groupBy } from "../../group-by.js";
 import { parseOptions } from "../../options.js";
 import { bundledFolder } from "../../pipeline/loading/bundled.js";
 import { toRgb8 } from "../scenes/render.js";

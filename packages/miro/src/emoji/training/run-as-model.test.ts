@@ -119,11 +119,11 @@ describe("a run that was stopped", { timeout: 120_000 }, () => {
     bench: [[`--model=${run}`, "--steps=1", "--rounds=1", "--batches=1"], /^\S+emoji \(cpu/m],
     "evaluate geneval": [
       [`--model=${run}`, "--prompts=emoji", "--prompt-range=0-0", "--only=generate", "--steps=1"],
-      /^1 pictures drawn$/m,
+      /^1 picture drawn$/m,
     ],
     "evaluate parti": [
       ["parti.tsv", `--model=${run}`, "--n-samples=1", "--steps=1", "--scorers=sharpness"],
-      /^all: 1 pictures of 1 prompts$/m,
+      /^all: 1 picture of 1 prompt$/m,
     ],
     preprocess: [
       ["--stage=all", "--src=raw", "--dest=shards", `--model=${run}`, "--no-vae-512", "--scorers=sharpness"],

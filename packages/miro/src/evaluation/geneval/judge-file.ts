@@ -10,6 +10,7 @@ import { InvalidInputError } from "../../errors.js";
 import { parseJson } from "../../files/json-file.js";
 import { checkPlainData } from "../../files/plain-data.js";
 import { readBytes } from "../../files/whole-files.js";
+import { counted } from "../../numbers.js";
 import { parseOptions } from "../../options.js";
 import type { Box } from "./detection.js";
 import { COLOURS, checkMetadata } from "./metadata.js";
@@ -68,7 +69,7 @@ export function judgeFile(path: string, options: Readonly<Record<string, unknown
         const answers = one.colours[name] ?? [];
         if (answers.length < objects.length) {
           throw new InvalidInputError(
-            `${where}: expected the colours of ${objects.length} objects of ${JSON.stringify(name)} in "colours", ` +
+            `${where}: expected the colours of ${counted(objects.length, "object")} of ${JSON.stringify(name)} in "colours", ` +
               `found ${answers.length}`,
           );
         }

@@ -2,11 +2,13 @@
  * The 553 prompts of GenEval, made as its authors made them: from the 80 names, ten colours and four relations with
  * `numpy.random.default_rng(43)`. The text that comes out is their `evaluation_metadata.jsonl`, byte for byte.
  */
+
 import { InvalidInputError } from "../../errors.js";
 import { repeatedKey } from "../../files/json-file.js";
 import { pythonJson } from "../../files/python-json.js";
 import { sha256 } from "../../files/sha256.js";
 import { linesOf, readTextFile } from "../../files/text-file.js";
+import { counted } from "../../numbers.js";
 import { NumpyGenerator } from "../../random/numpy.js";
 import { COLOURS, checkMetadata, type PromptMetadata, RELATIONS } from "./metadata.js";
 
@@ -136,7 +138,9 @@ export function readLongPrompts(path: string): PromptSet {
   const long = readPromptSet(path);
   const published = publishedPrompts().prompts;
   if (long.prompts.length !== published.length)
-    throw new InvalidInputError(`${path}: holds ${long.prompts.length} prompts, expected ${published.length}`);
+    throw new InvalidInputError(
+      `${path}: holds ${counted(long.prompts.length, "prompt")}, expected ${published.length}`,
+    );
   for (const [i, { prompt: _, ...record }] of long.prompts.entries()) {
     const { prompt, ...asked } = published[i]!;
     if (pythonJson(record) !== pythonJson(asked))

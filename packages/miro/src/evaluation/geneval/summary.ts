@@ -8,9 +8,9 @@ import { z } from "zod";
 import { checkName, isObject } from "../../arguments.js";
 import { describe, InvalidInputError } from "../../errors.js";
 import { linesOf, readTextFile } from "../../files/text-file.js";
+import { groupBy } from "../../group-by.js";
 import { philox4x32 } from "../../random/philox.js";
 import type { Interval } from "../bootstrap.js";
-import { groupBy } from "../group-by.js";
 import { parseMetadata } from "./prompts.js";
 
 /** A line of `results.jsonl`, as GenEval's own evaluator writes it too; more fields may follow. */

@@ -77,7 +77,7 @@ describe("miro evaluate parti", () => {
 
     rmSync(join(at("whole"), "00003", "samples", "0001.png"));
     const again = await parti("whole");
-    expect(again.stderr).toMatch(/1 pictures drawn, 7 were there/);
+    expect(again.stderr).toMatch(/1 picture drawn, 7 were there/);
     expect(JSON.parse(again.stdout)).toEqual(summary);
     // Fewer pictures of each prompt are those that a folder with no more of them has.
     const fewer = JSON.parse((await parti("whole", "--n-samples", "1")).stdout);
@@ -106,7 +106,7 @@ describe("miro evaluate parti", () => {
     const [one, other] = both.map(({ stdout }) => JSON.parse(stdout));
     expect(one).toEqual(other);
     expect(one.all).toMatchObject({ n_images: 80, n_prompts: 3 });
-    const drawn = both.map(({ stderr }) => Number(/(\d+) pictures drawn/.exec(stderr)![1]));
+    const drawn = both.map(({ stderr }) => Number(/(\d+) pictures? drawn/.exec(stderr)![1]));
     expect(drawn).toEqual([40, 40]);
   });
 

@@ -13,6 +13,7 @@ import { join } from "node:path";
 import { describe, InvalidInputError, invalid } from "../../errors.js";
 import { sha256 } from "../../files/sha256.js";
 import { readBytes, readText, writeFileAtomic } from "../../files/whole-files.js";
+import { groupBy } from "../../group-by.js";
 import { message, option } from "../../message.js";
 import type { MiroPipeline } from "../../pipeline/pipeline.js";
 import { DrawRequest } from "../../pipeline/requests/draw-request.js";
@@ -104,14 +105,10 @@ export async function evaluateParti(given: PartiOptions): Promise<PartiResult> {
   const rows = rewards.rows.filter(({ filename }) => asked.has(filename));
   const figures = (some: readonly RewardRow[]) => rewardFigures(some, rewards.columns);
   const by = (field: "category" | "challenge"): Record<string, RewardFigures> => {
-    const groups = new Map<string, RewardRow[]>();
-    for (const row of rows) {
-      const name = prompts[promptOf(row)]![field];
-      if (name !== undefined) groups.set(name, [...(groups.get(name) ?? []), row]);
-    }
-    return Object.fromEntries(
-      [...groups].sort(([a], [b]) => (a < b ? -1 : 1)).map(([name, list]) => [name, figures(list)]),
-    );
+    const nameOf = (row: RewardRow) => prompts[promptOf(row)]![field];
+    const named = rows.filter((row) => nameOf(row) !== undefined);
+    const groups = [...groupBy(named, (row) => nameOf(row)!)].sort(([a], [b]) => (a < b ? -1 : 1));
+    return Object.fromEntries(groups.map(([name, list]) => [name, figures(list)]));
   };
   const summary: PartiSummary = {
     schema: "miro-parti-1",

@@ -1,5 +1,17 @@
 // The files of `miro evaluate rewards` with tiny random weights, against what the published libraries recorded.
-import { copyFileSync, cpSync, mkdirSync, mkdtempSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { execFileSync } from "node:child_process";
+import {
+  chmodSync,
+  copyFileSync,
+  cpSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -48,6 +60,24 @@ const lines = (name = "rewards.jsonl"): Record<string, unknown>[] =>
     .trim()
     .split("\n")
     .map((line) => JSON.parse(line) as Record<string, unknown>);
+
+/**
+ * Root may write whatever the mode says, but not what is mounted so.
+ * @returns what undoes it; null where root may not mount, as in a locked container
+ */
+function makeReadOnly(path: string): (() => void) | null {
+  if (process.getuid!() !== 0) {
+    chmodSync(path, 0o555);
+    return () => chmodSync(path, 0o755);
+  }
+  try {
+    execFileSync("mount", ["--bind", path, path], { stdio: "ignore" });
+  } catch {
+    return null;
+  }
+  execFileSync("mount", ["-o", "remount,bind,ro", path]);
+  return () => execFileSync("umount", [path]);
+}
 
 /** (pictures, captions) */
 function recorded(of: string, name: string): (picture: number, caption: number) => number {
@@ -117,6 +147,31 @@ describe("rewards of a folder", () => {
     expect(Object.keys(summary.per_image_mean)).toEqual(["hpsv2", "sharpness", "clip_openai"]);
     await scoreFolder(folder, { ...options, scorers: ["sharpness"], absolute: true });
     expect(lines()[0]).toMatchObject({ filename: resolve(folder, pathOf(0, 0)), hpsv2: first[0]!.hpsv2 });
+  });
+
+  it("of a folder that cannot be written lie beside the rows, with what was scored there before", async ({ skip }) => {
+    await scoreFolder(folder, { scorers: ["sharpness"] });
+    const before = readdirSync(folder);
+    const rows = join(scratch, `elsewhere-${made}`, "ours.jsonl");
+    const scored = (...args: string[]) =>
+      runCaptured("evaluate", "rewards", folder, "--scorers", "sharpness,colorfulness", "--json", ...args);
+    const writable = makeReadOnly(folder) ?? skip();
+    try {
+      expect(await scored()).toMatchObject({ code: 1, stderr: expect.stringMatching(/^error: --outfile: .*images-/) });
+      const { code, stdout, stderr } = await scored("--outfile", rows);
+      expect([code, stderr]).toEqual([0, ""]);
+      const [first, second] = [
+        JSON.parse(stdout),
+        await scoreFolder(folder, { outfile: rows, scorers: ["sharpness"] }),
+      ];
+      expect(second.reused).toBe(4);
+      expect(first.per_image_mean).toEqual(second.summary.per_image_mean);
+    } finally {
+      writable();
+    }
+    expect(readdirSync(folder)).toEqual(before);
+    const theirs = ["ours.jsonl", "ours_scores.jsonl", "ours_summary.json"];
+    expect(readdirSync(resolve(rows, "..")).filter((name) => !name.startsWith("."))).toEqual(theirs);
   });
 
   it("of a picture that has changed are computed anew, and what is not is not kept", async () => {

@@ -5,17 +5,19 @@
  *   rewards_summary.json   the figures, in the forms of both published tools at once, and what made them
  *   rewards_scores.jsonl   what has been computed, by which model, from which content of each file
  *
- * The last file lets a second run compute only what is missing. Columns of scorers that are not asked for stay.
+ * The last file lets a second run compute only what is missing. Columns of scorers that are not asked for stay. Where
+ * the folder cannot be written, the last two lie beside the rows and are named after them.
  */
 
 import { existsSync } from "node:fs";
-import { isAbsolute, join, relative, resolve } from "node:path";
+import { dirname, isAbsolute, join, parse, relative, resolve } from "node:path";
 import { z } from "zod";
 import { checkName } from "../../arguments.js";
 import { InvalidInputError } from "../../errors.js";
 import { filledLines, parseJsonLine } from "../../files/table-file.js";
 import { readTextFile } from "../../files/text-file.js";
-import { writeFileAtomic } from "../../files/whole-files.js";
+import { readBytes, writeFileAtomic } from "../../files/whole-files.js";
+import { isWritable, proveWritable } from "../../files/writable.js";
 import { callback, commaSeparated, field, flag, type OptionsOf, parseOptions } from "../../options.js";
 import { checkDevice } from "../../pipeline/loading/device.js";
 import { loadScorerSchema } from "../../rewards/registry.js";
@@ -44,13 +46,13 @@ export const scoreFolderSchema = z.strictObject({
     writes: "file",
     otherwise: "DIR/rewards.jsonl",
   }),
-  /** The figures. Default: DIR/rewards_summary.json. */
+  /** The figures. Default: DIR/rewards_summary.json; where DIR cannot be written, ROWS_summary.json beside the rows. */
   summary: field(z.string().min(1).optional(), {
     expected: "a file",
     help: "file of the figures",
     flag: "--summary <file>",
     writes: "file",
-    otherwise: "DIR/rewards_summary.json",
+    otherwise: "DIR/rewards_summary.json; beside --outfile where DIR is read-only",
   }),
   /** Names of files with all their folders, as the published tool writes them; otherwise from the folder on. */
   absolute: flag("write absolute file names, as the published tool does; otherwise from DIR on", "--absolute"),
@@ -111,8 +113,13 @@ export async function scoreFolder(folder: string, options: ScoreFolderOptions = 
     throw new InvalidInputError(
       `${folder}: expected folders of prompts, each with metadata.jsonl and samples/; to score other pictures use miro score`,
     );
-  const kept = join(folder, "rewards_scores.jsonl");
   const rowsFile = outfile ?? join(folder, "rewards.jsonl");
+  if (outfile === undefined) proveWritable(folder, "folder", "outfile");
+  const isOurs = isWritable(folder);
+  const placeOf = (name: string) => (isOurs ? join(folder, name) : besideRows(rowsFile, name));
+  const kept = placeOf("rewards_scores.jsonl");
+  const theirs = join(folder, "rewards_scores.jsonl");
+  if (!isOurs && existsSync(theirs) && !existsSync(kept)) writeFileAtomic(kept, readBytes(theirs));
   const earlier = existsSync(kept) ? readOutput(kept) : new Map<string, never>();
   const ours = new Set([...earlier.values()].flatMap(({ models }) => Object.keys(models)).map(columnNameOf));
   const report = await scoreFilesWithReport([folder], {
@@ -152,12 +159,17 @@ export async function scoreFolder(folder: string, options: ScoreFolderOptions = 
   );
   writeFileAtomic(rowsFile, lines.map((line) => `${line}\n`).join(""), { overwrite: true });
   const whole = { ...figures.per_image_mean, ...summary };
-  writeFileAtomic(summaryFile ?? join(folder, "rewards_summary.json"), `${JSON.stringify(whole, null, 2)}\n`, {
+  writeFileAtomic(summaryFile ?? placeOf("rewards_summary.json"), `${JSON.stringify(whole, null, 2)}\n`, {
     overwrite: true,
   });
   const truncated = Object.entries(report.truncated).map(([key, count]) => [columnNameOf(key), count]);
   const { reused, sheets } = report;
   return { rows, columns, summary, reused, truncated: Object.fromEntries(truncated), sheets };
+}
+
+/** `scores_summary.json` beside `scores.jsonl`: rows of several folders may lie in one. */
+function besideRows(rows: string, name: string): string {
+  return join(dirname(rows), name.replace("rewards", parse(rows).name));
 }
 
 function columnNameOf(key: string): string {

@@ -3,7 +3,9 @@
  * object has the forms of both published tools: a mean for each scorer under its name, and the maps of means and
  * deviations.
  */
+
 import { checkList, isObject, isText } from "../../arguments.js";
+import { groupBy } from "../../group-by.js";
 import { bootstrapIntervals, type Interval } from "../bootstrap.js";
 
 /** A picture's rewards, by the names of columns. */
@@ -33,12 +35,7 @@ export interface RewardFigures {
 export function rewardFigures(rows: readonly RewardRow[], columns: readonly string[]): RewardFigures {
   checkList("rows", rows, "a list of rows", isObject);
   checkList("columns", columns, "a list of names", isText);
-  const byPrompt = new Map<string, RewardRow[]>();
-  for (const row of rows) {
-    const others = byPrompt.get(row.prompt);
-    if (others) others.push(row);
-    else byPrompt.set(row.prompt, [row]);
-  }
+  const byPrompt = groupBy(rows, ({ prompt }) => prompt);
   const ofColumn = (list: readonly RewardRow[], name: string): number[] =>
     list.flatMap(({ scores }) => scores[name] ?? []);
   const values = columns.map((name) => ofColumn(rows, name));

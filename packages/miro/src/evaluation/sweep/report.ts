@@ -3,6 +3,7 @@
  */
 
 import { checkObject } from "../../arguments.js";
+import { counted } from "../../numbers.js";
 import { labelledSheet } from "../../pictures/labelled-sheet.js";
 import type { RgbImage } from "../../pictures/rgb.js";
 import type { Axis } from "./axis.js";
@@ -43,7 +44,7 @@ export function sweepFooter({ x, y, cells }: SweepResult): string {
   const changed = new Set([x.name, y.name]);
   const parts = [
     !changed.has("model") && !changed.has("variant") && `${model}${variant ? `/${variant}` : ""}`,
-    !changed.has("steps") && !changed.has("evaluations") && `${steps} steps`,
+    !changed.has("steps") && !changed.has("evaluations") && counted(steps, "step"),
     !changed.has("sampler") && sampler,
     !changed.has("guidance") && (guidanceScale > 0 ? `guidance ${guidanceScale}` : "unguided"),
     !changed.has("seed") && `seed ${seed}`,

@@ -7,7 +7,9 @@
 import { checkList, checkObject, isText } from "../../arguments.js";
 import { InvalidInputError, invalid } from "../../errors.js";
 import { evaluationsOf, stepsWithin, withOptionsOf } from "../../flow/samplers/index.js";
+import { groupBy } from "../../group-by.js";
 import { about, message } from "../../message.js";
+import { counted, plural } from "../../numbers.js";
 import type { RgbImage } from "../../pictures/rgb.js";
 import type { GeneratedImage } from "../../pipeline/generated-image.js";
 import type { MiroPipeline } from "../../pipeline/pipeline.js";
@@ -18,7 +20,6 @@ import type { PromptOptions } from "../../pipeline/requests/prompt-file.js";
 import type { ImageSettings } from "../../pipeline/settings.js";
 import { checkScorerFor } from "../../rewards/registry.js";
 import type { LoadedScorer, Scorer } from "../../rewards/scorer.js";
-import { groupBy } from "../group-by.js";
 import type { Axis, CellChange } from "./axis.js";
 
 /** Options of {@link runSweep}. */
@@ -186,7 +187,9 @@ async function drawPlaces(options: SweepOptions, y: Axis, places: readonly Sweep
     }
   }
   for (const [key, count] of unjudged)
-    warnings.add(`${key}: ${count} of ${places.length} scores are not finite and left out of the means`);
+    warnings.add(
+      `${key}: ${count} of ${counted(places.length, "score")} ${plural(count, "is", "are")} not finite and left out of the means`,
+    );
   const { bestBy } = options;
   if (bestBy !== undefined) for (const cell of cells.flat()) cell.best = bestOf(cell.images, bestBy);
   const judges = Object.fromEntries(scorers.map(({ key, name, dtype }) => [key, { name, ...(dtype && { dtype }) }]));

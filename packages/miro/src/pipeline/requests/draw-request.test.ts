@@ -156,6 +156,32 @@ describe("a request", () => {
     expect(memory.stats().liveTensors).toBe(before);
   });
 
+  it("resumes the best of several as long as the same model chose it, as far as the picture says", async () => {
+    const make = (models?: Record<string, string>) =>
+      new DrawRequest({
+        pictures: planPictures(requests("a cat"), { ...shared, candidates: 2 }),
+        files: { output: folder, resume: true },
+        bestOf: {
+          count: 2,
+          scorer: "hpsv2_score",
+          load: async () => ({
+            models,
+            rank: async (images) => images.map((image, index) => ({ image, index, scores: { hpsv2_score: 1 } })),
+            dispose: () => {},
+          }),
+        },
+      });
+    const [ours, others] = [{ hpsv2_score: "HPSv2.1" }, { hpsv2_score: "HPSv2.0" }];
+    expect(await draw(make())).toMatchObject({ drawn: 1 }); // as by a version that did not write it
+    expect(await draw(make(ours))).toMatchObject({ skipped: 1 });
+    rmSync(join(folder, readdirSync(folder)[0]!));
+    expect(await draw(make(ours))).toMatchObject({ drawn: 1 });
+    expect(await draw(make(ours))).toMatchObject({ skipped: 1 });
+    await expect(draw(make(others))).rejects.toThrow(
+      /bestOf\.models\.hpsv2_score is "HPSv2\.1" there and "HPSv2\.0" here/,
+    );
+  });
+
   it("refuses noise of another shape, and a file of latents that is there", async () => {
     const noise = randn([3, ...pipe.latentShape]);
     const pictures = planPictures(requests("a cat"), { ...shared, seed: null });

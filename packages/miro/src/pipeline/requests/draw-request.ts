@@ -264,7 +264,10 @@ export class DrawRequest {
         for (const warning of differences) hooks.onDifference?.(warning);
       }
       if (files && !files.isClaimed) await this.#claim(hooks, settingsOf(this.#pictures), pipe.coherenceKeys);
-      if (bestOf) ranker = await bestOf.load(pipe, scorerOf(bestOf, pipe), { signal: hooks.signal });
+      if (bestOf) {
+        ranker = await bestOf.load(pipe, scorerOf(bestOf, pipe), { signal: hooks.signal });
+        for (const { bestOf: chosen } of settings?.values() ?? []) Object.assign(chosen!, modelsOf(ranker));
+      }
       const report = new Report(hooks, this.#options.sheet ?? false);
       // Once, or again for what other commands were about to draw and have not.
       for (let open = this.#pictures; open.length > 0; open = (await files?.fromOthers(open, hooks)) ?? []) {
@@ -405,11 +408,10 @@ export class DrawRequest {
     const scorer = scorerOf(bestOf, pipe);
     const drawn = candidates.map(({ image }) => image);
     const ranking = await ranker.rank(drawn, picture.prompt, signal);
-    const models = ranker.models && { models: { ...ranker.models } };
     const ranked = ranking.map(({ image, scores }, i) =>
       image.withSettings({
         ...image.settings,
-        bestOf: { count, seed: picture.seed, scorer, scores, ...models, rank: i + 1 },
+        bestOf: { count, seed: picture.seed, scorer, scores, ...modelsOf(ranker), rank: i + 1 },
       }),
     );
     const paths: string[] = [];
@@ -462,6 +464,11 @@ export class DrawRequest {
       all.dispose();
     }
   }
+}
+
+/** As pictures store them. */
+function modelsOf({ models }: Ranker): { models?: Record<string, string> } {
+  return models ? { models: { ...models } } : {};
 }
 
 function scorerOf({ scorer }: BestOfRequest, pipe: MiroPipeline): string {

@@ -4,6 +4,7 @@ import { randomInt } from "node:crypto";
 import { isObject } from "../../arguments.js";
 import { InvalidInputError, invalid } from "../../errors.js";
 import { samplerNames, withOptionsOf } from "../../flow/samplers/index.js";
+import { groupBy } from "../../group-by.js";
 import { about, message } from "../../message.js";
 import { parseOptions, withDefaults } from "../../options.js";
 import type { PictureSource } from "../edit.js";
@@ -138,17 +139,13 @@ export interface PictureGroup {
  * @param candidates pictures to draw for each, with consecutive seeds
  */
 export function groupPictures(pictures: readonly PlannedPicture[], candidates = 1): PictureGroup[] {
-  const groups = new Map<string, PlannedPicture[]>();
-  for (const picture of pictures) {
+  const groups = groupBy(pictures, ({ options }) => {
     const { rewardTargets, negativeRewardTargets, seed, imagesPerPrompt, image, mask, variationSeed, ...rest } =
-      picture.options;
+      options;
     const present = [image, mask, variationSeed].map((value) => value !== undefined);
     const shared = { ...rest, present };
-    const key = JSON.stringify(Object.entries(shared).sort(([a], [b]) => (a < b ? -1 : 1)));
-    const group = groups.get(key);
-    if (group) group.push(picture);
-    else groups.set(key, [picture]);
-  }
+    return JSON.stringify(Object.entries(shared).sort(([a], [b]) => (a < b ? -1 : 1)));
+  });
   return [...groups.values()].map((group) => {
     const each = <T>(value: (picture: PlannedPicture, candidate: number) => T): T[] =>
       group.flatMap((picture) => Array.from({ length: candidates }, (_, c) => value(picture, c)));

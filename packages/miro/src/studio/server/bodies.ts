@@ -1,7 +1,9 @@
 /** What requests for pictures may hold: the options of `generate`, by their names in TypeScript. */
+
 import { z } from "zod";
 import { InvalidInputError, invalid } from "../../errors.js";
 import { about, message } from "../../message.js";
+import { counted } from "../../numbers.js";
 import { field, flag, parseOptions } from "../../options.js";
 import { planPictures, randomSeed } from "../../pipeline/requests/plan-pictures.js";
 import { promptOptionsSchema } from "../../pipeline/requests/prompt-file.js";
@@ -121,7 +123,7 @@ export async function workOf(given: unknown, uploads: Uploads, context: WorkCont
   if (edits.length === 0 && body.strength !== undefined) throw invalid("strength", "an image with it", message`none`);
   const sets = TARGETS.map((name) => [name, setsOf(name, body[name], count, card)] as const);
   if (Array.isArray(seed) && seed.length !== count)
-    throw invalid("seed", `one for each of ${count} pictures`, seed.length);
+    throw invalid("seed", `one for each of ${counted(count, "picture")}`, seed.length);
   const options = {
     ...Object.fromEntries(Object.entries(body).filter(([key]) => key in drawing)),
     imagesPerPrompt,
@@ -187,7 +189,8 @@ function setsOf(
 ): readonly z.output<typeof targets>[] | null {
   if (given === undefined) return null;
   const sets = Array.isArray(given) ? given : Array.from({ length: count }, () => given);
-  if (sets.length !== count) throw invalid(name, `a set of targets for each of ${count} pictures`, sets.length);
+  if (sets.length !== count)
+    throw invalid(name, `a set of targets for each of ${counted(count, "picture")}`, sets.length);
   for (const set of new Set(sets)) checkRewards(name, set, card);
   return sets;
 }

@@ -6,6 +6,7 @@
  * step. The text encoder and the autoencoder take no part; where the recipe names them they serve sample sheets and the
  * release.
  */
+
 import { createHash } from "node:crypto";
 import { basename, dirname, join } from "node:path";
 import { scope, type Tensor, tensor } from "@miro-t2i/torch";
@@ -22,6 +23,7 @@ import { InvalidInputError, MiroError } from "../../errors.js";
 import { readJson } from "../../files/whole-files.js";
 import type { LossBatch } from "../../flow/loss.js";
 import type { RinConfig } from "../../networks/config.js";
+import { counted, plural } from "../../numbers.js";
 import { fetchTextEncoder } from "../../pipeline/loading/sources.js";
 import { Permutation } from "../../random/permutation.js";
 import { T5Encoder } from "../../text/t5.js";
@@ -29,7 +31,7 @@ import { Tokenizer } from "../../text/tokenizer.js";
 import type { BatchSource, DataConstants, FrozenModels } from "./batches.js";
 import { encodedEmptyPrompt, storedEmptyPrompt } from "./empty-prompt.js";
 import { normalizationOf } from "./latent-statistics.js";
-import { type ShardData, scoreColumnsOf } from "./shard-data.js";
+import { pairedScores, type ShardData, scoreColumnsOf, withoutPairs } from "./shard-data.js";
 import { rootsOf } from "./shard-roots.js";
 import type { SourceContext } from "./sources.js";
 
@@ -169,11 +171,11 @@ export class ShardBatches implements BatchSource {
     const { samples, bad, truncated, problems } = this.stats;
     if (bad > 0)
       this.#options.onMessage?.(
-        `${bad} samples could not be used and were replaced; the last: ${problemText(problems.at(-1)!)}`,
+        `${counted(bad, "sample")} could not be used and ${plural(bad, "was", "were")} replaced; the last: ${problemText(problems.at(-1)!)}`,
       );
     if (truncated.text! > 0)
       this.#options.onMessage?.(
-        `${truncated.text} of ${samples} texts were longer than data.max_text_len (${this.#options.data.maxTextLen}) and were cut`,
+        `${truncated.text} of ${counted(samples, "text")} ${plural(truncated.text, "was", "were")} longer than data.max_text_len (${this.#options.data.maxTextLen}) and ${plural(truncated.text, "was", "were")} cut`,
       );
     await this.#loader.close();
     this.set.close();
@@ -237,12 +239,11 @@ function checkFit({ shards, selection }: TrainingSet, { data, network }: ShardBa
 
 /** Says why synthetic captions that were asked for are not trained with, where a score of theirs is nowhere. */
 function warnOfUnpaired({ shards, scores, options }: TrainingSet, { onMessage }: ShardBatchesOptions): void {
-  if (options.syntheticEmbeddingProb === 0 || options.scoreMode !== "paired") return;
   const fields = new Set(shards.shards.flatMap(({ header }) => header.columns));
-  const without = scores.filter((name) => fields.has(name) && !fields.has(syntheticName(name)));
+  const without = pairedScores(options, scores).filter((name) => fields.has(name) && !fields.has(syntheticName(name)));
   if (without.length > 0)
     onMessage?.(
-      `data.synthetic_embedding_prob: no sample has ${without.map(syntheticName).join(", ")}, so that those with ${without.join(", ")} keep their original captions; data.score_mode=original takes the scores of the original captions`,
+      `data.synthetic_embedding_prob: no sample has ${without.map(syntheticName).join(", ")}, ${withoutPairs(without)}; data.score_mode=original takes the scores of the original captions`,
     );
 }
 

@@ -3,6 +3,7 @@
  * command that makes it. Shards are checked by the tables beside them, so it is quick; where those are missing, the
  * first shard of each root is read.
  */
+
 import { existsSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { keptBins } from "../../data/dataset/bins-of.js";
@@ -17,10 +18,11 @@ import { ShardTable } from "../../data/shards/shard-table.js";
 import { type IndexedShard, readWidsIndex, WIDS_INDEX_NAME } from "../../data/shards/wids-index.js";
 import { MiroError } from "../../errors.js";
 import type { RinConfig } from "../../networks/config.js";
+import { counted, plural } from "../../numbers.js";
 import { scorerSpecs } from "../../rewards/registry.js";
 import { storedEmptyPrompt } from "./empty-prompt.js";
 import { type DataCheck, finding } from "./finding.js";
-import { type ShardData, scoresOf, validationData } from "./shard-data.js";
+import { pairedScores, type ShardData, scoresOf, validationData, withoutPairs } from "./shard-data.js";
 import { rootsOf } from "./shard-roots.js";
 import type { SourceRecipe, SourceReport } from "./sources.js";
 
@@ -41,7 +43,7 @@ export async function checkShards(
     checks.push({
       status: "note",
       subject: "tables",
-      finding: `${without} of ${shards.length} shards have none yet; the first start reads those shards through`,
+      finding: `${without} of ${counted(shards.length, "shard")} ${plural(without, "has", "have")} none yet; the first start reads ${plural(without, "it", "those shards")} through`,
       remedy: `miro index ${roots.join(" ")}`,
     });
   const looked = found.flatMap((paths) => paths.filter((path, i) => readAll || i === 0 || ShardTable.isStored(path)));
@@ -107,7 +109,7 @@ function noSamples(looked: number, all: number, prefix = ""): DataCheck {
   return {
     status: looked === all ? "missing" : "note",
     subject: `${prefix}samples`,
-    finding: `none can be read in ${count(looked, "shard")} looked at`,
+    finding: `none can be read in ${counted(looked, "shard")} looked at`,
     remedy: "miro preprocess makes shards",
   };
 }
@@ -150,11 +152,11 @@ function shardsIn(
   try {
     if (!statSync(root).isDirectory()) {
       const paths = root.endsWith(".json") ? readWidsIndex(root).shards.map(({ path }: IndexedShard) => path) : [root];
-      checks.push({ status: "ok", subject: root, finding: count(paths.length, "shard") });
+      checks.push({ status: "ok", subject: root, finding: counted(paths.length, "shard") });
       return paths;
     }
     const tars = tarsIn(root);
-    checks.push({ status: "ok", subject: root, finding: count(tars.length, "shard") });
+    checks.push({ status: "ok", subject: root, finding: counted(tars.length, "shard") });
     const index = join(root, WIDS_INDEX_NAME);
     if (!existsSync(index))
       checks.push({
@@ -190,7 +192,7 @@ function checkMembers(
     ...(p > 0 ? [{ member: textMember(data, true), shape: [null, config.labelDim], optional: true }] : []),
   ];
   const scores = scoresOf(data, config.coherenceKeys);
-  const paired = p > 0 && data.scoreMode === "paired" ? scores : [];
+  const paired = pairedScores(data, scores);
   const present = new Map<string, number>();
   const fields = new Set<string>();
   const add = (name: string, n: number) => present.set(name, (present.get(name) ?? 0) + n);
@@ -246,15 +248,16 @@ function checkMembers(
       remedy: "choose a recipe with the sizes of the shards, or prepare them anew with miro preprocess",
     });
   const report = (subject: string, there: number, optional: boolean, remedy: string, found = "") => {
-    if (there === samples) checks.push({ status: "ok", subject, finding: `in all ${samples} samples looked at` });
+    if (there === samples)
+      checks.push({ status: "ok", subject, finding: `in all ${counted(samples, "sample")} looked at` });
     else
       checks.push({
         status: there === 0 && !optional ? "missing" : "note",
         subject,
         finding:
           there === 0
-            ? `in none of the ${samples} samples looked at${found}`
-            : `in ${there} of ${samples} samples looked at`,
+            ? `in none of ${counted(samples, "sample")} looked at${found}`
+            : `in ${there} of ${counted(samples, "sample")} looked at`,
         remedy,
       });
   };
@@ -276,7 +279,7 @@ function checkMembers(
       present.get(`score ${syntheticName(name)}`) ?? 0,
       true,
       `miro preprocess --stage ${stageOf(name)} --synthetic-captions FILE, or data.score_mode=original`,
-      (present.get(`score ${name}`) ?? 0) > 0 ? `, so that those with ${name} keep their original captions` : "",
+      (present.get(`score ${name}`) ?? 0) > 0 ? `, ${withoutPairs([name])}` : "",
     );
   return samples;
 }
@@ -310,8 +313,7 @@ async function checkBins(roots: string[], data: ShardData, config: RinConfig, ch
 
 /** Bins need two different values. */
 function checkSpread(set: ShardSet, name: string, data: ShardData, checks: DataCheck[]): void {
-  const isPaired = data.syntheticEmbeddingProb > 0 && data.scoreMode === "paired";
-  const columns = isPaired ? [name, syntheticName(name)] : [name];
+  const columns = [name, ...pairedScores(data, [name]).map(syntheticName)];
   let first: number | undefined;
   for (let shard = 0; shard < set.shards.length; shard++)
     for (const column of columns)
@@ -327,8 +329,4 @@ function checkSpread(set: ShardSet, name: string, data: ShardData, checks: DataC
     finding: `is ${first} in every sample, so that no bins can be made`,
     remedy: "leave it out of network.coherence_keys, or data.bin_coherence=false takes the rewards as they are",
   });
-}
-
-function count(n: number, what: string): string {
-  return `${n} ${what}${n === 1 ? "" : "s"}`;
 }

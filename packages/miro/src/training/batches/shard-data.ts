@@ -73,6 +73,19 @@ export function scoresOf(data: ShardData, coherenceKeys: readonly string[]): rea
   return data.coherenceScores ?? scoreColumnsOf(data, coherenceKeys);
 }
 
+/** Those of the scores that a sample needs for its synthetic caption too, lest it keep its original one. */
+export function pairedScores(
+  { syntheticEmbeddingProb, scoreMode }: Pick<ShardData, "syntheticEmbeddingProb" | "scoreMode">,
+  scores: readonly string[],
+): readonly string[] {
+  return syntheticEmbeddingProb > 0 && scoreMode === "paired" ? scores : [];
+}
+
+/** What comes of scores that no synthetic caption has. */
+export function withoutPairs(scores: readonly string[]): string {
+  return `so that those with ${scores.join(", ")} keep their original captions`;
+}
+
 /** How the shards in `root` are read for validation: all of their samples, with their own captions, in their order. */
 export function validationData(data: ShardData, root: string | string[]): ShardData {
   const { uncondEmbedding: _u, textEncoder: _t, autoencoder: _a, weights: _w, ...read } = data;

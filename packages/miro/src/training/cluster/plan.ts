@@ -2,12 +2,14 @@
  * What `miro launch` submits: the recipe is put together and checked as `miro train` does it, for every task of an
  * array, and all paths are made absolute, before anything is written.
  */
+
 import { createHash, scryptSync } from "node:crypto";
 import { join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import type { z } from "zod";
 import { InvalidInputError, invalid } from "../../errors.js";
 import { about, message, option } from "../../message.js";
+import { counted } from "../../numbers.js";
 import { parseOptions } from "../../options.js";
 import { sourceOf } from "../batches/sources.js";
 import { taskOf } from "../loop/tasks.js";
@@ -189,7 +191,7 @@ function gpuRequest(
   if (gpus < devices)
     throw invalid(
       gpusPerNode === undefined ? "gres" : "gpusPerNode",
-      `at least ${devices} ${devices === 1 ? "GPU" : "GPUs"}, one for each of trainer.devices`,
+      `at least ${counted(devices, "GPU")}, one for each of trainer.devices`,
       gpusPerNode ?? gres,
     );
   return { gpusPerNode, gres };

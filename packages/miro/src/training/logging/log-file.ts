@@ -2,8 +2,10 @@
  * A file that a run appends records to. A training must not end because a disk is full or a file server is away for a
  * while: what cannot be written waits in memory, in order, and is tried again with the next record.
  */
+
 import fs from "node:fs";
 import { systemReason } from "../../errors.js";
+import { counted, plural } from "../../numbers.js";
 
 /** What waits at most; records beyond are lost. */
 const MAX_WAITING_BYTES = 64 * 2 ** 20;
@@ -42,7 +44,10 @@ export class LogFile {
   close(): void {
     this.#flush();
     const lost = this.#lost + this.#waiting.length;
-    if (lost > 0) this.#onTrouble(`${this.path}: ${lost} records could not be written and are lost`);
+    if (lost > 0)
+      this.#onTrouble(
+        `${this.path}: ${counted(lost, "record")} could not be written and ${plural(lost, "is", "are")} lost`,
+      );
     try {
       fs.fsyncSync(this.#descriptor);
     } catch {

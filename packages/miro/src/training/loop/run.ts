@@ -7,6 +7,7 @@ import { cuda } from "@miro-t2i/torch";
 import { checkObject } from "../../arguments.js";
 import { InvalidInputError } from "../../errors.js";
 import { message, option } from "../../message.js";
+import { counted } from "../../numbers.js";
 import { type RankPlace, rankPlaceOf } from "../process-group/launch-environment.js";
 import { DataParallelGroup } from "../process-group/process-group.js";
 import { planOf } from "../recipes/batch-plan.js";
@@ -43,7 +44,7 @@ export function checkProcesses(trainer: Recipe["trainer"], place: RankPlace | nu
   const { worldSize } = planOf(trainer);
   if (place !== null && place.worldSize !== worldSize)
     throw new InvalidInputError(
-      `trainer.devices × trainer.num_nodes: ${worldSize}, but the environment starts ${place.worldSize} processes (SLURM_STEP_NUM_TASKS or WORLD_SIZE); make them agree`,
+      `trainer.devices × trainer.num_nodes: ${worldSize}, but the environment starts ${counted(place.worldSize, "process", "processes")} (SLURM_STEP_NUM_TASKS or WORLD_SIZE); make them agree`,
     );
   if (place === null && numNodes > 1)
     throw new InvalidInputError(
@@ -53,6 +54,6 @@ export function checkProcesses(trainer: Recipe["trainer"], place: RankPlace | nu
   const gpus = cuda.isAvailable() ? cuda.deviceCount() : 0;
   if (devices > gpus)
     throw new InvalidInputError(
-      `trainer.devices: expected at most the ${gpus} GPUs of this machine (received ${devices}); trainer.device=cpu trains without${gpus === 0 ? ", miro doctor says why none was found" : ""}`,
+      `trainer.devices: expected at most the ${counted(gpus, "GPU")} of this machine (received ${devices}); trainer.device=cpu trains without${gpus === 0 ? ", miro doctor says why none was found" : ""}`,
     );
 }

@@ -6,6 +6,7 @@
  * makes them fail after `trainer.strategy.timeout_seconds`. Whatever is left a little later is killed. The error that
  * is reported is that of the process which failed by itself, not of those that missed it.
  */
+
 import { type ChildProcess, fork } from "node:child_process";
 import { once } from "node:events";
 import { availableParallelism } from "node:os";
@@ -15,6 +16,7 @@ import { compiledModule } from "../../compiled-module.js";
 import { InvalidInputError, MiroError } from "../../errors.js";
 import { extensionModules } from "../../extension-modules.js";
 import { Message, message } from "../../message.js";
+import { plural } from "../../numbers.js";
 import { planOf } from "../recipes/batch-plan.js";
 import { recipeToJson } from "../recipes/recipe.js";
 import type { FromRank, RankError, ToRank } from "./rank-messages.js";
@@ -178,9 +180,7 @@ function failureOf(endings: readonly Ending[], first: Ending | null): Error {
       : `ended ${signal === null ? `with exit code ${code}` : `by ${signal}${signal === "SIGKILL" ? " (was the memory full?)" : ""}`}${words && `: ${words}`}`;
   const hung = endings.filter(({ killed }) => killed).map((ending) => ending.rank);
   const others =
-    hung.length > 0
-      ? `; ${hung.length === 1 ? "rank" : "ranks"} ${hung.join(", ")} did not end and had to be killed`
-      : "";
+    hung.length > 0 ? `; ${plural(hung.length, "rank")} ${hung.join(", ")} did not end and had to be killed` : "";
   return errorOf(error?.exitCode ?? 1, message`rank ${rank} of ${endings.length}: ${what}${others}`);
 }
 

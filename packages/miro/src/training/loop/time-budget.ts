@@ -1,5 +1,5 @@
 /** `trainer.max_minutes`: how long a run may take, counted from its start. */
-import { shortNumber } from "../../numbers.js";
+import { plural, shortNumber } from "../../numbers.js";
 
 /** The part of a recipe that says it. */
 export interface TimeBudget {
@@ -18,5 +18,5 @@ export function within(maxMinutes: number | undefined): string {
 
 /** `1 minute`, `1.5 minutes`. */
 export function minutes(count: number): string {
-  return `${shortNumber(count)} minute${count === 1 ? "" : "s"}`;
+  return `${shortNumber(count)} ${plural(count, "minute")}`;
 }

@@ -17,7 +17,7 @@ import { writeFileAtomic } from "../../files/whole-files.js";
 import { parseRinConfig } from "../../networks/config.js";
 import { trainingFlops } from "../../networks/flops.js";
 import type { Rin } from "../../networks/rin.js";
-import { wholeNumber } from "../../numbers.js";
+import { counted } from "../../numbers.js";
 import type { StoredCheckpoint } from "../../pipeline/loading/run-checkpoint.js";
 import { streamSeed } from "../../random/streams.js";
 import { version } from "../../version.js";
@@ -238,9 +238,9 @@ function restore(
 function describe({ trainer }: Recipe, network: Rin, group: DataParallelGroup): string {
   const { maxSteps, batchSize, maxMinutes, precision, device } = trainer;
   const parameters = [...network.parameters()].reduce((sum, parameter) => sum + parameter.numel, 0);
-  const steps = `${wholeNumber(maxSteps)} steps of ${wholeNumber(batchSize)} samples${within(maxMinutes)}`;
+  const steps = `${counted(maxSteps, "step")} of ${counted(batchSize, "sample")}${within(maxMinutes)}`;
   const where = `${device}${group.isAlone ? "" : ` × ${group.worldSize}`}`;
-  return `network of ${wholeNumber(parameters)} parameters, ${steps}, ${precision}, ${where}`;
+  return `network of ${counted(parameters, "parameter")}, ${steps}, ${precision}, ${where}`;
 }
 
 /** A frozen model that is not there would be missed at the end, by the release. @throws InvalidInputError */

@@ -7,7 +7,7 @@ import { formatSize } from "../../files/sizes.js";
 import { readJson } from "../../files/whole-files.js";
 import { proveWritable } from "../../files/writable.js";
 import { message, option } from "../../message.js";
-import { wholeNumber } from "../../numbers.js";
+import { counted, wholeNumber } from "../../numbers.js";
 import { freeBytes } from "../../pipeline/loading/model-list.js";
 import { type DataCheck, finding } from "../batches/finding.js";
 import type { RecipeChange } from "../recipes/recipe-changes.js";
@@ -88,7 +88,7 @@ export function checkDisk({ checkpoints: count, checkpoint, release }: DiskNeeds
   const needed = count * checkpoint + release;
   const there = sizeBelow(join(output, "checkpoints"));
   const free = freeBytes(output);
-  const words = `${wholeNumber(count)} checkpoints of ${formatSize(checkpoint)} and a release: ${formatSize(needed)}`;
+  const words = `${counted(count, "checkpoint")} of ${formatSize(checkpoint)} and a release: ${formatSize(needed)}`;
   if (free === null) return { status: "note", subject: "disk", finding: `${words}; what is free is not known` };
   const finding = `${words}; ${formatSize(free)} are free${there > 0 ? `, ${formatSize(there)} are there already` : ""}`;
   if (needed <= free + there) return { status: "ok", subject: "disk", finding };

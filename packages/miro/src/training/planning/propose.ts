@@ -6,8 +6,10 @@
  * Steps are as many as 25 passes over the data take, which is what `emoji-shards` makes of its 8,192 pictures. Of fewer
  * pictures each is seen more often, by the square root; starting from weights takes a quarter.
  */
+
 import { availableParallelism } from "node:os";
 import { cuda } from "@miro-t2i/torch";
+import { counted } from "../../numbers.js";
 import { availableDevices, cudaIndex } from "../../pipeline/loading/device.js";
 import { availableMemory } from "../../rewards/memory.js";
 import { measurePeakFlops } from "../logging/peak-flops.js";
@@ -206,7 +208,7 @@ async function proposeThreads(proposal: Overrides, { start, signal, onMessage }:
   const choices = [own, ...(free ? others : [])].filter(
     (choice, i, all) => all.findIndex((other) => JSON.stringify(other) === JSON.stringify(choice)) === i,
   );
-  onMessage?.(`measuring steps with ${choices.length} ${choices.length === 1 ? "choice" : "choices"} of threads`);
+  onMessage?.(`measuring steps with ${counted(choices.length, "choice")} of threads`);
   const measured: { choice: typeof own; steps: MeasuredSteps }[] = [];
   for (const choice of choices)
     measured.push({ choice, steps: await measureSteps(proposal.with(choice), { seconds: MEASURING_SECONDS, signal }) });

@@ -5,7 +5,7 @@
 import { existsSync } from "node:fs";
 import { MiroError } from "../../errors.js";
 import { parseRinConfig, rinConfigToJson } from "../../networks/config.js";
-import { wholeNumber } from "../../numbers.js";
+import { counted } from "../../numbers.js";
 import { modelOrBundled } from "../../pipeline/loading/bundled.js";
 import { openReleaseFiles } from "../../pipeline/loading/checkpoint.js";
 import { checkDevice, cudaIndex } from "../../pipeline/loading/device.js";
@@ -137,7 +137,7 @@ function checkSamples({ name, data, network, samples }: Recipe): DataCheck[] {
       const { embeddingsName, testbedCount: count } = samples;
       const read = readEmbeddedTestbed(testbed, { embeddingsName, width: config.labelDim, count });
       for (const { embeddings } of read) embeddings.dispose();
-      return `${wholeNumber(read.length)} prompts with their embeddings`;
+      return `${counted(read.length, "prompt")} with their embeddings`;
     };
     checks.push(finding("samples.testbed", check));
   }

@@ -5,10 +5,12 @@
  *
  * A process that trains alone is a group of one: it has all rows, sums are what it gave, and nothing waits.
  */
+
 import { createHash } from "node:crypto";
 import { type nn, scope, type Tensor, TorchError, tensor } from "@miro-t2i/torch";
 import { DistributedReducer, initProcessGroup, type ProcessGroup, RendezvousStore } from "@miro-t2i/torch/distributed";
 import { InvalidInputError, MiroError } from "../../errors.js";
+import { counted } from "../../numbers.js";
 import { divideRows, type Rows } from "../batches/batch-slices.js";
 import type { Recipe } from "../recipes/recipe.js";
 import type { RankPlace } from "./launch-environment.js";
@@ -181,7 +183,7 @@ function chooseGpu(localRank: number): void {
   if (visible?.length === 1) return; // the launcher has chosen
   if (visible !== undefined && localRank >= visible.length)
     throw new MiroError(
-      `CUDA_VISIBLE_DEVICES names ${visible.length} GPUs, this is process ${localRank + 1} of its machine; lower trainer.devices`,
+      `CUDA_VISIBLE_DEVICES names ${counted(visible.length, "GPU")}, this is process ${localRank + 1} of its machine; lower trainer.devices`,
     );
   process.env.CUDA_VISIBLE_DEVICES = visible?.[localRank] ?? String(localRank);
 }

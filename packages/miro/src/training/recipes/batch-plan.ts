@@ -6,6 +6,7 @@
  * exactly. Two of the three on the right that a recipe may leave open follow from the others; what does not come out
  * even is refused.
  */
+import { counted, plural } from "../../numbers.js";
 import { type RecipeFault, recipeFault } from "../batches/recipe-fault.js";
 
 /** The part of a recipe that decides it. */
@@ -36,11 +37,11 @@ export function batchPlan(settings: BatchSettings): BatchPlan | RecipeFault {
   const { batchSize, devices, numNodes, deviceBatchSize, accumulateGradBatches } = settings;
   const worldSize = devices * numNodes;
   const share = batchSize / worldSize;
-  const processes = `${devices} devices × ${numNodes} ${numNodes === 1 ? "node" : "nodes"}`;
+  const processes = `${counted(devices, "device")} × ${counted(numNodes, "node")}`;
   if (!Number.isInteger(share))
     return recipeFault(
       "trainer.batch_size",
-      `expected a multiple of the ${worldSize} processes (${processes}) (received ${batchSize})`,
+      `expected a multiple of the ${counted(worldSize, "process", "processes")} (${processes}) (received ${batchSize})`,
     );
   const steps = accumulateGradBatches ?? (deviceBatchSize === undefined ? 1 : share / deviceBatchSize);
   const atOnce = deviceBatchSize ?? share / steps;
@@ -49,7 +50,7 @@ export function batchPlan(settings: BatchSettings): BatchPlan | RecipeFault {
     const both = deviceBatchSize !== undefined && accumulateGradBatches !== undefined;
     const expected = both ? `device_batch_size × accumulate_grad_batches = ${share}` : `a divisor of ${share}`;
     const received = both ? `${deviceBatchSize} × ${accumulateGradBatches}` : (deviceBatchSize ?? steps);
-    const found = `${batchSize} samples are ${share} for each of the ${worldSize} processes (${processes})`;
+    const found = `${counted(batchSize, "sample")} ${plural(batchSize, "is", "are")} ${share} for each of the ${counted(worldSize, "process", "processes")} (${processes})`;
     return recipeFault(`trainer.${open}`, `${found}; expected ${expected} (received ${received})`);
   }
   return { batchSize, worldSize, deviceBatchSize: atOnce, accumulateGradBatches: steps };

@@ -163,7 +163,9 @@ describe("recipes made of parts", () => {
     const laughs = write("laughs.yaml", ["l0: &l0 [lol]", ...levels].join("\n"));
     expect(() => composeRecipe(laughs, [], none)).toThrow(/laughs\.yaml: not valid YAML: Excessive alias count/);
     const deep = write("deep.yaml", `a: ${"[".repeat(50_000)}`);
-    expect(() => composeRecipe(deep, [], none)).toThrow(/deep\.yaml.*(nested too deep|not valid YAML)/);
+    expect(() => composeRecipe(deep, [], none)).toThrow(/deep\.yaml:1: not valid YAML: nested too deep/);
+    const closed = write("closed.yaml", `b: 1\na: ${"[".repeat(20_000)}${"]".repeat(20_000)}\n`);
+    expect(() => composeRecipe(closed, [], none)).toThrow(/closed\.yaml:2: not valid YAML: nested too deep/);
     const fine = write("fine.yaml", "a: {}\n");
     expect(() => composeRecipe(fine, ["a=&a [*a]"], none)).toThrow(/^a=&a \[\*a\]: /);
     // Each on its own takes a fraction of a second of the processor.
@@ -184,6 +186,8 @@ describe("recipes made of parts", () => {
   it("say each key once in a mapping, at every depth", () => {
     const path = write("twice.yaml", "a: 1\nb:\n  - {x: 1, y: 1}\n  - x: 1\n    'x': 2\n");
     expect(() => composeRecipe(path, [], none)).toThrow(/twice\.yaml:5: not valid YAML: the key "x" stands twice/);
+    writeFileSync(path, "name: x\noptimizer:\n  lr: {{ lr }}\n");
+    expect(() => composeRecipe(path, [], none)).toThrow(/twice\.yaml:3: not valid YAML: a list or a mapping stands/);
   });
 
   it("are refused with their first faults and the number of the others", () => {

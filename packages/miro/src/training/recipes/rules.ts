@@ -1,6 +1,8 @@
 /** What the sections of a recipe must have to do with each other. */
+
 import { describe } from "../../errors.js";
 import { checkRinConfig, parseRinConfig, type RinConfig, rinConfigToJson } from "../../networks/config.js";
+import { counted } from "../../numbers.js";
 import { type RecipeFault, recipeFault } from "../batches/recipe-fault.js";
 import { sourceOf } from "../batches/sources.js";
 import { batchPlan } from "./batch-plan.js";
@@ -24,7 +26,7 @@ export function checkRules(recipe: Recipe, refuseAll: (faults: RecipeFault[]) =>
     refuse([
       recipeFault(
         "lr_scheduler.warmup_steps",
-        `expected fewer than the ${totalSteps} steps of the schedule (received ${warmupSteps})`,
+        `expected fewer than the ${counted(totalSteps, "step")} of the schedule (received ${warmupSteps})`,
       ),
     ]);
   const { replicas = 1, device, devices, numNodes, cudaGraphs } = recipe.trainer;
@@ -34,7 +36,7 @@ export function checkRules(recipe: Recipe, refuseAll: (faults: RecipeFault[]) =>
     refuse([
       recipeFault(
         "trainer.replicas",
-        `expected at most the ${plan.deviceBatchSize} samples that are computed at once (received ${replicas})`,
+        `expected at most the ${counted(plan.deviceBatchSize, "sample")} that are computed at once (received ${replicas})`,
       ),
     ]);
   if (replicas > 1 && device !== "cpu")

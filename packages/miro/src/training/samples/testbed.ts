@@ -26,6 +26,7 @@ import { linesOf, readTextFile } from "../../files/text-file.js";
 import { readJson, writeFileAtomic } from "../../files/whole-files.js";
 import { proveWritable } from "../../files/writable.js";
 import { type Message, message, option } from "../../message.js";
+import { counted } from "../../numbers.js";
 import { abortSignal, callback, field, flag, type OptionsOf, parseOptions } from "../../options.js";
 import { checkDevice } from "../../pipeline/loading/device.js";
 import { loadSchema } from "../../pipeline/loading/load-options.js";
@@ -112,7 +113,7 @@ export function readTestbed(folder: string, options: { count?: number | null } =
   }
   if (count !== null && prompts.length !== count)
     fail(
-      message`${path}: expected ${count} prompts, found ${prompts.length}; if that is intended, give ${option("count", prompts.length)}`,
+      message`${path}: expected ${counted(count, "prompt")}, found ${prompts.length}; if that is intended, give ${option("count", prompts.length)}`,
     );
   const listPath = join(folder, LIST);
   if (existsSync(listPath)) {

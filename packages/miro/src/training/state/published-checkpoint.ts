@@ -10,6 +10,7 @@
  * Names may hold `_orig_mod.` of a compiled wrapper, and old networks an identity vector `output_scaling`, which is
  * left out.
  */
+
 import { basename } from "node:path";
 import { full, scope, type Tensor } from "@miro-t2i/torch";
 import {
@@ -27,6 +28,7 @@ import { MiroError } from "../../errors.js";
 import { snakeCase } from "../../letter-case.js";
 import type { FlowPrecond } from "../../networks/precond.js";
 import type { Rin } from "../../networks/rin.js";
+import { counted } from "../../numbers.js";
 import type { Recipe } from "../recipes/recipe.js";
 import type { Resumable } from "./resumable.js";
 
@@ -149,7 +151,8 @@ export class PublishedCheckpoint {
     const stored = state.get("param_groups");
     const moments = state.get("state");
     if (!Array.isArray(stored) || !(moments instanceof Map)) return fail("it is no optimizer of PyTorch");
-    if (stored.length !== groups.length) return fail(`it has ${stored.length} groups, this recipe ${groups.length}`);
+    if (stored.length !== groups.length)
+      return fail(`it has ${counted(stored.length, "group")}, this recipe ${groups.length}`);
     const tensors: Record<string, Tensor> = {};
     let index = 0;
     let steps = 0;

@@ -1,10 +1,18 @@
 /** Captions in a table: CSV or TSV with a header, JSON lines, or Parquet; a column names the picture of each row. */
+
 import { extname } from "node:path";
 import { describe, InvalidInputError } from "../../../errors.js";
 import { repeatedKey } from "../../../files/json-file.js";
-import { JsonInteger, type PythonJson, parsePythonJson, writePythonJson } from "../../../files/python-json.js";
+import {
+  JsonInteger,
+  MAX_DEPTH,
+  type PythonJson,
+  parsePythonJson,
+  writePythonJson,
+} from "../../../files/python-json.js";
 import { filledLines, parseTable } from "../../../files/table-file.js";
 import { readTextFile } from "../../../files/text-file.js";
+import { counted } from "../../../numbers.js";
 import { openParquet, type ParquetKind, type ParquetTable } from "./parquet-table.js";
 
 /** Names of the two columns where none is given, the preferred one first. */
@@ -157,8 +165,8 @@ async function readParquet(path: string, columns: CaptionColumns): Promise<Table
   // A file of some bytes may hold a billion rows that are all the same.
   if (table.rows * table.columns.length > MAX_CELLS)
     throw new InvalidInputError(
-      `${path}: ${table.rows} rows of ${table.columns.length} columns are too many for one table of captions; ` +
-        `split it, at most ${MAX_CELLS} cells are read`,
+      `${path}: ${counted(table.rows, "row")} of ${counted(table.columns.length, "column")} are too many for one table of captions; ` +
+        `split it, at most ${counted(MAX_CELLS, "cell")} are read`,
     );
   const rows = (await table.read(0, table.rows)).map((record) => parquetRow(record, table));
   return { rows, columns: new Set(table.columns) };
@@ -174,18 +182,20 @@ export function parquetRow(record: Record<string, unknown>, table: ParquetTable)
   return row;
 }
 
-/** A cell as JSON; undefined for missing ones and for what has no place in JSON (bytes). */
-function fromParquet(value: unknown, kind: ParquetKind): PythonJson | undefined {
-  if (value === null || value === undefined) return undefined;
+/** A cell as JSON; undefined for missing ones and for what has no place in JSON: bytes, nesting without end. */
+function fromParquet(value: unknown, kind: ParquetKind, depth = 0): PythonJson | undefined {
+  if (value === null || value === undefined || depth > MAX_DEPTH) return undefined;
   if (typeof value === "bigint") return new JsonInteger(value.toString());
   if (typeof value === "number")
     return kind.isInteger && Number.isInteger(value) ? new JsonInteger(String(value)) : value;
   if (typeof value === "string" || typeof value === "boolean") return value;
-  if (value instanceof Date) return value.toISOString();
+  if (value instanceof Date) return Number.isNaN(value.getTime()) ? undefined : value.toISOString();
   if (value instanceof Uint8Array) return textOfBytes(value);
   if (ArrayBuffer.isView(value)) return undefined;
-  if (Array.isArray(value)) return value.map((item) => fromParquet(item, kind.item()) ?? null);
-  return new Map(Object.entries(value).map(([name, item]) => [name, fromParquet(item, kind.field(name)) ?? null]));
+  if (Array.isArray(value)) return value.map((item) => fromParquet(item, kind.item(), depth + 1) ?? null);
+  return new Map(
+    Object.entries(value).map(([name, item]) => [name, fromParquet(item, kind.field(name), depth + 1) ?? null]),
+  );
 }
 
 /** The text of a cell that is not said to be one, as old writers leave them; undefined for other bytes. */

@@ -1,13 +1,26 @@
-import { copyFileSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { copyFileSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { gzipSync } from "node:zlib";
 import { afterAll, describe, expect, it } from "vitest";
 import { InvalidInputError } from "../../../errors.js";
 import { writePythonJson } from "../../../files/python-json.js";
 import { parquetRow, readCaptionTable } from "./caption-table.js";
 import { listShards } from "./list-shards.js";
 import { openParquet } from "./parquet-table.js";
+import {
+  describes,
+  dictionary,
+  INT,
+  int,
+  page,
+  STRUCT,
+  struct,
+  table,
+  uint32,
+  varint,
+} from "./testing/parquet-bytes.js";
 
 const folder = mkdtempSync(join(tmpdir(), "miro-parquet-"));
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
@@ -22,11 +35,6 @@ const MANY_ROWS = Buffer.from(
 /** Written by tests/reference/record_parquet.py with pyarrow. */
 const fixture = (name: string) => fileURLToPath(new URL(`./fixtures/${name}`, import.meta.url));
 const part = fixture("parquet/train-00000-of-00002.parquet");
-
-/** A number as Thrift writes it: seven bits a byte, the lowest first. */
-function varint(value: number): number[] {
-  return value < 128 ? [value] : [(value % 128) + 128, ...varint(Math.floor(value / 128))];
-}
 
 describe("a damaged Parquet file", () => {
   const damaged = join(folder, "damaged.parquet");
@@ -69,10 +77,106 @@ describe("a damaged Parquet file", () => {
   it("is refused where two hundred bytes say that they are millions of rows", async () => {
     writeFileSync(damaged, MANY_ROWS);
     const columns = { imageColumn: "image", captionColumn: "image" };
-    await expect(readCaptionTable(damaged, columns)).rejects.toThrow(/13000000 rows of 1 columns are too many/);
+    await expect(readCaptionTable(damaged, columns)).rejects.toThrow(/13,000,000 rows of 1 column are too many/);
     const [rows, more] = [13_000_000, 100_000_000].map((count) => Buffer.from(varint(2 * count)).toString("latin1"));
     writeFileSync(damaged, MANY_ROWS.toString("latin1").replaceAll(rows!, more!), "latin1");
     await expect(openParquet(damaged)).rejects.toThrow(/row group 1 has 100000000 rows/);
+  });
+
+  const two = [...uint32(1), 97, ...uint32(1), 98];
+  const cell = (rows: number, ...bytes: number[]) => page(bytes, describes(rows, 0));
+  const deltas = (count: number, first: number, then: number) => [
+    ...[...varint(128), ...varint(1), ...varint(count), ...int(first), ...int(then - first), 0],
+    ...Array.from({ length: Math.ceil((count - 1) / 128) }, (_, i) => (i === 0 ? [] : [0, 0])).flat(),
+  ];
+
+  it.each<[string, Buffer, RegExp | null]>([
+    [
+      "is read where nothing is wrong",
+      table(2, [cell(2, ...uint32(2), ...varint(4), 1, ...two)], { isOptional: true }),
+      null,
+    ],
+    [
+      "is refused where a run of values would fill the memory",
+      table(2, [cell(2, ...uint32(6), ...varint(2 ** 31 - 2), 1, ...two)], { isOptional: true }),
+      /a run of 1073741823 values where 2 are left/,
+    ],
+    [
+      "is refused where packed values of no bits would be counted for ever",
+      table(2, [
+        dictionary,
+        page(
+          [0, ...varint(2 ** 31 + 1)],
+          [8, STRUCT, struct(...[2, 0, 2, 8, 0, 0].map((n, i) => [i + 1, INT, int(n)] as const))],
+          { type: 3 },
+        ),
+      ]),
+      /a run of \d+ values where 2 are left/,
+    ],
+    [
+      "is refused where a page has more values than there could be",
+      table(2, [dictionary, page([0], describes(2 ** 31 - 1, 8))]),
+      /a row group holds too much for the size of the file/,
+    ],
+    [
+      "is refused where a page does not say how long it is, and the next one would be this one",
+      table(2, [
+        [...struct([1, INT, int(0)], [2, INT, int(2)], describes(0, 0)), ...Array.from({ length: 40 }, () => 0x15)],
+      ]),
+      /a page header without its sizes/,
+    ],
+    [
+      "is refused where differences come in blocks of a negative length",
+      table(3, [page([...varint(128), ...varint(2 ** 32 - 1), 3, 2, 1, 1, 1, 1], describes(3, 5))], { type: 1 }),
+      /4294967295 miniblocks of 128 values/,
+    ],
+    [
+      "is refused where each text is to begin with a long one before it",
+      table(20_000, [
+        page(
+          [...deltas(20_000, 0, 2 ** 16), ...deltas(20_000, 2 ** 16, 0), ...Array.from({ length: 2 ** 16 }, () => 97)],
+          describes(20_000, 7),
+        ),
+      ]),
+      /a row group holds too much for the size of the file/,
+    ],
+    [
+      "is refused where it is little and would be decompressed to much",
+      table(2, [page([...gzipSync(Buffer.from(two))], describes(2, 0), { size: 2 ** 30 })], { codec: 2 }),
+      /a row group holds too much for the size of the file/,
+    ],
+    [
+      "is refused where what is decompressed is longer than it says",
+      table(2, [page([...gzipSync(Buffer.alloc(2 ** 20))], describes(2, 0), { size: 10 })], { codec: 2 }),
+      /Cannot create a Buffer larger than 10 bytes/,
+    ],
+    [
+      "is refused where a frame of LZ4 has a negative length",
+      table(
+        2,
+        [page([...uint32(0), 255, 255, 255, 248, ...uint32(0), ...uint32(0), 0], describes(2, 0), { size: 10 })],
+        { codec: 5 },
+      ),
+      /lz4 offset out of range/,
+    ],
+    [
+      "is refused where a number of its directory has a million digits",
+      Buffer.concat([
+        Buffer.from("PAR1"),
+        Buffer.from([0x36]),
+        Buffer.alloc(10 ** 6, 0xff),
+        Buffer.from(uint32(10 ** 6 + 1)),
+        Buffer.from("PAR1"),
+      ]),
+      /a number is too long/,
+    ],
+  ])("%s", async (_, bytes, message) => {
+    writeFileSync(damaged, bytes);
+    if (message === null)
+      expect((await read()).map(({ image }) => image)).toEqual(
+        ["a", "b"].map((letter) => Uint8Array.from(Buffer.from(letter))),
+      );
+    else await expect(read()).rejects.toThrow(message);
   });
 
   it("is told from one that cannot be opened", async () => {
@@ -90,6 +194,36 @@ it("keeps the kind of numbers: a float that is whole stays a float, at any depth
       '"structs": [{"x": 2.0, "n": 2}], "map": {"a": 1.0}}',
   );
   expect([image, caption]).toEqual(["a.png", "one"]);
+});
+
+it("is read in every encoding and compression, in pages of both versions", async () => {
+  const names = readdirSync(fixture("encodings"));
+  expect(names.length).toBe(12);
+  const cells = Array.from({ length: 100 }, (_, i) => i);
+  const holes = (value: (i: number) => unknown) => cells.map((i) => (i % 3 === 0 ? null : value(i)));
+  for (const name of names) {
+    const table = await openParquet(fixture(`encodings/${name}`));
+    const rows = [...(await table.read(0, 30)), ...(await table.read(30, 100))];
+    const column = (of: string) => rows.map((row) => row[of] ?? null);
+    expect(column("image"), name).toEqual(cells.map((i) => `pictures/${String(i).padStart(4, "0")}.png`));
+    expect(column("caption"), name).toEqual(holes((i) => `number ${i}`));
+    expect(column("int"), name).toEqual(holes((i) => i * i));
+    expect(column("long"), name).toEqual(holes((i) => BigInt(i) ** 5n));
+    expect(column("float"), name).toEqual(holes((i) => i / 4));
+    expect(column("flag"), name).toEqual(holes((i) => i % 2 === 0));
+    expect(column("none"), name).toEqual(holes(() => null));
+    expect(column("list"), name).toEqual(holes((i) => Array.from({ length: i % 3 }, () => i)));
+  }
+});
+
+it("leaves out dates that are none, and ends within what is nested without end", () => {
+  const kind = { isInteger: false, item: () => kind, field: () => kind };
+  const table = { kindOf: () => kind } as unknown as Awaited<ReturnType<typeof openParquet>>;
+  let deep: unknown = 1;
+  for (let i = 0; i < 100_000; i++) deep = [deep];
+  const row = parquetRow({ when: new Date(Number.NaN), deep, day: new Date(0) }, table);
+  expect([...row.keys()]).toEqual(["deep", "day"]);
+  expect(row.get("day")).toBe("1970-01-01T00:00:00.000Z");
 });
 
 describe("pictures in Parquet", () => {

@@ -7,13 +7,22 @@
  * reading from the file never throws at once.
  */
 import { open, stat } from "node:fs/promises";
-import type { FileMetaData, SchemaTree } from "hyparquet";
+import type { AsyncBuffer, ColumnMetaData, FileMetaData, RowGroup, SchemaTree } from "hyparquet";
 import { InvalidInputError, MiroError, systemReason } from "../../../errors.js";
 
 /** More rows are no table of captions. */
 const MAX_ROWS = 2 ** 31;
 /** Of a row group, whose columns are decoded whole. Writers make them of a million rows, older ones of 64 million. */
 const MAX_GROUP_ROWS = 2 ** 26;
+/** Cells and bytes that a row group may have whatever its size in the file is. */
+const GROUP_CELLS = 2 ** 26;
+const GROUP_BYTES = 2 ** 28;
+const MAX_COLUMNS = 10_000;
+
+/** The mark `PAR1` in front, and behind the directory its length and the mark again. */
+const MARK = 0x50415231;
+const START_BYTES = 4;
+const END_BYTES = 8;
 
 /** A cell as hyparquet gives it: texts as strings, other bytes as Uint8Array, structs as objects. */
 export type ParquetRow = Record<string, unknown>;
@@ -43,17 +52,37 @@ export interface ParquetTable {
 
 /** Opens a table. @throws InvalidInputError for what is no Parquet, cut or damaged */
 export async function openParquet(path: string): Promise<ParquetTable> {
-  const [{ parquetMetadataAsync, parquetReadObjects, parquetSchema }, { compressors }] = await Promise.all([
-    import("hyparquet"),
-    import("hyparquet-compressors"),
-  ]);
+  const [{ parquetMetadata, parquetReadObjects, parquetSchema }, { boundedCompressors, checkPages, checkThrift }] =
+    await Promise.all([import("hyparquet"), import("./parquet-pages.js")]);
   return orNamed(path, async () => {
     const { size } = await stat(path);
     const file = { byteLength: size, slice: (start: number, end = size) => readSlice(path, size, start, end) };
-    const metadata = await parquetMetadataAsync(file);
+    const directory = await readDirectory(file);
+    checkThrift(new Uint8Array(directory, 0, directory.byteLength - END_BYTES));
+    const metadata = parquetMetadata(directory);
+    if (metadata.schema.length > MAX_COLUMNS) throw damaged(`it has ${metadata.schema.length} columns`);
     const schema = parquetSchema(metadata);
-    // The directory stands at the end, before its length and a mark.
-    checkDirectory(metadata, schema, size - metadata.metadata_length - 8);
+    checkDirectory(metadata, schema, size - directory.byteLength);
+    const checked = new Set<RowGroup>();
+    /** The groups with these rows. */
+    const checkGroups = async (start: number, end: number): Promise<void> => {
+      let first = 0;
+      for (const group of metadata.row_groups) {
+        const rows = Number(group.num_rows);
+        const isRead = rows > 0 && first < end && first + rows > start;
+        first += rows;
+        if (!isRead || checked.has(group)) continue;
+        const places = group.columns.map(({ meta_data }) => placeOf(meta_data!));
+        const stored = places.reduce((sum, [from, to]) => sum + to - from, 0);
+        const budget = { cells: GROUP_CELLS + 8 * stored, bytes: GROUP_BYTES + 100 * stored };
+        for (const [i, { meta_data }] of group.columns.entries()) {
+          const chunk = new Uint8Array(await file.slice(...places[i]!));
+          const path = pathOf(schema, meta_data!.path_in_schema)!;
+          checkPages(chunk, { codec: meta_data!.codec, rows, path }, budget);
+        }
+        checked.add(group);
+      }
+    };
     const children = new Map(schema.children.map((child) => [child.element.name, child]));
     return {
       path,
@@ -67,7 +96,11 @@ export async function openParquet(path: string): Promise<ParquetTable> {
       },
       kindOf: (column) => kindOf(children.get(column)!),
       read: (rowStart, rowEnd) =>
-        orNamed(path, () => parquetReadObjects({ file, metadata, compressors, utf8: false, rowStart, rowEnd })),
+        orNamed(path, async () => {
+          await checkGroups(rowStart, rowEnd);
+          const compressors = boundedCompressors;
+          return parquetReadObjects({ file, metadata, compressors, utf8: false, rowStart, rowEnd });
+        }),
     };
   });
 }
@@ -110,17 +143,46 @@ function checkDirectory({ num_rows, row_groups }: FileMetaData, schema: SchemaTr
     for (const { meta_data: column } of columns) {
       if (column === undefined) throw damaged(`row group ${i + 1} has a column without a description`);
       const name = column.path_in_schema.join(".");
-      let node: SchemaTree | undefined = schema;
-      for (const part of column.path_in_schema) node = node?.children.find(({ element }) => element.name === part);
-      if (node === undefined || node.children.length > 0) throw damaged(`column ${name} is not in the schema`);
-      const start = Number(column.dictionary_page_offset || column.data_page_offset);
-      const last = start + Number(column.total_compressed_size);
+      const path = pathOf(schema, column.path_in_schema);
+      if (path === undefined || path.at(-1)!.children.length > 0) throw damaged(`column ${name} is not in the schema`);
+      // Its parts may be the same ones many times over.
+      if (path.some(({ element }) => element.logical_type?.type === "VARIANT"))
+        throw damaged(`column ${name} is of the type VARIANT, which is not read`);
+      const [start, last] = placeOf(column);
       if (!(start >= 4 && last >= start && last <= end))
         throw damaged(`column ${name} lies at bytes ${start} to ${last} of ${end}`);
     }
   }
   if (total !== Number(num_rows) || total > MAX_ROWS)
     throw damaged(`it declares ${num_rows} rows, its row groups have ${total}`);
+}
+
+/** Where the pages of a column are. */
+function placeOf(column: ColumnMetaData): [start: number, end: number] {
+  const start = Number(column.dictionary_page_offset || column.data_page_offset);
+  return [start, start + Number(column.total_compressed_size)];
+}
+
+/** The schema from its root to a column; nothing where there is none of this name. */
+function pathOf(schema: SchemaTree, names: readonly string[]): SchemaTree[] | undefined {
+  const path = [schema];
+  for (const name of names) {
+    const node = path.at(-1)!.children.find(({ element }) => element.name === name);
+    if (node === undefined) return undefined;
+    path.push(node);
+  }
+  return path;
+}
+
+/** The directory, its length and the mark at the end. */
+async function readDirectory(file: AsyncBuffer): Promise<ArrayBuffer> {
+  const { byteLength: size } = file;
+  if (size < START_BYTES + END_BYTES) throw new Error(`it has ${size} bytes`);
+  const end = new DataView(await file.slice(size - END_BYTES));
+  if (end.getUint32(4) !== MARK) throw new Error("it does not end as Parquet does");
+  const length = end.getUint32(0, true);
+  if (length > size - START_BYTES - END_BYTES) throw new Error(`its directory of ${length} bytes is not in it`);
+  return file.slice(size - END_BYTES - length);
 }
 
 /** Runs, and gives each failure the file's name. */

@@ -18,10 +18,11 @@ import { pythonJson } from "../../../files/python-json.js";
 import { sha256 } from "../../../files/sha256.js";
 import { readText, removeKilledWrites, writeFileAtomic } from "../../../files/whole-files.js";
 import { proveWritable } from "../../../files/writable.js";
+import { groupBy } from "../../../group-by.js";
+import { counted, plural } from "../../../numbers.js";
 import { encodePng } from "../../../pictures/png.js";
 import { sheetText } from "../../../pipeline/settings.js";
 import { version } from "../../../version.js";
-import { groupBy } from "../../group-by.js";
 import { SharedWork } from "../../shared-work.js";
 import type { Colour, PromptMetadata } from "../metadata.js";
 import type { PromptSet } from "../prompts.js";
@@ -119,7 +120,8 @@ export async function evaluateGeneval(run: EvaluationRun): Promise<EvaluationRep
     if (generation) report.drawn += await generation.drawMissing(run.resources, work);
     const open = generation?.missing() ?? [];
     if (only === "generate") {
-      if (open.length > 0) onMessage?.(`${open.length} prompts are left to other processes`);
+      if (open.length > 0)
+        onMessage?.(`${counted(open.length, "prompt")} ${plural(open.length, "is", "are")} left to other processes`);
       break;
     }
     const folder = present(run);
@@ -136,7 +138,7 @@ export async function evaluateGeneval(run: EvaluationRun): Promise<EvaluationRep
       (does("judge") ? stages.colours.missing().length : 0);
     report.problems = folder.problems;
     if (only === "detect") {
-      if (left > 0) onMessage?.(`${left} prompts are left to other processes`);
+      if (left > 0) onMessage?.(`${counted(left, "prompt")} ${plural(left, "is", "are")} left to other processes`);
       break;
     }
     if (left === 0 && (await conclude(run, folder, work, report))) break;
@@ -290,7 +292,7 @@ async function conclude(
         writeSummary(run, report.summary, {
           found_by: report.detector,
           ...provenance(run),
-          problems: counted(problems),
+          problems: problemCounts(problems),
           key,
         });
     }
@@ -339,7 +341,7 @@ function provenance({ set, rules, detectorKey, colourKey, images }: EvaluationRu
 }
 
 /** Problems by kind, with the first of each. */
-export function counted(problems: readonly Problem[]): Record<string, { count: number; first: string[] }> {
+export function problemCounts(problems: readonly Problem[]): Record<string, { count: number; first: string[] }> {
   const counts: Record<string, { count: number; first: string[] }> = {};
   for (const { kind, path, reason } of problems) {
     counts[kind] ??= { count: 0, first: [] };

@@ -1,10 +1,10 @@
 /** A sheet of pictures that do not show what was asked for, with boxes and masks of what was found. */
 import { join } from "node:path";
 import { readBytes } from "../../../files/whole-files.js";
+import { groupBy } from "../../../group-by.js";
 import { decodeImage } from "../../../pictures/decode.js";
 import { inRows, labelledSheet, type SheetCell } from "../../../pictures/labelled-sheet.js";
 import type { RgbImage } from "../../../pictures/rgb.js";
-import { groupBy } from "../../group-by.js";
 import { type Box, type Mask, maskHas } from "../detection.js";
 
 /** A picture with what was found in it. */

@@ -7,11 +7,13 @@
  *
  * Names are read whole and in numerical order; `0.png` is `0000.png`. What does not belong there is named and left.
  */
+
 import { type Dirent, readdirSync } from "node:fs";
 import { join } from "node:path";
 import { MiroError, systemReason } from "../../../errors.js";
 import { pythonJson } from "../../../files/python-json.js";
 import { readTextFile } from "../../../files/text-file.js";
+import { counted } from "../../../numbers.js";
 import type { PromptMetadata } from "../metadata.js";
 import { type PromptSet, parseMetadata } from "../prompts.js";
 
@@ -89,7 +91,7 @@ export function readImageFolder(folder: string, expected?: PromptSet): ImageFold
     const wanted = expected?.prompts[index];
     if (prompts.has(index)) found("surplus prompt", name, `is prompt ${index} once more`);
     else if (expected && wanted === undefined)
-      found("surplus prompt", name, `is beyond the ${expected.prompts.length} prompts of ${expected.name}`);
+      found("surplus prompt", name, `is beyond the ${counted(expected.prompts.length, "prompt")} of ${expected.name}`);
     else if (wanted !== undefined && pythonJson(wanted) !== pythonJson(metadata))
       found("wrong metadata", path, `is another record than that of prompt ${index} in ${expected!.name}`);
     else prompts.set(index, { index, metadata, samples: samplesOf(folder, name, found) });
