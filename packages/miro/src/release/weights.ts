@@ -2,7 +2,7 @@
 import { type DType, empty, isFloatingPoint, itemSize, nn, type Tensor } from "@miro-t2i/torch";
 import type { DeferredTensor, StoredTensor } from "@miro-t2i/torch/io";
 import { MiroError } from "../errors.js";
-import { FlowPrecond } from "../networks/precond.js";
+import { FlowPrecond, isLogVariance } from "../networks/precond.js";
 import { Rin } from "../networks/rin.js";
 import type { ReleaseConfig } from "../pipeline/loading/release-config.js";
 
@@ -44,7 +44,7 @@ export function expectedTensors(config: ReleaseConfig): Map<string, ExpectedTens
 }
 
 /**
- * Compares tensors with a configuration.
+ * Compares tensors with a configuration. A log-variance that it does not have is passed over.
  * @param path of the checkpoint, for the error
  * @throws MiroError listing what is missing, not known, of another shape or of another kind
  */
@@ -54,7 +54,8 @@ export function checkWeights(
   expected: ReadonlyMap<string, ExpectedTensor>,
 ): void {
   const missing = [...expected.keys()].filter((name) => !weights.has(name));
-  const unknown = [...weights.keys()].filter((name) => !expected.has(name));
+  const reweights = [...expected.keys()].some(isLogVariance);
+  const unknown = [...weights.keys()].filter((name) => !expected.has(name) && (reweights || !isLogVariance(name)));
   const shapes: string[] = [];
   const kinds: string[] = [];
   for (const [name, { shape, kind }] of expected) {
