@@ -24,15 +24,16 @@ TINY = Path(__file__).parent / "fixtures" / "tiny"
 NAN, INF = float("nan"), float("inf")
 COMMON = dict(num_input_channels=4, label_dim=48, data_dim=16, latents_dim=32, num_processing_layers=1, num_blocks=1, read_write_heads=2)
 CONFIGURATIONS = {
-    # Patches of one latent, rewards of other names, no log-variance, a shifted schedule with a floor, two unconditional tokens.
+    # Patches of one latent, rewards of other names, no log-variance, a shifted schedule with a floor, an unconditional text of one dimension.
     "block": dict(
         network=COMMON | dict(data_size=3, patch_size=1, num_cond_tokens=7, num_latents=3, compute_heads=4, latent_mlp_multiplier=2, data_mlp_multiplier=5, num_text_registers=5,
                               use_cond_rin_block=True, concat_cond_token_to_latents=False, use_self_conditioning=True, coherence_keys=["brightness", "a-b"]),
-        preconditioning=dict(sigma_data=1.2, do_gradnorm_reweighting=False), scheduler=dict(start=1, end=0, shift=2.0, clip_min=1e-3), max_text_len=7, unconditional=(2, 48)),
-    # Conditioning among the latents, large patches, no registers, a deep log-variance, no scaling, a shift that the published schedule leaves out.
+        preconditioning=dict(sigma_data=1.2, do_gradnorm_reweighting=False), scheduler=dict(start=1, end=0, shift=2.0, clip_min=1e-3), max_text_len=7, unconditional=(48,)),
+    # Conditioning among the latents, large patches, no registers, a deep log-variance, no scaling, a shift that the published schedule leaves out, an
+    # unconditional text longer than prompts can be, which lengthens them all (padding is attended here), guided or not.
     "concat": dict(
         network=COMMON | dict(data_size=6, patch_size=3, num_cond_tokens=5, num_latents=9, compute_heads=1, num_text_registers=0, coherence_keys=["vqa_score"]),
-        preconditioning=dict(do_normalization="none", logvar_channels=8, logvar_mlp_layers=2), scheduler=dict(start=1, end=0, shift=0.5), max_text_len=5, unconditional=(48,)),
+        preconditioning=dict(do_normalization="none", logvar_channels=8, logvar_mlp_layers=2), scheduler=dict(start=1, end=0, shift=0.5), max_text_len=5, unconditional=(7, 48)),
 }
 RUNS = [
     dict(prompts=[""], num_inference_steps=1, guidance_scale=1.0),
