@@ -18,8 +18,16 @@ export interface ExpectedTensor {
 
 const LISTED = 5;
 
-/** Every tensor of a release by its name, as its configuration says. Nothing is computed and hardly any memory used. */
-export function expectedTensors(config: ReleaseConfig): Map<string, ExpectedTensor> {
+/**
+ * Every tensor of a release by its name, as its configuration says. Nothing is computed and hardly any memory used.
+ * @param weights where they hold a log-variance, it belongs to the release, whether the configuration needs it or not
+ */
+export function expectedTensors(
+  config: ReleaseConfig,
+  weights: ReadonlyMap<string, Weight> = new Map(),
+): Map<string, ExpectedTensor> {
+  const { preconditioning } = config;
+  const doGradnormReweighting = preconditioning.doGradnormReweighting || [...weights.keys()].some(isLogVariance);
   const expected = new Map<string, ExpectedTensor>();
   const constant: ExpectedTensor = { shape: [1, config.network.numInputChannels, 1, 1], kind: "buffer" };
   const add = (prefix: string, module: nn.Module): void => {
@@ -37,7 +45,7 @@ export function expectedTensors(config: ReleaseConfig): Map<string, ExpectedTens
   for (const part of ["scale", "bias"]) expected.set(`data_preprocessing.${part}`, constant);
   add(
     "preconditioning",
-    nn.init.skipped(() => new FlowPrecond(config.preconditioning)),
+    nn.init.skipped(() => new FlowPrecond({ ...preconditioning, doGradnormReweighting })),
   );
   for (const part of ["scale", "bias"]) expected.set(`postprocessing.${part}`, constant);
   return expected;
