@@ -66,6 +66,14 @@ describe("FlowPrecond", () => {
     expect(state.get("logvar_proj.1.bias")!.abs().max().item()).toBeGreaterThan(0);
   });
 
+  it("has no log-variance without reweighting, and says so where it is asked for", () => {
+    scope(() => {
+      const precond = new FlowPrecond(parsePrecondConfig({ do_gradnorm_reweighting: false }));
+      expect([...precond.stateDict().keys()]).toEqual([]);
+      expect(() => precond.logvar(gamma())).toThrow(/^doGradnormReweighting: expected true/);
+    });
+  });
+
   it("gives the log-variance a gradient, and its frequencies none", () => {
     scope(() => {
       const precond = new FlowPrecond();

@@ -6,12 +6,20 @@
  * D is the velocity noise − data: for y = γ·x₀ + (1 − γ)·n the target is n − x₀ = −dy/dγ.
  */
 import { nn, type Tensor } from "@miro-t2i/torch";
+import { invalid } from "../errors.js";
 import { type FlowPrecondConfig, parsePrecondConfig } from "./config.js";
 import { FourierEmbedding } from "./embedders.js";
 import type { RinOutput } from "./rin.js";
 import type { RinInput } from "./rin-input.js";
 
 export type { FlowPrecondConfig } from "./config.js";
+
+const LOG_VARIANCE = "logvar_proj";
+
+/** Whether a release's tensor is of the log-variance, which a preconditioning without reweighting does not have. */
+export function isLogVariance(name: string): boolean {
+  return name.startsWith(`preconditioning.${LOG_VARIANCE}.`);
+}
 
 /** Anything that predicts like {@link Rin}. */
 export interface Network {
@@ -24,17 +32,18 @@ export interface Network {
  */
 export class FlowPrecond extends nn.Module {
   readonly config: FlowPrecondConfig;
-  readonly #logvarLayers: LogVariance;
+  /** Only with reweighting, as in the published checkpoints. */
+  readonly #logvarLayers: LogVariance | null;
   readonly #normalises: boolean;
 
   constructor(config: Partial<FlowPrecondConfig> = {}) {
     super();
     this.config = { ...parsePrecondConfig({}), ...config };
     this.#normalises = this.config.doNormalization === true || this.config.doNormalization === "noise_driven";
-    this.#logvarLayers = this.register(
-      "logvar_proj",
-      new LogVariance(this.config.logvarChannels, this.config.logvarMlpLayers),
-    );
+    const { doGradnormReweighting, logvarChannels, logvarMlpLayers } = this.config;
+    this.#logvarLayers = doGradnormReweighting
+      ? this.register(LOG_VARIANCE, new LogVariance(logvarChannels, logvarMlpLayers))
+      : null;
   }
 
   /** Scale of the input: (B,) → (B, 1, 1, 1). */
@@ -59,8 +68,13 @@ export class FlowPrecond extends nn.Module {
     return { D: F.mul(this.cOut), z };
   }
 
-  /** Learned logarithm u(γ) of the loss's variance: (B,) → (B, 1, 1, 1). Only the training loss reads it. */
+  /**
+   * Learned logarithm u(γ) of the loss's variance: (B,) → (B, 1, 1, 1). Only the training loss reads it.
+   * @throws InvalidInputError without `doGradnormReweighting`
+   */
   logvar(gamma: Tensor): Tensor {
+    if (this.#logvarLayers === null)
+      throw invalid("doGradnormReweighting", "true for a loss with log-variance reweighting", false);
     return this.#logvarLayers.forward(gamma).reshape(-1, 1, 1, 1);
   }
 }

@@ -112,7 +112,9 @@ export function condition(options: ConditionOptions): Branches {
     noGrad(() => {
       const all = guided.any ? [...texts, ...unwantedTexts] : texts;
       const targets = guided.any ? [...wanted, ...unwanted] : wanted;
-      const tokens = Math.max(...all.map(({ embeddings }) => embeddings.size(0)));
+      // Where padding is attended, how much there is of it must not depend on whether a step is guided.
+      const alongside = concatCondTokenToLatents ? [...texts, ...unwantedTexts] : all;
+      const tokens = Math.max(...alongside.map(({ embeddings }) => embeddings.size(0)));
       const longest = padTo === undefined ? tokens : Math.ceil(tokens / padTo) * padTo;
       const textEmbeddings = zeros([all.length, longest, labelDim], { device });
       const textMask = zeros([all.length, longest], { dtype: "bool", device });

@@ -52,7 +52,7 @@ export async function convertToRelease(source: ReleaseSource, options: ConvertOp
   const { output, dtype, onMessage = () => {} } = options;
   checkOutput(output, options.overwrite);
   const { config, weights } = source;
-  const expected = expectedTensors(config);
+  const expected = expectedTensors(config, weights);
   checkWeights(source.path, weights, expected);
   let check: ForwardCheck | undefined;
   let files: string[] = [];

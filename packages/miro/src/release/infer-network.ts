@@ -104,11 +104,15 @@ export function inferPreconditioning(
   given: GivenArguments,
 ): FlowPrecondConfig {
   const features = tensors.get("logvar_proj.0.freqs");
-  if (features === undefined) throw new MiroError(`${path}: the tensor preconditioning.logvar_proj.0.freqs is missing`);
+  const sizes = { num_latents: network.numLatents, latents_dim: network.latentsDim };
+  if (features === undefined) {
+    if (given.do_gradnorm_reweighting === true)
+      throw new MiroError(`${path}: the tensor preconditioning.logvar_proj.0.freqs is missing`);
+    return parsePrecondConfig({ ...given, ...sizes, do_gradnorm_reweighting: false });
+  }
   return parsePrecondConfig({
     ...given,
-    num_latents: network.numLatents,
-    latents_dim: network.latentsDim,
+    ...sizes,
     logvar_channels: infoOf(features).shape[0],
     logvar_mlp_layers: [...tensors.keys()].filter((key) => /^logvar_proj\.\d+\.weight$/.test(key)).length - 1,
   });

@@ -134,9 +134,7 @@ function optimizerState({ config }: ReleaseSource, run: RunState | null, meter: 
   const groups = parameterGroups(network, preconditioning, settings.weightDecay, split);
   const places = new Map<Tensor, number>(groups.flatMap(({ params }) => params).map((param, i) => [param, i]));
   const plain = new Set(split ? groups[1]!.params : []);
-  // Without reweighting the published preconditioning has no layers.
-  const reweights = config.preconditioning.doGradnormReweighting;
-  const everything = [...parametersAndMasks(network), ...(reweights ? parametersAndMasks(preconditioning) : [])];
+  const everything = [...parametersAndMasks(network), ...parametersAndMasks(preconditioning)];
   const listed = groups.map(({ params }, i) => (i === 0 ? everything.filter((param) => !plain.has(param)) : params));
   const state = new Map<number, Picklable>();
   let number = 0;

@@ -2,7 +2,7 @@
 import { type DType, empty, isFloatingPoint, itemSize, nn, type Tensor } from "@miro-t2i/torch";
 import type { DeferredTensor, StoredTensor } from "@miro-t2i/torch/io";
 import { MiroError } from "../errors.js";
-import { FlowPrecond } from "../networks/precond.js";
+import { FlowPrecond, isLogVariance } from "../networks/precond.js";
 import { Rin } from "../networks/rin.js";
 import type { ReleaseConfig } from "../pipeline/loading/release-config.js";
 
@@ -18,8 +18,16 @@ export interface ExpectedTensor {
 
 const LISTED = 5;
 
-/** Every tensor of a release by its name, as its configuration says. Nothing is computed and hardly any memory used. */
-export function expectedTensors(config: ReleaseConfig): Map<string, ExpectedTensor> {
+/**
+ * Every tensor of a release by its name, as its configuration says. Nothing is computed and hardly any memory used.
+ * @param weights where they hold a log-variance, it belongs to the release, whether the configuration needs it or not
+ */
+export function expectedTensors(
+  config: ReleaseConfig,
+  weights: ReadonlyMap<string, Weight> = new Map(),
+): Map<string, ExpectedTensor> {
+  const { preconditioning } = config;
+  const doGradnormReweighting = preconditioning.doGradnormReweighting || [...weights.keys()].some(isLogVariance);
   const expected = new Map<string, ExpectedTensor>();
   const constant: ExpectedTensor = { shape: [1, config.network.numInputChannels, 1, 1], kind: "buffer" };
   const add = (prefix: string, module: nn.Module): void => {
@@ -37,14 +45,14 @@ export function expectedTensors(config: ReleaseConfig): Map<string, ExpectedTens
   for (const part of ["scale", "bias"]) expected.set(`data_preprocessing.${part}`, constant);
   add(
     "preconditioning",
-    nn.init.skipped(() => new FlowPrecond(config.preconditioning)),
+    nn.init.skipped(() => new FlowPrecond({ ...preconditioning, doGradnormReweighting })),
   );
   for (const part of ["scale", "bias"]) expected.set(`postprocessing.${part}`, constant);
   return expected;
 }
 
 /**
- * Compares tensors with a configuration.
+ * Compares tensors with a configuration. A log-variance that it does not have is passed over.
  * @param path of the checkpoint, for the error
  * @throws MiroError listing what is missing, not known, of another shape or of another kind
  */
@@ -54,7 +62,8 @@ export function checkWeights(
   expected: ReadonlyMap<string, ExpectedTensor>,
 ): void {
   const missing = [...expected.keys()].filter((name) => !weights.has(name));
-  const unknown = [...weights.keys()].filter((name) => !expected.has(name));
+  const reweights = [...expected.keys()].some(isLogVariance);
+  const unknown = [...weights.keys()].filter((name) => !expected.has(name) && (reweights || !isLogVariance(name)));
   const shapes: string[] = [];
   const kinds: string[] = [];
   for (const [name, { shape, kind }] of expected) {

@@ -6,7 +6,7 @@ import { memory, scope, type Tensor, zeros } from "@miro-t2i/torch";
 import { readSafetensors, writeNpy, writeSafetensors } from "@miro-t2i/torch/io";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { type Checkpoint, loadCheckpoint } from "./checkpoint.js";
-import { readReleaseConfig } from "./release-config.js";
+import { readReleaseConfig, samplerDefaults } from "./release-config.js";
 import { saveCheckpoint } from "./save-checkpoint.js";
 
 const released = fileURLToPath(new URL("../../../../../tests/reference/fixtures/tiny/checkpoint", import.meta.url));
@@ -70,6 +70,38 @@ describe("a published checkpoint", () => {
       readFileSync(join(folder, "uncond_embedding.npy")),
     );
     dispose(checkpoint);
+  });
+
+  it("without reweighting has no log-variance, and one that is stored all the same is passed over", () => {
+    configure((config) => {
+      config.preconditioning.do_gradnorm_reweighting = false;
+    });
+    const written = (name: string) => {
+      const checkpoint = loadCheckpoint(folder);
+      saveCheckpoint(join(folder, "..", name), checkpoint);
+      dispose(checkpoint);
+      return join(folder, "..", name, "model.safetensors");
+    };
+    const stored = written("stored");
+    edit((tensors) => {
+      for (const name of [...tensors.keys()]) if (name.startsWith("preconditioning.")) tensors.delete(name);
+    });
+    expect(readFileSync(written("absent")).equals(readFileSync(stored))).toBe(true);
+    scope(() => {
+      const names = [...readSafetensors(stored).keys()];
+      expect(names.filter((name) => name.startsWith("preconditioning."))).toEqual([]);
+    });
+  });
+
+  it("is drawn with a straight schedule where its own has a shift below 1, which the published code leaves out", () => {
+    const shiftOf = (shift: number, own?: number) => {
+      configure((config) => {
+        config.scheduler.shift = shift;
+        config.sampler_defaults = own === undefined ? {} : { shift: own };
+      });
+      return samplerDefaults(readReleaseConfig(folder).settings).shift;
+    };
+    expect([shiftOf(0.5), shiftOf(0), shiftOf(-1), shiftOf(2), shiftOf(2, 0.5)]).toEqual([1, 1, 1, 2, 0.5]);
   });
 
   it("loads from half precision; frequencies written by us stay float32", () => {

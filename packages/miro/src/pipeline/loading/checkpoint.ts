@@ -20,7 +20,7 @@ import { InvalidInputError, MiroError } from "../../errors.js";
 import { isFolder } from "../../files/make-folder.js";
 import { openTensorFile, shardNames } from "../../files/tensor-files.js";
 import { release } from "../../flow/release.js";
-import { FlowPrecond } from "../../networks/precond.js";
+import { FlowPrecond, isLogVariance } from "../../networks/precond.js";
 import { Rin } from "../../networks/rin.js";
 import { filled, type Pieces } from "../../pieces.js";
 import { ofFile, type ReleaseConfig, type ReleaseSettings, readReleaseConfig } from "./release-config.js";
@@ -134,7 +134,7 @@ export function openCheckpointFiles(
     const fresh = () => scope(() => nn.init.skipped(create));
     const module = yield* filled(fresh, function* (module) {
       try {
-        yield* loadModuleInPieces(module, tensorsOf(from.tensors, name), { device, dtype });
+        yield* loadModuleInPieces(module, tensorsOf(from, name), { device, dtype });
       } catch (error) {
         throw ofFile(path, error);
       }
@@ -211,10 +211,11 @@ function weightsPath(folder: string): string {
   return join(folder, WEIGHT_FILES.find((name) => existsSync(join(folder, name))) ?? WEIGHT_FILES[0]);
 }
 
-/** The tensors of one module, without its prefix. */
-function tensorsOf(tensors: CheckpointFiles["tensors"], module: string): Map<string, StoredTensor> {
+/** The tensors of one module, without its prefix; no log-variance where the configuration has no reweighting. */
+function tensorsOf({ tensors, config }: CheckpointFiles, module: string): Map<string, StoredTensor> {
   const prefix = `${module}.`;
-  const own = [...tensors].filter(([name]) => name.startsWith(prefix));
+  const reweights = config.preconditioning.doGradnormReweighting;
+  const own = [...tensors].filter(([name]) => name.startsWith(prefix) && (reweights || !isLogVariance(name)));
   return new Map(own.map(([name, stored]) => [name.slice(prefix.length), stored]));
 }
 
@@ -232,7 +233,7 @@ function checkAgainstConfig(path: string, tensors: CheckpointFiles["tensors"], c
     "network.map_text_tokens.weight": [c.latentsDim, c.labelDim],
     "network.patch_extractor.weight": [c.dataDim, c.patchSize ** 2 * c.numInputChannels],
     "network.coherence_positional_embedding": [c.coherenceKeys.length, c.latentsDim],
-    "preconditioning.logvar_proj.0.freqs": [p.logvarChannels],
+    ...(p.doGradnormReweighting && { "preconditioning.logvar_proj.0.freqs": [p.logvarChannels] }),
   };
   for (const [key, shape] of Object.entries(expected)) {
     const stored = tensors.get(key);

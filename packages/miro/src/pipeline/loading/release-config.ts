@@ -32,7 +32,7 @@ const settingsSchema = z.looseObject({
     .strictObject({
       start: finite.optional(),
       end: finite.optional(),
-      shift: finite.positive().optional(),
+      shift: finite.optional(),
       clip_min: finite.min(0).max(1).optional(),
     })
     .optional(),
@@ -151,9 +151,13 @@ export interface SamplerDefaults {
   shift: number;
 }
 
-/** The defaults of a model; where its configuration says none, those that the published models are sampled with. */
+/**
+ * The defaults of a model; where its configuration says none, those that the published models are sampled with. The
+ * published schedule leaves a shift below 1 out; `sampler_defaults`, which it does not read, may have one.
+ */
 export function samplerDefaults({ sampler_defaults: own = {}, scheduler }: ReleaseSettings): SamplerDefaults {
-  const { num_steps: steps = 50, guidance_scale: guidanceScale = 7, shift = scheduler?.shift ?? 1 } = own;
+  const { num_steps: steps = 50, guidance_scale: guidanceScale = 7 } = own;
+  const { shift = Math.max(1, scheduler?.shift ?? 1) } = own;
   return { steps, guidanceScale, shift };
 }
 

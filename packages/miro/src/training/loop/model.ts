@@ -40,10 +40,11 @@ export function createNetworks(recipe: Recipe): { network: Rin; preconditioning:
  * @throws TorchError or MiroError that lists every tensor in which they differ
  */
 export function startFrom(from: string, network: Rin, preconditioning: FlowPrecond, average = "network"): void {
+  const reweights = preconditioning.config.doGradnormReweighting;
   if (TORCH_FILE.test(from)) {
     using checkpoint = PublishedCheckpoint.open(from);
     checkpoint.load(average, network);
-    checkpoint.load("preconditioning", preconditioning);
+    if (reweights) checkpoint.load("preconditioning", preconditioning);
     return;
   }
   const checkpoint = isRun(from) ? loadRun(from) : loadCheckpoint(modelOrBundled(from));
@@ -56,7 +57,9 @@ export function startFrom(from: string, network: Rin, preconditioning: FlowPreco
         const grows = growsInto(config, network.config);
         network.loadStateDict(grows ? growPatches(weights, config, network.config) : weights);
       });
-      preconditioning.loadStateDict(checkpoint.preconditioning.stateDict());
+      // A model trained without reweighting has no log-variance; the fresh one stays.
+      if (reweights && checkpoint.preconditioning.config.doGradnormReweighting)
+        preconditioning.loadStateDict(checkpoint.preconditioning.stateDict());
     });
   } finally {
     checkpoint.network.dispose();

@@ -151,10 +151,7 @@ async function trainAlone(options: RunOptions, group: DataParallelGroup, lock: R
     restore(trainer, recipe, newest?.path, onMessage);
     if (newest && first)
       for (const path of setAsideNewer(checkpoints, newest.step)) onMessage(`a later checkpoint is set aside: ${path}`);
-    // Without reweighting the loss does not depend on the preconditioning, whose only parameters are the log-
-    // variance's.
-    const reweights = recipe.preconditioning.do_gradnorm_reweighting === true;
-    await group.synchronize({ network, ...(reweights && { preconditioning }) });
+    await group.synchronize({ network, preconditioning });
     if (first) {
       writeFileAtomic(join(output, "recipe.yaml"), recipeToYaml(recipe), { overwrite: true });
       records.begin({ output, step: trainer.step, tensorboard: recipe.logger.tensorboard, onTrouble: warn });

@@ -134,12 +134,10 @@ export class PublishedCheckpoint {
   /**
    * The optimizer's state in the form that an optimizer over `params` takes, in its order. The caller owns the tensors.
    * @param groups names (`network.…`, `preconditioning.…`) of the parameters, by the groups of the published
-   *   configuration; those that are not trained have no state
+   *   configuration
    * @throws MiroError when there is none, or it belongs to other parameters
    */
-  optimizerState(
-    groups: readonly (readonly { name: string; param: Tensor; isTrained?: boolean }[])[],
-  ): Omit<OptimizerState, "groups"> {
+  optimizerState(groups: readonly (readonly { name: string; param: Tensor }[])[]): Omit<OptimizerState, "groups"> {
     const states = this.#entry("optimizer_states");
     const [state] = Array.isArray(states) ? states : [];
     const fail = (message: string): never => {
@@ -162,17 +160,13 @@ export class PublishedCheckpoint {
       // Tensors that were never trained are listed without a state.
       const trained = numbers.filter((number) => moments.has(number));
       const names = this.#order(
-        group.filter(({ isTrained = true }) => isTrained).map(({ name }) => name),
+        group.map(({ name }) => name),
         i === 0,
       );
       if (trained.length !== names.length)
         return fail(`group ${i + 1} has ${trained.length} trained tensors, this recipe ${names.length}`);
       const byName = new Map(names.map((name, at) => [name, readMoments(this.#file, moments.get(trained[at]!))]));
-      for (const { name, param, isTrained = true } of group) {
-        if (!isTrained) {
-          index++;
-          continue;
-        }
+      for (const { name, param } of group) {
         const found = byName.get(name);
         if (!found) return fail(`${name} has no moments`);
         for (const [part, tensor] of [
@@ -277,13 +271,7 @@ export function continuePublished(checkpoint: PublishedCheckpoint, training: Res
     ["preconditioning", preconditioning],
   ] as const)
     for (const [name, parameter] of module.namedParameters(prefix)) names.set(parameter, name);
-  const reweights = recipe.preconditioning.do_gradnorm_reweighting === true;
-  const groups = optimizer.paramGroups.map(({ params }) =>
-    params.map((param) => {
-      const name = names.get(param)!;
-      return { name, param, isTrained: reweights || !name.startsWith("preconditioning.") };
-    }),
-  );
+  const groups = optimizer.paramGroups.map(({ params }) => params.map((param) => ({ name: names.get(param)!, param })));
   scope(() => {
     const state = checkpoint.optimizerState(groups);
     optimizer.loadStateDict({ ...state, groups: optimizer.stateDict().groups });
