@@ -36,13 +36,13 @@ const PROGRAM = `
   collect();
   const sender = spawn("bash", ["-c", "while kill -USR2 " + process.pid + "; do :; done"], { stdio: "ignore" });
   let other = 0;
-  for (const end = performance.now() + 1500; performance.now() < end; ) {
+  for (let drawn = 0; drawn < 20 || signals <= 1000; drawn++) {
     const [{ data }] = (await draw()).images;
     if (Buffer.compare(data, expected) !== 0) other++;
   }
   sender.kill();
   const overwritten = known.filter((bytes) => bytes.some((value) => value !== 0xa5)).length;
-  console.log(JSON.stringify({ interrupted: signals > 1000, overwritten, other }));
+  console.log(JSON.stringify({ overwritten, other }));
   process.exit(0);
 `;
 
@@ -50,5 +50,5 @@ it.skipIf(process.platform === "win32")("signals leave the memory alone while pi
   const args = ["--input-type=module", "--eval", PROGRAM];
   const { status, signal, stdout, stderr } = spawnSync(process.execPath, args, { cwd: root, encoding: "utf8" });
   expect({ status, signal, stderr }).toEqual({ status: 0, signal: null, stderr: "" });
-  expect(JSON.parse(stdout)).toEqual({ interrupted: true, overwritten: 0, other: 0 });
-});
+  expect(JSON.parse(stdout)).toEqual({ overwritten: 0, other: 0 });
+}, 120_000);
