@@ -8,18 +8,16 @@
  * The pooled term holds flat colours, the gradients hold edges, the noise makes the decoder tolerant of what a sampler
  * leaves, and the penalty keeps the learned latents small. With `loss.redrawn`, a share of each batch has latents with
  * the error of a diffusion network instead of noise (redrawing.ts), so that the decoder mends what such a network
- * leaves. With `loss.adversarial`, a critic's judgement is one more term (critic.ts), so that what the latents leave
- * open is drawn crisply.
+ * leaves.
  */
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { cat, grad, nn, noGrad, rand, randint, randnLike, scope, type Tensor, tensor } from "@miro-t2i/torch";
+import { cat, nn, noGrad, rand, randint, randnLike, scope, type Tensor, tensor } from "@miro-t2i/torch";
 import { writeSafetensors } from "@miro-t2i/torch/io";
 import { PatchAutoencoder, parsePatchAutoencoderConfig } from "../../autoencoder/patch-autoencoder.js";
 import { sharp } from "../../pictures/sharp.js";
 import type { Task, TaskContext } from "../../training/loop/tasks.js";
 import { EmojiScenes } from "../scenes/scenes.js";
-import { PatchCritic } from "./critic.js";
 import type { AutoencoderRecipe } from "./recipes.js";
 import { Redrawing } from "./redrawing.js";
 
@@ -38,75 +36,45 @@ export async function buildAutoencoder(recipe: AutoencoderRecipe, context: TaskC
   const scenes = await EmojiScenes.load(recipe.scenes);
   const S = scenes.size;
   context.seedInitialWeights();
-  const autoencoder =
+  const network =
     recipe.refineDecoderOf === undefined
       ? new PatchAutoencoder(recipe.network)
       : decoderOf(recipe.refineDecoderOf, recipe.network);
-  const { redrawn, crop, adversarial } = recipe.loss;
-  const redrawing = redrawn === undefined ? null : await Redrawing.load(redrawn, { autoencoder, size: S, device });
-  const judged = adversarial === undefined ? null : new JudgedAutoencoder(autoencoder);
+  const { redrawn, crop } = recipe.loss;
+  const redrawing =
+    redrawn === undefined ? null : await Redrawing.load(redrawn, { autoencoder: network, size: S, device });
 
   const pictures = (start: number, count: number) => {
     const { pixels, scenes: described } = scenes.batch(start, count);
     return { x: tensor(pixels, { shape: [count, 3, S, S], device }), described };
   };
   return {
-    network: judged ?? autoencoder,
+    network,
     loss(step) {
       const B = trainer.batchSize;
       const { x, described } = pictures(step * B, B);
-      const z = autoencoder.encode(x).mean;
+      const z = network.encode(x).mean;
       const noisy = z.add(randnLike(z).mul(rand([B, 1, 1, 1], { device }).mul(recipe.loss.noise)));
       const rows = redrawn === undefined ? 0 : Math.max(1, Math.round(redrawn.share * B));
       const drawn = redrawing === null ? [] : [redrawing.redraw(z.narrow(0, 0, rows), described.slice(0, rows))];
       const latents = cat([...drawn, noisy.narrow(0, rows, B - rows)], 0);
       const [part, target] = cropped(latents, x, crop);
-      const reconstruction = autoencoder.decode(part);
-      const terms = autoencoderLoss(reconstruction, target, z, recipe.loss);
-      if (judged === null) return terms;
-      const critic = judged.critic.loss(reconstruction, target);
-      const { weight, afterSteps } = adversarial!;
-      const pull = step < afterSteps ? [] : [judged.adversarialTerm(reconstruction, target, terms.loss).mul(weight)];
-      const loss = [critic, ...pull].reduce((sum, term) => sum.add(term), terms.loss);
-      return { loss, figures: { ...terms.figures, critic } };
+      return autoencoderLoss(network.decode(part), target, z, recipe.loss);
     },
     async evaluate() {
-      const { figures, sheet } = noGrad(() => measureAutoencoder(autoencoder, { scenes, device, redrawing }));
+      const { figures, sheet } = noGrad(() => measureAutoencoder(network, { scenes, device, redrawing }));
       await sharp(sheet.data, { raw: { width: sheet.width, height: sheet.height, channels: 3 } })
         .png()
         .toFile(join(context.output, "reconstructions.png"));
       return figures;
     },
     export(folder, figures) {
-      writeFileSync(join(folder, "config.json"), `${JSON.stringify(autoencoder.config, null, 2)}\n`);
-      const tensors = scope(() => writeHalf(join(folder, "diffusion_pytorch_model.safetensors"), autoencoder));
+      writeFileSync(join(folder, "config.json"), `${JSON.stringify(network.config, null, 2)}\n`);
+      const tensors = scope(() => writeHalf(join(folder, "diffusion_pytorch_model.safetensors"), network));
       writeFileSync(join(folder, "training.json"), `${JSON.stringify({ recipe, figures, tensors }, null, 2)}\n`);
     },
     dispose: () => redrawing?.dispose(),
   };
-}
-
-/** An autoencoder and the critic of its pictures. */
-export class JudgedAutoencoder extends nn.Module {
-  readonly autoencoder: PatchAutoencoder;
-  readonly critic: PatchCritic;
-
-  constructor(autoencoder: PatchAutoencoder) {
-    super();
-    this.autoencoder = this.register("autoencoder", autoencoder);
-    this.critic = this.register("critic", new PatchCritic());
-  }
-
-  /**
-   * A term of value 0 that moves the reconstruction x̂ where the critic takes it for a picture: its gradient there is
-   * the critic's slope, with the norm of the other terms' gradient. None of it reaches the critic.
-   */
-  adversarialTerm(reconstruction: Tensor, x: Tensor, others: Tensor): Tensor {
-    const slope = this.critic.slope(reconstruction, x);
-    const own = grad(others, reconstruction, { retainGraph: true })[0]!;
-    const scale = own.norm().div(slope.norm().add(1e-12));
-    return reconstruction.sub(reconstruction.detach()).mul(slope.mul(scale)).sum();
-  }
 }
 
 /**
@@ -122,7 +90,7 @@ export function decoderOf(folder: string, { decoder_blocks: blocks }: Autoencode
 }
 
 /** The same random square of latents (B, C, h, w) and of their pictures (B, 3, S, S); all where no side is given. */
-export function cropped(latents: Tensor, x: Tensor, side: number | undefined): [Tensor, Tensor] {
+function cropped(latents: Tensor, x: Tensor, side: number | undefined): [Tensor, Tensor] {
   const whole = latents.size(2);
   if (side === undefined || side >= whole) return [latents, x];
   const cell = x.size(2) / whole;

@@ -22,7 +22,7 @@ import type { TaskReport } from "../../training/loop/tasks.js";
 import { EmojiClassifier } from "../evaluation/classifier.js";
 import type { ResolvedSceneOptions } from "../scenes/scene-options.js";
 import { vocabularyOf } from "../scenes/scenes.js";
-import { cropped, decoderOf, JudgedAutoencoder } from "./autoencoder.js";
+import { decoderOf } from "./autoencoder.js";
 import { clipNetwork } from "./clip.js";
 import type { AutoencoderRecipe, ClassifierRecipe, ClipRecipe, TextEncoderRecipe } from "./recipes.js";
 import { checkLatents } from "./redrawing.js";
@@ -49,18 +49,12 @@ export async function checkAutoencoder(recipe: AutoencoderRecipe): Promise<TaskR
     if (network === null) return report(checks, null, scenes);
   }
   const made = passing(scenes, () => {
-    const autoencoder = network ?? new PatchAutoencoder(sizes);
-    network = autoencoder;
-    const judged = loss.adversarial && new JudgedAutoencoder(autoencoder);
-    const pass = (x: Tensor) => {
-      const [latents] = cropped(autoencoder.encode(x).mean, x, loss.crop);
-      judged?.critic.forward(autoencoder.decode(latents));
-    };
-    return [judged ?? autoencoder, pass];
+    network ??= new PatchAutoencoder(sizes);
+    return [network, (x) => void network!.decode(network!.encode(x).mean)];
   });
   checks.push(made.check);
   if (loss.redrawn !== undefined && made.check.status === "ok")
-    checks.push(await checkRedrawing(loss.redrawn.model, { autoencoder: network!, size: scenes.size }));
+    checks.push(await checkRedrawing(loss.redrawn.model, { autoencoder: made.network!, size: scenes.size }));
   return report(checks, made.network, scenes);
 }
 

@@ -41,21 +41,6 @@ export const autoencoderRecipeSchema = taskRecipeSchema("autoencoder", {
             .optional(),
           "latents with the error of a diffusion network, from which the decoder is to give the true picture",
         ),
-        adversarial: setting(
-          z
-            .strictObject({
-              weight: setting(
-                z.number().positive().default(0.5),
-                "norm of its gradient at the picture, over that of all other terms",
-              ),
-              afterSteps: setting(
-                z.int().nonnegative().default(100),
-                "so many steps the critic learns before the decoder hears of it",
-              ),
-            })
-            .optional(),
-          "a critic that learns to tell pictures from their reconstructions; the decoder learns to deceive it",
-        ),
       })
       .prefault({}),
     "what is learnt besides the picture",

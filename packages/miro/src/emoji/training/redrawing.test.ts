@@ -66,25 +66,6 @@ describe("a decoder trained on what a model redraws", { timeout: 120_000 }, () =
     expect(bits(stopped)).toEqual(bits(whole));
   });
 
-  it("has a critic besides that is the same after a stop, and is not in what is published", async () => {
-    const train = async (name: string, afterSteps: number, stopAt?: number) => {
-      const run = {
-        recipe: decoderRecipe({ loss: { adversarial: { weight: 1, afterSteps } } }),
-        output: join(root, name),
-      };
-      const stop = new AbortController();
-      const onProgress = ({ step }: { step: number }) => step === stopAt && stop.abort();
-      const { exported } = await runTask({ ...run, resume: false, signal: stop.signal, onProgress });
-      return { ...run, exported: exported ?? (await runTask({ ...run, resume: true })).exported! };
-    };
-    const whole = await train("judged", 2);
-    expect(bits((await train("judged-stopped", 2, 3)).output)).toEqual(bits(whole.output));
-    const known = Object.keys(weights(join(root, "whole", "export"), "decoder"));
-    expect(Object.keys(weights(whole.exported, "decoder"))).toEqual(known);
-    const unheard = await train("unheard", 100);
-    expect(weights(unheard.exported, "decoder")).not.toEqual(weights(whole.exported, "decoder"));
-  });
-
   it("is refused where the model draws other latents or is not there", async () => {
     const output = join(root, "refused");
     const train = (changes: Parameters<typeof decoderRecipe>[0]) =>
