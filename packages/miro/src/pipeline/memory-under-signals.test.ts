@@ -46,7 +46,7 @@ const PROGRAM = `
   process.exit(0);
 `;
 
-it.skipIf(process.platform === "win32")("signals leave the memory alone while pictures are drawn", { timeout: 120_000 }, () => {
+it.skipIf(process.platform === "win32")("signals leave the memory alone", { timeout: 120_000 }, () => {
   const args = ["--input-type=module", "--eval", PROGRAM];
   const { status, signal, stdout, stderr } = spawnSync(process.execPath, args, { cwd: root, encoding: "utf8" });
   expect({ status, signal, stderr }).toEqual({ status: 0, signal: null, stderr: "" });
