@@ -1,5 +1,4 @@
 /** `miro bench`: how fast a checkpoint draws on this machine. */
-
 import { getNumThreads } from "@miro-t2i/torch";
 import { z } from "zod";
 import { measureSpeed, type Seconds, type Speed, speedSchema } from "../evaluation/speed.js";

@@ -1,5 +1,4 @@
 /** `miro doctor`: what was found on this machine, and how to fix what is missing. */
-
 import { existsSync, readdirSync } from "node:fs";
 import { availableParallelism, cpus, freemem, totalmem } from "node:os";
 import type { CudaDevice } from "@miro-t2i/torch";

@@ -1,5 +1,4 @@
 /** What `miro evaluate geneval --dry-run` says: how much there is to do, and how long it takes. */
-
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import type { EvaluationRun } from "../evaluation/geneval/run/evaluate.js";

@@ -1,7 +1,6 @@
 /**
  * The part of `miro info` that looks at shards: a report, and on request histograms and a contact sheet as pictures.
  */
-
 import { readdirSync } from "node:fs";
 import { histogramChart, histogramLine } from "../data/inspect/histogram-chart.js";
 import { reportShards, type ShardReport } from "../data/inspect/shard-report.js";

@@ -2,7 +2,6 @@
  * `miro info`: the settings in a picture, or what a checkpoint, a run, a text encoder, an autoencoder, a tensor file, a
  * training checkpoint or shards hold.
  */
-
 import { existsSync, statSync } from "node:fs";
 import { basename, dirname, join } from "node:path";
 import { z } from "zod";

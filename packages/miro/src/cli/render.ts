@@ -1,5 +1,4 @@
 /** `miro render`: emoji scenes as raw tar shards. */
-
 import { join } from "node:path";
 import { z } from "zod";
 import { type RenderRawShardsOptions, rawShardsRecipeSchema, renderRawShards } from "../emoji/scenes/raw-shards.js";

@@ -1,5 +1,4 @@
 /** `miro testbed`: checks the prompts that runs draw for comparison and computes their embeddings. */
-
 import { setNumThreads } from "@miro-t2i/torch";
 import { z } from "zod";
 import { counted } from "../numbers.js";

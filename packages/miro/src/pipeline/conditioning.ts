@@ -2,7 +2,6 @@
  * What the pictures of a batch are asked for: text states and reward targets of both branches, through the network's
  * conditioning.
  */
-
 import { noGrad, scope, Tensor, tensor, zeros } from "@miro-t2i/torch";
 import { invalid } from "../errors.js";
 import { message } from "../message.js";

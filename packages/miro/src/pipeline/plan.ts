@@ -1,5 +1,4 @@
 /** What a call of `generate` will do: its options checked against the checkpoint, with everything decided. */
-
 import type { Tensor } from "@miro-t2i/torch";
 import { InvalidInputError, invalid } from "../errors.js";
 import { type Guidance, guidedSteps } from "../flow/guidance.js";

@@ -2,7 +2,6 @@
  * Model cards, rendered from what a release folder holds: its configuration, its rewards, its dtype. Nothing is claimed
  * that the files do not say, but for the published checkpoints, whose authors report figures.
  */
-
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { stringify } from "yaml";

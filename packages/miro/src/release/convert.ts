@@ -3,7 +3,6 @@
  * card `README.md`. Tensors pass one at a time; the finished file is read again for one forward pass. The folder
  * appears as a whole or not at all.
  */
-
 import { existsSync, readdirSync, statSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { buildInfo, memory, scope } from "@miro-t2i/torch";

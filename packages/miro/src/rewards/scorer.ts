@@ -8,7 +8,6 @@
  * within, where the model looks at the signal), and a value that is not finite is no score: an error from `score`, null
  * from `scoreOrNull`.
  */
-
 import type { DType } from "@miro-t2i/torch";
 import type { Autoencoder } from "../autoencoder/index.js";
 import { describe, invalid, MiroError } from "../errors.js";

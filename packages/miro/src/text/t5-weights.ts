@@ -1,5 +1,4 @@
 /** Which files of a folder in Hugging Face layout hold a T5 encoder's weights, and under which names. */
-
 import { existsSync, readdirSync } from "node:fs";
 import { join } from "node:path";
 import { InvalidInputError, invalid, MiroError } from "../errors.js";

@@ -3,7 +3,6 @@
  * and which reward levels. All of it follows from the tables of the shards and from (seed, epoch, position); pictures
  * and texts are not read here.
  */
-
 import { InvalidInputError } from "../../errors.js";
 import { counted } from "../../numbers.js";
 import { type OptionsOf, parseOptions } from "../../options.js";

@@ -7,7 +7,6 @@
  *   jpg (or jpeg, png, webp), txt           the source's bytes; the caption uncleaned
  *   json                                    the source's fields, then the scores in order of their names
  */
-
 import { join } from "node:path";
 import { MiroError } from "../../errors.js";
 import { type PythonJson, writePythonJson } from "../../files/python-json.js";

@@ -1,5 +1,4 @@
 /** Options of data preparation, declared once for the API and the command line, and the selection of shards. */
-
 import { z } from "zod";
 import { InvalidInputError, invalid } from "../../errors.js";
 import { about, type Message, message } from "../../message.js";

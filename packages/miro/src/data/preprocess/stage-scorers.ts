@@ -4,7 +4,6 @@
  * Without a choice, the published scorers run whose weights are named; where none is named, those that come with the
  * program. The published ones have gigabytes of weights, which are fetched for `published` or a scorer's own name.
  */
-
 import { InvalidInputError } from "../../errors.js";
 import { isFolder } from "../../files/make-folder.js";
 import { message, option } from "../../message.js";

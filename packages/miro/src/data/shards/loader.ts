@@ -10,7 +10,6 @@
  * wrong batch. A shard that the system refuses to open or to read, as those of a network folder that is away, is tried
  * again for a minute first.
  */
-
 import { setTimeout as delay } from "node:timers/promises";
 import { type DType, empty, isFloatingPoint, itemSize, scope, type Tensor, tensor } from "@miro-t2i/torch";
 import { ROW_STATUS, readRows } from "@miro-t2i/torch/io";

@@ -2,7 +2,6 @@
  * The 553 prompts of GenEval, made as its authors made them: from the 80 names, ten colours and four relations with
  * `numpy.random.default_rng(43)`. The text that comes out is their `evaluation_metadata.jsonl`, byte for byte.
  */
-
 import { InvalidInputError } from "../../errors.js";
 import { repeatedKey } from "../../files/json-file.js";
 import { pythonJson } from "../../files/python-json.js";

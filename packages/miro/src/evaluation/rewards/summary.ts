@@ -3,7 +3,6 @@
  * object has the forms of both published tools: a mean for each scorer under its name, and the maps of means and
  * deviations.
  */
-
 import { checkList, isObject, isText } from "../../arguments.js";
 import { groupBy } from "../../group-by.js";
 import { bootstrapIntervals, type Interval } from "../bootstrap.js";

@@ -6,7 +6,6 @@
  * step. The text encoder and the autoencoder take no part; where the recipe names them they serve sample sheets and the
  * release.
  */
-
 import { createHash } from "node:crypto";
 import { basename, dirname, join } from "node:path";
 import { scope, type Tensor, tensor } from "@miro-t2i/torch";

@@ -3,7 +3,6 @@
  * command that makes it. Shards are checked by the tables beside them, so it is quick; where those are missing, the
  * first shard of each root is read.
  */
-
 import { existsSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { keptBins } from "../../data/dataset/bins-of.js";

@@ -2,7 +2,6 @@
  * What `miro launch` submits: the recipe is put together and checked as `miro train` does it, for every task of an
  * array, and all paths are made absolute, before anything is written.
  */
-
 import { createHash, scryptSync } from "node:crypto";
 import { join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";

@@ -2,7 +2,6 @@
  * A file that a run appends records to. A training must not end because a disk is full or a file server is away for a
  * while: what cannot be written waits in memory, in order, and is tried again with the next record.
  */
-
 import fs from "node:fs";
 import { systemReason } from "../../errors.js";
 import { counted, plural } from "../../numbers.js";

@@ -1,5 +1,4 @@
 /** The folder of a run, whatever is trained: who may write there, and from which checkpoint and data it goes on. */
-
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { InvalidInputError, MiroError } from "../../errors.js";

@@ -6,7 +6,6 @@
  * makes them fail after `trainer.strategy.timeout_seconds`. Whatever is left a little later is killed. The error that
  * is reported is that of the process which failed by itself, not of those that missed it.
  */
-
 import { type ChildProcess, fork } from "node:child_process";
 import { once } from "node:events";
 import { availableParallelism } from "node:os";

@@ -6,7 +6,6 @@
  * Steps are as many as 25 passes over the data take, which is what `emoji-shards` makes of its 8,192 pictures. Of fewer
  * pictures each is seen more often, by the square root; starting from weights takes a quarter.
  */
-
 import { availableParallelism } from "node:os";
 import { cuda } from "@miro-t2i/torch";
 import { counted } from "../../numbers.js";

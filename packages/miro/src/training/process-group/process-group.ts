@@ -5,7 +5,6 @@
  *
  * A process that trains alone is a group of one: it has all rows, sums are what it gave, and nothing waits.
  */
-
 import { createHash } from "node:crypto";
 import { type nn, scope, type Tensor, TorchError, tensor } from "@miro-t2i/torch";
 import { DistributedReducer, initProcessGroup, type ProcessGroup, RendezvousStore } from "@miro-t2i/torch/distributed";

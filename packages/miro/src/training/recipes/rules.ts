@@ -1,5 +1,4 @@
 /** What the sections of a recipe must have to do with each other. */
-
 import { describe } from "../../errors.js";
 import { checkRinConfig, parseRinConfig, type RinConfig, rinConfigToJson } from "../../networks/config.js";
 import { counted } from "../../numbers.js";

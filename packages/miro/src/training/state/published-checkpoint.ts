@@ -10,7 +10,6 @@
  * Names may hold `_orig_mod.` of a compiled wrapper, and old networks an identity vector `output_scaling`, which is
  * left out.
  */
-
 import { basename } from "node:path";
 import { full, scope, type Tensor } from "@miro-t2i/torch";
 import {

@@ -1,5 +1,4 @@
 /** Captions in a table: CSV or TSV with a header, JSON lines, or Parquet; a column names the picture of each row. */
-
 import { extname } from "node:path";
 import { describe, InvalidInputError } from "../../../errors.js";
 import { repeatedKey } from "../../../files/json-file.js";

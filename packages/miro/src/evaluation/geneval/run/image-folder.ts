@@ -7,7 +7,6 @@
  *
  * Names are read whole and in numerical order; `0.png` is `0000.png`. What does not belong there is named and left.
  */
-
 import { type Dirent, readdirSync } from "node:fs";
 import { join } from "node:path";
 import { MiroError, systemReason } from "../../../errors.js";
