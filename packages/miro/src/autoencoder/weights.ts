@@ -7,6 +7,7 @@ import { loadModuleInPieces, SafetensorsFile, type StoredTensor } from "@miro-t2
 import type { z } from "zod";
 import { checkName } from "../arguments.js";
 import { InvalidInputError, MiroError } from "../errors.js";
+import { expectedAndReceived } from "../expectations.js";
 import { readJson } from "../files/json-file.js";
 import { filled, type Pieces } from "../pieces.js";
 import type { LoadAutoencoderOptions } from "./autoencoder.js";
@@ -37,7 +38,7 @@ export function readConfig(folder: string): Record<string, unknown> {
  */
 export function parseConfig<S extends z.ZodType>(schema: S, json: unknown, source: string): z.output<S> {
   checkName("source", source, "the name of a file");
-  const result = schema.safeParse(json);
+  const result = schema.safeParse(json, { error: expectedAndReceived });
   if (result.success) return result.data;
   const problems = result.error.issues.map((issue) => `${issue.path.join(".") || "config"}: ${issue.message}`);
   throw new InvalidInputError(`${source}: ${problems.join("; ")}`);

@@ -67,7 +67,7 @@ describe("miro evaluate geneval --judge", () => {
     expect((await geneval("--judge", join(folder, "none.json"))).code).toBe(2);
     for (const [content, error] of [
       ["{", /bad\.json: not valid JSON/],
-      [{ cases: {} }, /bad\.json, cases: .*expected array/],
+      [{ cases: {} }, /bad\.json, cases: .*expected a list/],
       [{ cases: [{ name: "x", metadata: bench, detections: { bench: [[1, 2]] } }] }, /bad\.json, cases\.0, detections/],
       [{ cases: [{ name: "x", metadata: { ...bench, tag: 3 }, detections }] }, /case "x", tag: .* received 3/],
       [

@@ -177,7 +177,7 @@ async function plan(
 ): Promise<void> {
   const task = taskOf(json, path);
   if (task !== null) {
-    const report = await dryRunTask(checkRecipe(task.schema, json, path), { output, resume, allowChanges });
+    const report = await dryRunTask(checkRecipe(task.schema, json, path, origins), { output, resume, allowChanges });
     stdout(asJson ? `${jsonWithFlags(report)}\n` : taskDryRunText(report));
     refuseBlocked("the run", missing(report.start));
     return;
@@ -223,7 +223,7 @@ async function propose(
 
 async function train({ json, path, origins }: ComposedRecipe, flags: Resolved, context: CliContext): Promise<void> {
   const task = taskOf(json, path);
-  const recipe = task === null ? parseRecipe(json, path, origins) : checkRecipe(task.schema, json, path);
+  const recipe = task === null ? parseRecipe(json, path, origins) : checkRecipe(task.schema, json, path, origins);
   // Of processes that a launcher has started, the first tells how it goes; all tell what is wrong.
   const first = (rankPlaceOf(process.env)?.rank ?? 0) === 0;
   const progress = new ProgressLine({

@@ -2,9 +2,12 @@
  * JSON files of a model: small ones, however large a hostile file is. Texts are read as everywhere (text-file.ts); a
  * key that stands twice in an object is refused, as readers differ in which of its values counts.
  */
+
 import { readFileSync, statSync } from "node:fs";
 import { describeStandIn, STAND_IN_BYTES } from "@miro-t2i/torch/stand-in"; // without loading libtorch
+import type { z } from "zod";
 import { describe, InvalidInputError, MiroError, systemReason } from "../errors.js";
+import { checkContent } from "../expectations.js";
 import { decodeText } from "./text-file.js";
 
 /** No configuration or index of a model comes near this. */
@@ -77,4 +80,9 @@ export function repeatedKey(json: string): string | null {
     }
   }
   return null;
+}
+
+/** What a JSON file holds, checked. @throws MiroError naming the file and, where its content is wrong, the field */
+export function parseJsonFile<S extends z.ZodType>(path: string, schema: S): z.output<S> {
+  return checkContent(schema, readJson(path), path);
 }

@@ -2,8 +2,10 @@
  * Constructor arguments of the network and of its preconditioning, as they stand in the `network` and `preconditioning`
  * objects of a checkpoint's `config.json`: snake_case there, camelCase here. Unknown arguments are errors.
  */
+
 import { z } from "zod";
 import { describe, InvalidInputError } from "../errors.js";
+import { expectedAndReceived } from "../expectations.js";
 import { camelCase, snakeCase } from "../letter-case.js";
 import { readOnly, setting } from "../options.js";
 
@@ -175,7 +177,8 @@ function check<S extends z.ZodType>(
   }
   const entries = Object.entries(json);
   const misspelt = entries.map(([key]) => key).filter((key) => snakeCase(camelCase(key)) !== key);
-  const result = schema.safeParse(Object.fromEntries(entries.map(([key, value]) => [camelCase(key), value])));
+  const values = Object.fromEntries(entries.map(([key, value]) => [camelCase(key), value]));
+  const result = schema.safeParse(values, { error: expectedAndReceived });
   if (result.success && misspelt.length === 0) return { config: result.data };
   const unknown = (key: string): ConfigProblem => ({ key: `${name}.${key}`, problem: "unknown argument" });
   const problems = misspelt.map(unknown);

@@ -6,6 +6,7 @@
 import { z } from "zod";
 import { checkText } from "../arguments.js";
 import { describe, InvalidInputError, invalid } from "../errors.js";
+import { expectedAndReceived } from "../expectations.js";
 import { cfgScale } from "../flow/guidance.js";
 import { samplerTitle } from "../flow/samplers/index.js";
 import { oneEach } from "../options.js";
@@ -213,14 +214,11 @@ export function readSettings(text: readonly PngText[], file: string): ImageSetti
     );
   }
   if ("sheet" in found) throw new InvalidInputError(`${file}: is a sheet of several pictures; name one of them`);
-  const result = imageSettingsSchema.safeParse(found);
+  const result = imageSettingsSchema.safeParse(found, { error: expectedAndReceived });
   if (result.success) return result.data;
   const issue = result.error.issues[0]!;
   const path = [...issue.path, ...(issue.code === "unrecognized_keys" ? [issue.keys[0]!] : [])].map(String);
-  const what =
-    issue.code === "unrecognized_keys"
-      ? "is not known to this version"
-      : `${issue.message.toLowerCase()}, received ${describe(path.reduce<unknown>((value, key) => (value as Record<string, unknown> | undefined)?.[key], found))}`;
+  const what = issue.code === "unrecognized_keys" ? "is not known to this version" : issue.message;
   const versions = found.versions as { miro?: unknown } | undefined;
   const writer = typeof versions?.miro === "string" ? ` (written by miro-t2i ${describe(versions.miro)})` : "";
   throw new InvalidInputError(`${file}: the stored setting ${describe(path.join("."))} ${what}${writer}`);

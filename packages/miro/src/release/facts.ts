@@ -2,11 +2,11 @@
  * What a release says of itself beside its configuration, `release.json`: where its weights come from, their dtype, and
  * what one forward pass gave. Cards are rendered from it, so that they can be rendered again.
  */
+
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { z } from "zod";
-import { InvalidInputError } from "../errors.js";
-import { readJson } from "../files/whole-files.js";
+import { parseJsonFile } from "../files/json-file.js";
 import { RELEASE_DTYPES } from "./write-weights.js";
 
 const FILE = "release.json";
@@ -47,9 +47,5 @@ export function factsFile(facts: ReleaseFacts): { name: string; text: string } {
 /** Reads the facts of a folder; null where there are none. @throws InvalidInputError naming the file */
 export function readFacts(folder: string): ReleaseFacts | null {
   const path = join(folder, FILE);
-  if (!existsSync(path)) return null;
-  const result = factsSchema.safeParse(readJson(path));
-  if (result.success) return result.data;
-  const { path: at, message } = result.error.issues[0]!;
-  throw new InvalidInputError(`${path}: ${at.join(".")}: ${message}`);
+  return existsSync(path) ? parseJsonFile(path, factsSchema) : null;
 }

@@ -8,7 +8,7 @@ import { join } from "node:path";
 import { z } from "zod";
 import { checkName } from "../arguments.js";
 import { MiroError } from "../errors.js";
-import { readJson } from "../files/json-file.js";
+import { parseJsonFile } from "../files/json-file.js";
 import type { ClipConfig } from "../networks/clip.js";
 
 const EPS = 1e-5;
@@ -97,14 +97,6 @@ export function readClipConfig(folder: string, published: ClipConfig): ClipConfi
   if (existsSync(huggingFace))
     return checked(huggingFace, fromHuggingFace(parseJsonFile(huggingFace, huggingFaceSchema), published));
   return published;
-}
-
-/** The value of a JSON file. @throws MiroError naming the file and the field */
-export function parseJsonFile<S extends z.ZodType>(path: string, schema: S): z.output<S> {
-  const parsed = schema.safeParse(readJson(path));
-  if (parsed.success) return parsed.data;
-  const { path: field, message } = parsed.error.issues[0]!;
-  throw new MiroError(`${path}: ${field.join(".") || "the file"}: ${message}`);
 }
 
 function fromOpenClip({ model_cfg }: z.output<typeof openClipSchema>): ClipConfig {

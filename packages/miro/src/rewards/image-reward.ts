@@ -20,6 +20,7 @@ import { type TensorFile, tensorFile } from "@miro-t2i/torch/io";
 import { z } from "zod";
 import { checkName } from "../arguments.js";
 import { MiroError } from "../errors.js";
+import { parseJsonFile } from "../files/json-file.js";
 import { sha256 } from "../files/sha256.js";
 import { openTensors } from "../files/tensor-files.js";
 import { readBytes } from "../files/whole-files.js";
@@ -28,7 +29,6 @@ import { type ByLayer, holding } from "../networks/by-layer.js";
 import type { RgbImage } from "../pictures/rgb.js";
 import { resolveModel } from "../pipeline/loading/hub.js";
 import { WordPieceTokenizer } from "../text/wordpiece-tokenizer.js";
-import { parseJsonFile } from "./clip-config.js";
 import { clipPixels, clipPixelsKey } from "./clip-pixels.js";
 import { towerSize } from "./clip-weights.js";
 import {

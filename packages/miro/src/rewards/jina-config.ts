@@ -10,6 +10,7 @@ import { join } from "node:path";
 import { z } from "zod";
 import { checkName } from "../arguments.js";
 import { MiroError } from "../errors.js";
+import { checkContent } from "../expectations.js";
 import { readJson } from "../files/json-file.js";
 import type { JinaClipConfig } from "../networks/jina-clip.js";
 import { CLIP_MEAN, CLIP_STD } from "./clip-pixels.js";
@@ -154,10 +155,7 @@ export function readJinaConfig(folder: string): JinaConfig {
 }
 
 function read<S extends z.ZodType>(path: string, schema: S): z.output<S> {
-  const parsed = schema.safeParse(existsSync(path) ? readJson(path) : {});
-  if (parsed.success) return parsed.data;
-  const { path: field, message } = parsed.error.issues[0]!;
-  throw new MiroError(`${path}: ${field.join(".") || "the file"}: ${message}`);
+  return checkContent(schema, existsSync(path) ? readJson(path) : {}, path);
 }
 
 function visionOf(v: NonNullable<z.output<typeof modelSchema>["vision_config"]>, path: string): JinaConfig["vision"] {

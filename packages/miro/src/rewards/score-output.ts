@@ -9,9 +9,11 @@
  *            and their hash
  *   error    why the picture could not be read
  */
+
 import { existsSync } from "node:fs";
 import { z } from "zod";
 import { InvalidInputError } from "../errors.js";
+import { expectedAndReceived } from "../expectations.js";
 import { checkKey } from "../files/plain-data.js";
 import { csvLine, filledLines, parseJsonLine, parseTable } from "../files/table-file.js";
 import { readTextFile } from "../files/text-file.js";
@@ -67,7 +69,7 @@ export function readOutput(path: string): Map<string, OutputRow> {
   if (!existsSync(path)) return rows;
   const text = readTextFile(path);
   for (const { value, line } of isCsv(path) ? fromCsv(text, path) : fromLines(text, path)) {
-    const parsed = rowSchema.safeParse(value);
+    const parsed = rowSchema.safeParse(value, { error: expectedAndReceived });
     if (!parsed.success) {
       const { path: field, message } = parsed.error.issues[0]!;
       throw notOurs(path, line, `${field.join(".")}: ${message}`);

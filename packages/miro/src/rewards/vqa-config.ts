@@ -8,10 +8,10 @@ import { join } from "node:path";
 import { z } from "zod";
 import { checkName } from "../arguments.js";
 import { MiroError } from "../errors.js";
-import { readJson } from "../files/json-file.js";
+import { parseJsonFile, readJson } from "../files/json-file.js";
 import type { ClipConfig } from "../networks/clip.js";
 import { type T5Config, t5ConfigFromJson } from "../text/t5-config.js";
-import { CLIP_L_336, parseJsonFile } from "./clip-config.js";
+import { CLIP_L_336 } from "./clip-config.js";
 
 /** A CLIP-FlanT5. */
 export interface VqaConfig {

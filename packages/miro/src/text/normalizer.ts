@@ -6,6 +6,7 @@
 
 import { z } from "zod";
 import type { InvalidInputError } from "../errors.js";
+import { expectation } from "../expectations.js";
 import { CharsMap, TooLong } from "./charsmap.js";
 import { WHITE_SPACE } from "./whitespace.js";
 
@@ -71,7 +72,7 @@ export function compileNormalizer(json: unknown, path: string, refuse: Refuse): 
 function collectSteps(json: unknown, path: string, refuse: Refuse, steps: Step[], depth: number): void {
   if (json === null || json === undefined) return;
   if (depth > MAX_DEPTH) throw refuse(path, `sequences nested at most ${MAX_DEPTH} deep`, "deeper ones");
-  const parsed = schema.safeParse(json);
+  const parsed = schema.safeParse(json, { error: expectation });
   if (!parsed.success) throw refuseUnion(json, path, parsed.error, refuse);
   const normalizer = parsed.data!;
   if (normalizer.type !== "Sequence") {
@@ -167,5 +168,5 @@ export function refuseUnion(json: unknown, path: string, error: z.ZodError, refu
   const where = issue.path.map((key) => (typeof key === "number" ? `[${key}]` : `.${String(key)}`)).join("");
   let value: unknown = json;
   for (const key of issue.path) value = (value as Record<PropertyKey, unknown> | undefined)?.[key];
-  return refuse(path + where, issue.message, value);
+  return refuse(path + where, issue.message.replace(/^expected /, ""), value);
 }

@@ -2,7 +2,9 @@
  * The `pre_tokenizer` object of a `tokenizer.json`: cuts normalised text into the words that the model sees. T5 has
  * `WhitespaceSplit` and then `Metaspace` (each word begins with "▁"), later conversions `Metaspace` alone.
  */
+
 import { z } from "zod";
+import { expectation } from "../expectations.js";
 import { type Refuse, refuseUnion } from "./normalizer.js";
 import { WHITE_SPACE } from "./whitespace.js";
 
@@ -47,7 +49,7 @@ export function prependScheme(metaspace: z.infer<typeof metaspaceSchema>): "alwa
 export function compilePreTokenizer(json: unknown, path: string, refuse: Refuse, depth = 0): PreTokenizer {
   if (json === null || json === undefined) return (word) => [word];
   if (depth > MAX_DEPTH) throw refuse(path, `sequences nested at most ${MAX_DEPTH} deep`, "deeper ones");
-  const parsed = schema.safeParse(json);
+  const parsed = schema.safeParse(json, { error: expectation });
   if (!parsed.success) throw refuseUnion(json, path, parsed.error, refuse);
   const preTokenizer = parsed.data;
   switch (preTokenizer.type) {

@@ -2,8 +2,10 @@
  * `config.json` of a T5 encoder as transformers writes it. Read are the T5 1.1 family's members (T5 1.1, FLAN-T5):
  * gated GELU, no biases; the first T5 with its plain ReLU is refused.
  */
+
 import { z } from "zod";
 import { describe, InvalidInputError } from "../errors.js";
+import { expectedAndReceived } from "../expectations.js";
 import { snakeCase } from "../letter-case.js";
 
 const size = (most: number) => z.int().positive().max(most);
@@ -101,7 +103,7 @@ export function countT5Parameters(c: T5Config): number {
 }
 
 function check(values: unknown, source: string, nameOf: (field: string) => string): T5Config {
-  const parsed = schema.safeParse(values);
+  const parsed = schema.safeParse(values, { error: expectedAndReceived });
   if (parsed.success) return parsed.data;
   const problems = parsed.error.issues.map((issue) => `${nameOf(issue.path.join("."))}: ${issue.message}`);
   throw new InvalidInputError(`${source}: ${problems.join("; ")}`);

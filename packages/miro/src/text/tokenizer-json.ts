@@ -3,8 +3,10 @@
  * the wrong type or not supported is refused with one line that names the place, so that no file yields wrong tokens
  * silently.
  */
+
 import { z } from "zod";
 import { invalid } from "../errors.js";
+import { expectation } from "../expectations.js";
 import type { AddedToken } from "./added-tokens.js";
 import { compileNormalizer, type Normalizer, type Refuse, refuseUnion } from "./normalizer.js";
 import { compilePreTokenizer, metaspaceSchema, type PreTokenizer, prependScheme } from "./pre-tokenizer.js";
@@ -77,7 +79,7 @@ export function parseTokenizerJson(json: unknown, source: string): TokenizerPart
   const type = (json as { model?: { type?: unknown } }).model?.type;
   if (type !== undefined && type !== "Unigram")
     throw refuse("model.type", '"Unigram" (as the tokenizers of T5 and XLM-RoBERTa have)', type);
-  const parsed = fileSchema.safeParse(json);
+  const parsed = fileSchema.safeParse(json, { error: expectation });
   if (!parsed.success) throw refuseUnion(json, "", parsed.error, (path, ...rest) => refuse(path.slice(1), ...rest));
   const file = parsed.data;
 
@@ -134,7 +136,7 @@ function readTemplate(json: unknown, refuse: Refuse): { prefix: number[]; suffix
   if (json === null || json === undefined) return { prefix: [], suffix: [] };
   const kind = (json as { type?: unknown }).type;
   if (kind !== "TemplateProcessing") throw refuse("post_processor.type", '"TemplateProcessing"', kind);
-  const parsed = templateSchema.safeParse(json);
+  const parsed = templateSchema.safeParse(json, { error: expectation });
   if (!parsed.success) throw refuseUnion(json, "post_processor", parsed.error, refuse);
   const prefix: number[] = [];
   const suffix: number[] = [];
@@ -154,7 +156,7 @@ function readTemplate(json: unknown, refuse: Refuse): { prefix: number[]; suffix
 }
 
 function readDecoder(json: unknown, refuse: Refuse): TokenizerParts["decoder"] {
-  const parsed = metaspaceSchema.safeParse(json);
+  const parsed = metaspaceSchema.safeParse(json, { error: expectation });
   if (!parsed.success) throw refuseUnion(json, "decoder", parsed.error, refuse);
   return { replacement: parsed.data.replacement, dropFirst: prependScheme(parsed.data) !== "never" };
 }

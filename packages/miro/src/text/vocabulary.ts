@@ -3,11 +3,11 @@
  * words of its captions. Prompts with other words are told, and a character that stands for a thing, such as an emoji,
  * means its name. Models of open text have no such file.
  */
+
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { z } from "zod";
-import { describe, InvalidInputError } from "../errors.js";
-import { readJson } from "../files/json-file.js";
+import { parseJsonFile } from "../files/json-file.js";
 import { editDistance } from "../nearest.js";
 
 /** Name of the file in a model's folder. */
@@ -74,11 +74,7 @@ export class Vocabulary {
    */
   static of(folder: string): Vocabulary | null {
     const path = join(folder, VOCABULARY_FILE);
-    if (!existsSync(path)) return null;
-    const result = vocabularySchema.safeParse(readJson(path));
-    if (result.success) return new Vocabulary(result.data);
-    const [issue] = result.error.issues;
-    throw new InvalidInputError(`${path}: ${describe(issue!.path.join("."))}: ${issue!.message.toLowerCase()}`);
+    return existsSync(path) ? new Vocabulary(parseJsonFile(path, vocabularySchema)) : null;
   }
 
   /** Number of things. */

@@ -15,6 +15,7 @@ import { writeFileAtomically } from "@miro-t2i/torch/io";
 import { z } from "zod";
 import { checkName, checkObject } from "../../arguments.js";
 import { systemReason } from "../../errors.js";
+import { expectedAndReceived } from "../../expectations.js";
 import { field, type OptionsOf, parseOptions, readOnly } from "../../options.js";
 import { type FileFingerprint, PositionalFile, sameFingerprint } from "./positional-file.js";
 import { prepareTables } from "./prepare-tables.js";
@@ -137,7 +138,7 @@ function parse<T extends z.ZodType>(path: string, schema: T): z.output<T> {
     const message = error instanceof SyntaxError ? `no JSON: ${error.message.split("\n")[0]}` : systemReason(error);
     return fail(path, error instanceof SyntaxError ? "BadIndex" : "Unreadable", message);
   }
-  const result = schema.safeParse(value);
+  const result = schema.safeParse(value, { error: expectedAndReceived });
   if (result.success) return result.data;
   const issue = result.error.issues[0]!;
   return fail(path, "BadIndex", `no index of wids version 1: ${issue.path.join(".") || "the file"}: ${issue.message}`);

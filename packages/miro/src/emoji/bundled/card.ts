@@ -3,10 +3,11 @@
  * evaluation and the recipes of the parts have measured. What the text tells of how an edition came about is prose,
  * and whoever makes an edition writes its part of it.
  */
+
 import { join } from "node:path";
 import { z } from "zod";
 import { InvalidInputError } from "../../errors.js";
-import { readJson } from "../../files/whole-files.js";
+import { parseJsonFile } from "../../files/json-file.js";
 import type { ReleaseConfig } from "../../pipeline/loading/release-config.js";
 import { table } from "../../release/card.js";
 import type { WholeFigures } from "./figures.js";
@@ -51,11 +52,7 @@ export function readPartFigures(model: string, classifier: string): PartFigures 
 }
 
 function figuresIn<T>(folder: string, schema: z.ZodType<{ figures: T }>): T {
-  const path = join(folder, "training.json");
-  const result = schema.safeParse(readJson(path));
-  if (result.success) return result.data.figures;
-  const [issue] = result.error.issues;
-  throw new InvalidInputError(`${path}: ${issue!.path.join(".")}: ${issue!.message.toLowerCase()}`);
+  return parseJsonFile(join(folder, "training.json"), schema).figures;
 }
 
 const ORDINALS = [

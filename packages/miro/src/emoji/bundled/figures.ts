@@ -2,12 +2,12 @@
  * `evaluation.json` beside the bundled model: what the evaluation found, from which the card takes its numbers, with
  * the digest of the weights that it is of.
  */
+
 import { createHash } from "node:crypto";
 import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { z } from "zod";
-import { describe, InvalidInputError } from "../../errors.js";
-import { readJson } from "../../files/whole-files.js";
+import { parseJsonFile } from "../../files/json-file.js";
 import { weightFiles } from "../../pipeline/loading/checkpoint.js";
 
 /** Name of the file. */
@@ -86,11 +86,7 @@ export const CARD_PARTS = Object.keys(partsSchema.shape) as CardPart[];
 /** The figures of a folder; null where there are none. @throws InvalidInputError naming the file and the field */
 export function readFigures(folder: string): Figures | null {
   const path = join(folder, FIGURES_FILE);
-  if (!existsSync(path)) return null;
-  const result = schema.safeParse(readJson(path));
-  if (result.success) return result.data;
-  const [issue] = result.error.issues;
-  throw new InvalidInputError(`${path}: ${describe(issue!.path.join("."))}: ${issue!.message.toLowerCase()}`);
+  return existsSync(path) ? parseJsonFile(path, schema) : null;
 }
 
 /** What a later edition's card says of this one. */

@@ -10,14 +10,16 @@
  *
  * Shapes: B pictures or captions, T tokens, D width of the text states, H heads, E shared width.
  */
+
 import { createHash } from "node:crypto";
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { nn, scope, type Tensor } from "@miro-t2i/torch";
 import { readSafetensors } from "@miro-t2i/torch/io";
 import { z } from "zod";
-import { InvalidInputError, MiroError } from "../../errors.js";
-import { readBytes, readJson } from "../../files/whole-files.js";
+import { InvalidInputError } from "../../errors.js";
+import { parseJsonFile } from "../../files/json-file.js";
+import { readBytes } from "../../files/whole-files.js";
 import { PictureTower } from "./picture-tower.js";
 
 const { gelu, layerNorm, normalize, softmax } = nn.functional;
@@ -80,13 +82,9 @@ export class EmojiClip extends nn.Module {
     if (!existsSync(path)) {
       throw new InvalidInputError(`${path}: no such file; make a CLIP with: miro train emoji-clip`);
     }
-    const config = configSchema.safeParse(readJson(path));
-    if (!config.success) {
-      const { path: field, message } = config.error.issues[0]!;
-      throw new MiroError(`${path}: ${field.join(".") || "the file"}: ${message}`);
-    }
+    const config = parseJsonFile(path, configSchema);
     return scope(() => {
-      const model = nn.init.skipped(() => new EmojiClip(config.data));
+      const model = nn.init.skipped(() => new EmojiClip(config));
       model.loadStateDict(readSafetensors(join(folder, "model.safetensors")));
       return model.to({ device }).requiresGrad_(false).eval() as EmojiClip;
     });

@@ -7,6 +7,7 @@
 import { z } from "zod";
 import { checkName, isObject } from "../../arguments.js";
 import { InvalidInputError } from "../../errors.js";
+import { expectedAndReceived } from "../../expectations.js";
 import { parseJson } from "../../files/json-file.js";
 import { checkPlainData } from "../../files/plain-data.js";
 import { readBytes } from "../../files/whole-files.js";
@@ -91,7 +92,7 @@ function rulesOf(options: Record<string, unknown>, where: string) {
 }
 
 function check<T>(schema: z.ZodType<T>, value: unknown, where: string): T {
-  const result = schema.safeParse(value);
+  const result = schema.safeParse(value, { error: expectedAndReceived });
   if (result.success) return result.data;
   const { path, message } = result.error.issues[0]!;
   throw new InvalidInputError(`${where}${path.length > 0 ? `, ${path.map(String).join(".")}` : ""}: ${message}`);

@@ -6,6 +6,7 @@
 import { z } from "zod";
 import { isObject } from "../../arguments.js";
 import { describe, InvalidInputError } from "../../errors.js";
+import { expectation } from "../../expectations.js";
 import { checkPlainData } from "../../files/plain-data.js";
 
 /** The colours that an object may have, in the order in which reasons name them. */
@@ -61,13 +62,12 @@ export type PromptMetadata = z.output<typeof metadataSchema>;
 export function checkMetadata(value: unknown, where: string): PromptMetadata {
   if (!isObject(value)) throw new InvalidInputError(`${where}: expected an object, received ${describe(value)}`);
   checkPlainData(value, (place) => `${where}, ${place}`);
-  const result = metadataSchema.safeParse(value);
+  const result = metadataSchema.safeParse(value, { error: expectation });
   if (!result.success) {
     const { path, message } = result.error.issues[0]!;
     const place = path.map(String);
     const received = place.reduce<unknown>((part, key) => (part as Record<string, unknown> | undefined)?.[key], value);
-    const words = message.replace(/^Invalid input: |^Invalid option: /, "").replace(/, received .*$/, "");
-    throw new InvalidInputError(`${where}, ${place.join(".")}: ${words}; received ${describe(received)}`);
+    throw new InvalidInputError(`${where}, ${place.join(".")}: ${message}; received ${describe(received)}`);
   }
   result.data.include.forEach(({ position }, i) => {
     if (position !== undefined && position[1] >= i) {

@@ -7,6 +7,7 @@
 import { z } from "zod";
 import { checkName, isObject } from "../../arguments.js";
 import { describe, InvalidInputError } from "../../errors.js";
+import { expectation } from "../../expectations.js";
 import { linesOf, readTextFile } from "../../files/text-file.js";
 import { groupBy } from "../../group-by.js";
 import { philox4x32 } from "../../random/philox.js";
@@ -198,7 +199,7 @@ export function readResults(path: string): Result[] {
       } catch (error) {
         throw new InvalidInputError(`${where}: not valid JSON: ${(error as Error).message.split("\n")[0]}`);
       }
-      const result = resultSchema.safeParse(value);
+      const result = resultSchema.safeParse(value, { error: expectation });
       if (result.success) return result.data;
       const { path: field, message } = result.error.issues[0]!;
       const received = isObject(value) ? value[String(field[0])] : value;

@@ -10,12 +10,14 @@
  * The run's own folder has `constants.safetensors`: the normalization of its latents, and the empty prompt where it is
  * known.
  */
+
 import { existsSync } from "node:fs";
 import { basename, join, resolve } from "node:path";
 import { SafetensorsFile, type StoredTensor } from "@miro-t2i/torch/io";
 import { z } from "zod";
 import { InvalidInputError, type MiroError } from "../../errors.js";
 import { checkSum, readSums } from "../../files/checksums.js";
+import { parseJsonFile } from "../../files/json-file.js";
 import { readJson } from "../../files/whole-files.js";
 import { message, option } from "../../message.js";
 import type { CheckpointFiles } from "./checkpoint.js";
@@ -59,12 +61,7 @@ export function modelText({ network, config, textEncoder, vae }: ModelDescriptio
 export function readModelDescription(checkpoint: string): ModelDescription | null {
   const path = join(checkpoint, MODEL_FILE);
   if (!existsSync(path)) return null;
-  const result = modelSchema.safeParse(readJson(path));
-  if (!result.success) {
-    const { path: at, message } = result.error.issues[0]!;
-    throw new InvalidInputError(`${path}: ${at.join(".")}: ${message}`);
-  }
-  const { network, config, text_encoder: textEncoder, vae } = result.data;
+  const { network, config, text_encoder: textEncoder, vae } = parseJsonFile(path, modelSchema);
   return { network, config: parseReleaseConfig(config, path), textEncoder, vae };
 }
 

@@ -35,11 +35,14 @@ const ofPicture = "a data URL of a picture, base64, or { picture: an id of the g
 
 /** The body of `POST /api/jobs`. */
 export const jobBody = z.strictObject({
+  /** What to draw; or several. */
   prompt: field(text.optional(), { expected: ofText, help: "what to draw; or prompts" }),
+  /** Several of what to draw. */
   prompts: field(z.array(text).min(1).max(1000).optional(), {
     expected: `1 to 1000 texts, each of at most ${MOST_TEXT} characters`,
     help: "several of what to draw",
   }),
+  /** Id of the model; default: the first one. */
   model: field(z.string().max(1000).optional(), {
     expected: "an id of GET /api/models",
     help: "id of the model; default: the first one",
@@ -47,28 +50,36 @@ export const jobBody = z.strictObject({
   ...drawing,
   rewardTargets: targetSets("targets of all pictures, or a list with a set for each"),
   negativeRewardTargets: targetSets("targets that guidance leads away from, as rewardTargets"),
+  /** Seed of the first picture, or one for each. */
   seed: field(z.union([z.int().min(0), z.literal("random"), z.array(z.int().min(0)).max(1000)]).default("random"), {
     expected: "an integer of at least 0, random, or a list with one for each picture",
     help: "seed of the first picture, random, or a list with one for each",
   }),
+  /** Pictures of each prompt, seeds upwards. */
   imagesPerPrompt: field(z.int().min(1).default(1), {
     expected: "an integer of at least 1",
     help: "pictures of each prompt, seeds upwards",
   }),
+  /** Draw each picture as it is drawn alone, to the bit. */
   deterministic: flag("draw each picture as it is drawn alone, to the bit"),
+  /** A preview of each picture at every n-th step. */
   previewEvery: field(z.int().min(1).optional(), {
     expected: "an integer of at least 1",
     help: "a preview of each picture at every n-th step",
   }),
+  /** Draw several for each picture and keep the best by a scorer. */
   bestOf: field(z.strictObject({ n: z.int().min(2).max(64), by: z.string().max(200) }).optional(), {
     expected: "n from 2 to 64 and scorers, such as { n: 4, by: sharpness }",
     help: "draw n for each picture and keep the best by a scorer",
   }),
+  /** Picture that is drawn over. */
   image: field(pictureSource.optional(), { expected: ofPicture, help: "picture that is drawn over" }),
+  /** White where the picture is drawn anew. */
   mask: field(pictureSource.optional(), {
     expected: ofPicture,
     help: "picture of the image's size, white where it is drawn anew",
   }),
+  /** Cancel the job when its last event stream closes. */
   cancelOnDisconnect: flag("cancel the job when its last event stream closes"),
 });
 

@@ -6,6 +6,7 @@
 import { z } from "zod";
 import { isObject } from "../../arguments.js";
 import { describe, InvalidInputError } from "../../errors.js";
+import { expectation } from "../../expectations.js";
 import { camelCase, snakeCase } from "../../letter-case.js";
 import { nearest } from "../../nearest.js";
 import { type RecipeFault, recipeFault } from "../batches/recipe-fault.js";
@@ -22,7 +23,7 @@ export function checkRecipe<S extends z.ZodType>(
   origins?: Origins,
 ): z.output<S> {
   const camel = renameKeys(json, camelCase, openSections(schema));
-  const result = schema.safeParse(camel);
+  const result = schema.safeParse(camel, { error: expectation });
   if (!result.success) {
     const published = publishedNames(schema);
     refuseRecipe(
@@ -44,9 +45,13 @@ export function refuseRecipe(source: string, faults: readonly RecipeFault[], ori
   throw new InvalidInputError(lines.join("\n"));
 }
 
-/** Where a key's value comes from, or that of the first key below it. */
-function originOf(key: string, origins?: Origins): string | undefined {
-  return origins?.get(key) ?? [...(origins ?? [])].find(([known]) => known.startsWith(`${key}.`))?.[1];
+/** Where a key's value comes from: that of the key, of a list or mapping that holds it, or of the first key below it. */
+function originOf(key: string, origins: Origins = new Map()): string | undefined {
+  for (let known = key; known !== ""; known = known.slice(0, Math.max(0, known.lastIndexOf(".")))) {
+    const origin = origins.get(known);
+    if (origin !== undefined) return origin;
+  }
+  return [...origins].find(([known]) => known.startsWith(`${key}.`))?.[1];
 }
 
 /** A checked object as its file would state it. */

@@ -6,6 +6,7 @@
 import { z } from "zod";
 import { checkName } from "../../../arguments.js";
 import { MiroError } from "../../../errors.js";
+import { expectedAndReceived } from "../../../expectations.js";
 import { readJson } from "../../../files/json-file.js";
 
 /** The backbone, Liu et al. 2021. */
@@ -93,7 +94,7 @@ export const GROUPS = 32;
 /** The shape that a file states. @throws MiroError naming the file and the field */
 export function readShape(path: string): Mask2FormerShape {
   checkName("path", path, "the name of a file");
-  const parsed = schema.safeParse(readJson(path));
+  const parsed = schema.safeParse(readJson(path), { error: expectedAndReceived });
   if (!parsed.success) {
     const { path: field, message } = parsed.error.issues[0]!;
     throw new MiroError(
