@@ -45,7 +45,7 @@ export function refuseRecipe(source: string, faults: readonly RecipeFault[], ori
   throw new InvalidInputError(lines.join("\n"));
 }
 
-/** Where a key's value comes from: that of the key, of a list or mapping that holds it, or of the first key below it. */
+/** Where a key's value comes from: that of the key, of a list or mapping that holds it, of the first key below it. */
 function originOf(key: string, origins: Origins = new Map()): string | undefined {
   for (let known = key; known !== ""; known = known.slice(0, Math.max(0, known.lastIndexOf(".")))) {
     const origin = origins.get(known);
