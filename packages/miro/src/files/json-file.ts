@@ -2,7 +2,6 @@
  * JSON files of a model: small ones, however large a hostile file is. Texts are read as everywhere (text-file.ts); a
  * key that stands twice in an object is refused, as readers differ in which of its values counts.
  */
-
 import { readFileSync, statSync } from "node:fs";
 import { describeStandIn, STAND_IN_BYTES } from "@miro-t2i/torch/stand-in"; // without loading libtorch
 import type { z } from "zod";

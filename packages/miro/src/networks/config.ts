@@ -2,7 +2,6 @@
  * Constructor arguments of the network and of its preconditioning, as they stand in the `network` and `preconditioning`
  * objects of a checkpoint's `config.json`: snake_case there, camelCase here. Unknown arguments are errors.
  */
-
 import { z } from "zod";
 import { describe, InvalidInputError } from "../errors.js";
 import { expectedAndReceived } from "../expectations.js";

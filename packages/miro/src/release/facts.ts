@@ -2,7 +2,6 @@
  * What a release says of itself beside its configuration, `release.json`: where its weights come from, their dtype, and
  * what one forward pass gave. Cards are rendered from it, so that they can be rendered again.
  */
-
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { z } from "zod";

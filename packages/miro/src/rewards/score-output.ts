@@ -9,7 +9,6 @@
  *            and their hash
  *   error    why the picture could not be read
  */
-
 import { existsSync } from "node:fs";
 import { z } from "zod";
 import { InvalidInputError } from "../errors.js";

@@ -2,7 +2,6 @@
  * The `pre_tokenizer` object of a `tokenizer.json`: cuts normalised text into the words that the model sees. T5 has
  * `WhitespaceSplit` and then `Metaspace` (each word begins with "▁"), later conversions `Metaspace` alone.
  */
-
 import { z } from "zod";
 import { expectation } from "../expectations.js";
 import { type Refuse, refuseUnion } from "./normalizer.js";

@@ -2,7 +2,6 @@
  * `config.json` of a T5 encoder as transformers writes it. Read are the T5 1.1 family's members (T5 1.1, FLAN-T5):
  * gated GELU, no biases; the first T5 with its plain ReLU is refused.
  */
-
 import { z } from "zod";
 import { describe, InvalidInputError } from "../errors.js";
 import { expectedAndReceived } from "../expectations.js";

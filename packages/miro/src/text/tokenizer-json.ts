@@ -3,7 +3,6 @@
  * the wrong type or not supported is refused with one line that names the place, so that no file yields wrong tokens
  * silently.
  */
-
 import { z } from "zod";
 import { invalid } from "../errors.js";
 import { expectation } from "../expectations.js";

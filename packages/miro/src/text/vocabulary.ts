@@ -3,7 +3,6 @@
  * words of its captions. Prompts with other words are told, and a character that stands for a thing, such as an emoji,
  * means its name. Models of open text have no such file.
  */
-
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { z } from "zod";

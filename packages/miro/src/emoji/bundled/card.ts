@@ -3,7 +3,6 @@
  * evaluation and the recipes of the parts have measured. What the text tells of how an edition came about is prose,
  * and whoever makes an edition writes its part of it.
  */
-
 import { join } from "node:path";
 import { z } from "zod";
 import { InvalidInputError } from "../../errors.js";

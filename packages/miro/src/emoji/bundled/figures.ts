@@ -2,7 +2,6 @@
  * `evaluation.json` beside the bundled model: what the evaluation found, from which the card takes its numbers, with
  * the digest of the weights that it is of.
  */
-
 import { createHash } from "node:crypto";
 import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";

@@ -10,7 +10,6 @@
  *
  * Shapes: B pictures or captions, T tokens, D width of the text states, H heads, E shared width.
  */
-
 import { createHash } from "node:crypto";
 import { existsSync } from "node:fs";
 import { join } from "node:path";

@@ -10,7 +10,6 @@
  * The run's own folder has `constants.safetensors`: the normalization of its latents, and the empty prompt where it is
  * known.
  */
-
 import { existsSync } from "node:fs";
 import { basename, join, resolve } from "node:path";
 import { SafetensorsFile, type StoredTensor } from "@miro-t2i/torch/io";

@@ -1,15 +1,30 @@
-/** Schemas of routes: how bodies are checked that the routes check themselves, and how schemas are described. */
+/** Schemas of routes: how requests are checked, and how schemas are described. */
 import type { FastifySchemaCompiler } from "fastify";
-import { createJsonSchemaTransform, type jsonSchemaTransform, validatorCompiler } from "fastify-type-provider-zod";
+import { createJsonSchemaTransform, type jsonSchemaTransform } from "fastify-type-provider-zod";
 import { z } from "zod";
+import { invalid } from "../../errors.js";
+import { expectation } from "../../expectations.js";
+import { message } from "../../message.js";
 import { declarationOf, isDeclared, wordsOf } from "../../options.js";
+
+/** Checks a part of a request. */
+export const checkedBySchema: FastifySchemaCompiler<unknown> = (route) => (value) => {
+  const result = (route.schema as z.ZodType).safeParse(value, { error: expectation });
+  if (result.success) return { value: result.data };
+  const issue = result.error.issues[0]!;
+  const isUnknown = issue.code === "unrecognized_keys";
+  const path = [...issue.path, ...(isUnknown ? [issue.keys[0]!] : [])].map(String);
+  const expected = isUnknown ? "a field that is known" : issue.message.replace(/^expected /, "");
+  const received = path.reduce<unknown>((part, key) => (part as Record<string, unknown> | null)?.[key], value);
+  return { error: invalid(path.join(".") || "body", expected, isUnknown ? message`an unknown one` : received) };
+};
 
 /**
  * Checks everything but the body, whose schema then stands in the description of the routes alone: the routes' own
  * errors say field, expected and received.
  */
 export const checkedByRoute: FastifySchemaCompiler<unknown> = (route) =>
-  route.httpPart === "body" ? (value: unknown) => ({ value }) : validatorCompiler(route as never);
+  route.httpPart === "body" ? (value: unknown) => ({ value }) : checkedBySchema(route);
 
 /** Schemas as OpenAPI has them, with the help of declared options. */
 export const schemaTransform: typeof jsonSchemaTransform = createJsonSchemaTransform({

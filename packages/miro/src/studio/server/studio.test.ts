@@ -270,9 +270,10 @@ describe("jobs", () => {
       400,
       {
         error: {
-          message: "idempotency-key: expected 1 to 100 letters, digits or _ . : -",
+          message: 'idempotency-key: expected 1 to 100 letters, digits or _ . : -, received "a b"',
           field: "idempotency-key",
           expected: "1 to 100 letters, digits or _ . : -",
+          received: "a b",
         },
       },
     ]);
@@ -347,7 +348,7 @@ describe("jobs", () => {
     expect((await fetch(at("/api/jobs/job-unknown"))).status).toBe(404);
     const favourite = await fetch(at("/api/pictures/0"), { method: "PATCH", headers: json, body: '{"favourite": 1}' });
     expect(await favourite.json()).toMatchObject({
-      error: { message: "favourite: expected boolean, received number", expected: "boolean" },
+      error: { message: "favourite: expected true or false, received 1", expected: "true or false", received: 1 },
     });
   });
 

@@ -6,9 +6,9 @@ import multipart from "@fastify/multipart";
 import fastifyStatic from "@fastify/static";
 import swagger from "@fastify/swagger";
 import fastify, { type FastifyError, type FastifyInstance, type FastifyReply, type FastifyRequest } from "fastify";
-import { serializerCompiler, validatorCompiler } from "fastify-type-provider-zod";
+import { serializerCompiler } from "fastify-type-provider-zod";
 import type { z } from "zod";
-import { InvalidInputError, invalid, MiroError, systemReason } from "../../errors.js";
+import { invalid, MiroError, systemReason } from "../../errors.js";
 import { isLoopback } from "../../loopback.js";
 import { message, option } from "../../message.js";
 import { parseOptions } from "../../options.js";
@@ -28,7 +28,7 @@ import { addPictureRoutes } from "./picture-routes.js";
 import { JobQueue } from "./queue.js";
 import { refusalOf, shown, statusOf } from "./refusals.js";
 import { RefusedBody } from "./request-bodies.js";
-import { schemaTransform } from "./schemas.js";
+import { checkedBySchema, schemaTransform } from "./schemas.js";
 import { checkKey, guard } from "./security.js";
 import { addServerRoutes } from "./server-routes.js";
 import { addWebuiRoutes } from "./webui-routes.js";
@@ -144,7 +144,7 @@ export class Studio implements StudioParts {
 
   async #build(): Promise<void> {
     const { app } = this;
-    app.setValidatorCompiler(validatorCompiler);
+    app.setValidatorCompiler(checkedBySchema);
     app.setSerializerCompiler(serializerCompiler);
     const page = pageFolder();
     guard(app, this.options, isPage);
@@ -199,7 +199,7 @@ function listenError(error: NodeJS.ErrnoException, { host, port }: Settings): Er
   });
 }
 
-/** What zod says of a query or a body, and fastify of a body that it does not read, as an error of ours. */
+/** What fastify says of a body that it does not read, as an error of ours. */
 function readable(error: FastifyError, { url, headers, routeOptions }: FastifyRequest): Error {
   if (error.code === "FST_ERR_CTP_BODY_TOO_LARGE") {
     const most = (routeOptions.bodyLimit ?? MAX_JSON_BYTES) / 2 ** 20;
@@ -210,12 +210,7 @@ function readable(error: FastifyError, { url, headers, routeOptions }: FastifyRe
     const given = (headers["content-type"] ?? "no type").slice(0, 100);
     return new RefusedBody(`the body's content-type: expected application/json, received ${given}`, 415);
   }
-  const [issue] = (error.validation ?? []) as { instancePath?: string; message?: string }[];
-  if (issue === undefined) return error;
-  const field = (issue.instancePath ?? "").replace(/^\//, "").replaceAll("/", ".") || "body";
-  const words = (issue.message ?? "").replace(/^(?:Invalid|Too) [^:]*: /, ""); // of zod, such as "Invalid input: "
-  const expected = words.replace(/^expected |, received .*$/g, "");
-  return new InvalidInputError(`${field}: ${words}`, { parameter: field, expected });
+  return error;
 }
 
 /** The built files of the page, where they are. */
