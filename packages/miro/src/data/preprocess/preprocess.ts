@@ -246,15 +246,8 @@ async function latentStage(prepared: Prepared, stage: Stage, pool: DecodePool, m
       if (state.kind === "outdated") options.onMessage?.(`${output}: is made again: ${state.reason}`);
       if (loaded.length === 0) loaded.push(await forAll(LatentModels.load(folders!, options)));
       beginManifest(manifest, plan);
-      const context: StageContext = {
-        options,
-        csvDir,
-        pool,
-        table,
-        onSample: (done, total) => meter.sample(done, total),
-      };
       const { outcome, skipped } = await latentShard(shard, output, {
-        context,
+        context: contextOf(prepared, pool, meter),
         models: loaded[0]!,
         scores,
         mayPublish: holds,
@@ -264,6 +257,11 @@ async function latentStage(prepared: Prepared, stage: Stage, pool: DecodePool, m
   } finally {
     for (const models of loaded) models.dispose();
   }
+}
+
+/** What both stages work with. */
+function contextOf({ options, csvDir, table }: Prepared, pool: DecodePool, meter: Meter): StageContext {
+  return { options, csvDir, pool, table, onSample: (done, total) => meter.sample(done, total) };
 }
 
 async function scoreStage(prepared: Prepared, stage: Stage, pool: DecodePool, meter: Meter): Promise<ShardReport[]> {
@@ -282,14 +280,12 @@ async function scoreStage(prepared: Prepared, stage: Stage, pool: DecodePool, me
         return finished(report, manifest);
       if (scorers.length === 0) await forAll(loadStageScorers(specs, options, scorers));
       beginManifest(`${base}.manifest.json`, plan);
-      const context: StageContext = {
-        options,
-        csvDir,
-        pool,
-        table,
-        onSample: (done, total) => meter.sample(done, total),
-      };
-      const { outcome, skipped } = await scoreShard(shard, { context, stage, scorers, mayPublish: holds });
+      const { outcome, skipped } = await scoreShard(shard, {
+        context: contextOf(prepared, pool, meter),
+        stage,
+        scorers,
+        mayPublish: holds,
+      });
       close(`${base}.manifest.json`, `${base}.skipped.jsonl`, { plan, outcome, skipped, report });
     });
   } finally {
