@@ -1,5 +1,4 @@
 /** `miro convert`: training checkpoints to release folders, and back. Parses, calls, prints. */
-import { counted } from "../numbers.js";
 import "./extensions.js";
 import { existsSync, statSync } from "node:fs";
 import { dirname, join } from "node:path";
@@ -9,6 +8,7 @@ import { makeFolder } from "../files/make-folder.js";
 import { formatSize, parseSize } from "../files/sizes.js";
 import { writeFileAtomic } from "../files/whole-files.js";
 import { message, option } from "../message.js";
+import { counted } from "../numbers.js";
 import { field, flag } from "../options.js";
 import { releaseConfigToJson } from "../pipeline/loading/release-config.js";
 import { isRun } from "../pipeline/loading/run-checkpoint.js";

@@ -1,5 +1,4 @@
 /** `npm run evaluate:emoji`: the measurement of the bundled model, by a classifier of its own things. */
-
 import "./extensions.js";
 import { basename, join } from "node:path";
 import { setNumThreads } from "@miro-t2i/torch";

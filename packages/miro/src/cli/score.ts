@@ -1,11 +1,11 @@
 /** `miro score`: scores of picture files. Parses, calls {@link scoreFilesWithReport}, prints. */
-import { counted, plural } from "../numbers.js";
 import "./extensions.js";
 import { existsSync } from "node:fs";
 import { setNumThreads } from "@miro-t2i/torch";
 import { z } from "zod";
 import { MiroError } from "../errors.js";
 import { formatSize } from "../files/sizes.js";
+import { counted, plural } from "../numbers.js";
 import { field } from "../options.js";
 import { loadSchema } from "../pipeline/loading/load-options.js";
 import { scorerBytes } from "../rewards/memory.js";

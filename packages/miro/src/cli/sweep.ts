@@ -1,5 +1,4 @@
 /** `miro sweep`: a table of pictures over two settings, as one labelled sheet and one JSON file. */
-import { counted } from "../numbers.js";
 import "./extensions.js";
 import { join } from "node:path";
 import { z } from "zod";
@@ -9,6 +8,7 @@ import { meanText, summariseSide, sweepFooter, sweepSheet, sweepToJson } from ".
 import { layOutSweep, runSweep, type SweepOptions, type SweepResult } from "../evaluation/sweep/run.js";
 import { writeFileAtomic } from "../files/whole-files.js";
 import { message, option } from "../message.js";
+import { counted } from "../numbers.js";
 import { commaSeparated, field, flag } from "../options.js";
 import { encodePng } from "../pictures/png.js";
 import { modelOrBundled } from "../pipeline/loading/bundled.js";
