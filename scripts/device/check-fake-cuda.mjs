@@ -59,14 +59,17 @@ const programs = (work) => [
       { wait: 0, copy: 0 },
       ["trainer.cuda_graphs=true"],
     ]),
-    [
-      "train as the first of two processes",
+    ...[
+      ["train as the first of two processes", []],
+      ["train as the first of two processes with CUDA graphs", ["trainer.cuda_graphs=true"]],
+    ].map(([name, more]) => [
+      name,
       "shards-train.yaml",
       "bf16-mixed",
       { wait: 0, copy: 0 },
-      ["trainer.devices=2"],
+      ["trainer.devices=2", ...more],
       { RANK: "0", WORLD_SIZE: "2", LOCAL_WORLD_SIZE: "2", MASTER_ADDR: "127.0.0.1" },
-    ],
+    ]),
   ].map(([name, recipe, precision, limits, more = [], env = {}]) => ({
     name,
     step: "optimizer step",

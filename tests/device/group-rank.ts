@@ -2,7 +2,7 @@
  * One rank of a process group, which groups.ts starts: `group-rank.js BACKEND DEVICE RANK WORLD_SIZE STORE`. It checks
  * the collectives, trains a small network on its part of a batch and sends the loss on the whole batch.
  */
-import { tensor } from "@miro-t2i/torch";
+import { captureGraph, hasCudaGraphs, tensor } from "@miro-t2i/torch";
 import { DistributedReducer, initProcessGroup, type ProcessGroupBackend } from "@miro-t2i/torch/distributed";
 import { must } from "./checks.js";
 import { trainTogether } from "./group-training.js";
@@ -28,6 +28,17 @@ group.queueAllReduce(queued);
 queued.add_(1);
 must(String(queued.toList()) === `${sum + 1},${2 * worldSize + 1}`, `queued all-reduce: ${queued.toList()}`);
 group.check();
+
+// A graph is captured beside the group's connection, which looks at the device from a thread of its own.
+if (device !== "cpu" && hasCudaGraphs()) {
+  using values = tensor([rank + 1, 2], { device }).keep();
+  const { outputs, replay, dispose } = captureGraph(() => ({ doubled: values.mul(2) }));
+  replay();
+  group.queueAllReduce(outputs.doubled);
+  const doubled = outputs.doubled.toList();
+  must(String(doubled) === `${2 * sum},${4 * worldSize}`, `all-reduce of what a graph computed: ${doubled}`);
+  dispose();
+}
 
 using own = tensor([10 * rank], { device }).keep();
 const gathered = (await group.allGather(own)).map((one) => one.item());

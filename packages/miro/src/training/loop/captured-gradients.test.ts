@@ -1,9 +1,11 @@
 // Gradients that are replayed from a recording are those that are computed operator by operator.
+import { RendezvousStore } from "@miro-t2i/torch/distributed";
 import { describe, expect, it } from "vitest";
 import type { Capture } from "../../flow/recording.js";
 import { rerun } from "../../flow/testing/rerun.js";
+import { DataParallelGroup } from "../process-group/process-group.js";
 import { tinyRecipe, tinyRecipeJson } from "../testing/tiny.js";
-import { trained } from "../testing/trained.js";
+import { type Told, trained } from "../testing/trained.js";
 
 let captures = 0;
 const counted: Capture = (body) => {
@@ -85,11 +87,74 @@ describe("captured gradients", () => {
     expect({ ...failed, warnings: [] }).toEqual(alone);
   });
 
-  it("is refused on a CPU and with several processes", () => {
+  it("is refused on a CPU", () => {
     expect(() => tinyRecipe({ cuda_graphs: true })).toThrow("trainer.cuda_graphs: expected false on cpu");
-    expect(() => tinyRecipe({ cuda_graphs: true, device: "cuda", devices: 2 })).toThrow(
-      "trainer.cuda_graphs: expected false with 2 processes",
-    );
-    expect(tinyRecipe({ cuda_graphs: true, device: "cuda" }).trainer.cudaGraphs).toBe(true);
+    expect(tinyRecipe({ cuda_graphs: true, device: "cuda", devices: 2 }).trainer.cudaGraphs).toBe(true);
+  });
+});
+
+describe("captured gradients of several processes", () => {
+  /** What is drawn for rows does not depend on how they are divided. */
+  const REST = {
+    ...WHOLE,
+    network: { ...(tinyRecipeJson().network as object), coherence_dropout: 0 },
+    optimizer: { name: "adamw", lr: 0.001 },
+  };
+
+  /** What each rank of a group tells. All ranks are in this process: no pass waits for another rank. */
+  async function trainedTogether(trainer: object, captures: readonly Capture[]): Promise<Told[]> {
+    const store = await RendezvousStore.tcp({ host: "127.0.0.1", port: 0, serves: true, timeoutMs: 60_000 });
+    const groups: DataParallelGroup[] = [];
+    try {
+      const { strategy } = tinyRecipe().trainer;
+      const together = { batch_size: 12, devices: captures.length, ...trainer };
+      const place = {
+        worldSize: captures.length,
+        oneMachine: true,
+        host: "127.0.0.1",
+        port: store.port,
+        serves: false,
+      };
+      const ranks = captures.map((_, rank) => ({ ...place, rank, localRank: rank }));
+      const join = ranks.map((rank) => DataParallelGroup.join(rank, { device: "cpu", strategy }));
+      groups.push(...(await Promise.all(join)));
+      return await Promise.all(
+        captures.map((capture, rank) => trained(together, REST, { capture, group: groups[rank]! })),
+      );
+    } finally {
+      await Promise.all(groups.map((group) => group.leave()));
+      store.close();
+    }
+  }
+
+  it("are those of the whole batch: ranks have the same weights, and losses and norms of one process alone", async () => {
+    const alone = await trained({ batch_size: 12 }, REST);
+    for (const settings of [{}, { accumulate_grad_batches: 3 }]) {
+      const told = await trainedTogether(settings, [counted, counted]);
+      expect(told.map(({ error, warnings }) => [error, warnings])).toEqual([
+        [null, []],
+        [null, []],
+      ]);
+      expect(told[1]!.stored).toEqual(told[0]!.stored);
+      expect(told[0]!.records.length).toBe(alone.records.length);
+      told[0]!.records.forEach((record, i) => {
+        expect(record["train/loss"]).toBeCloseTo(alone.records[i]!["train/loss"] as number, 4);
+        expect(record["train/grad_norm"]).toBeCloseTo(alone.records[i]!["train/grad_norm"] as number, 4);
+      });
+    }
+  });
+
+  it("a rank that cannot record computes with the others, who do", async () => {
+    const whole = await trainedTogether({}, [counted, counted, counted]);
+    const why = "out of memory";
+    const fails: Capture = () => {
+      throw new Error(why);
+    };
+    const told = await trainedTogether({}, [counted, fails, counted]);
+    expect(told[1]!.warnings).toEqual([
+      `trainer.cuda_graphs: recording a step failed (${why}); the run goes on without, which costs speed`,
+    ]);
+    expect({ ...told[1]!, warnings: [] }).toEqual(whole[1]);
+    expect(told[0]).toEqual(whole[0]);
   });
 });

@@ -7,13 +7,18 @@
  * zero, not dropped, and every accumulation step adds to them. There is a recording for each shape of the inputs: texts
  * should come padded to a few lengths (padded-texts.ts), so that a few recordings serve all batches. Where recording
  * fails, gradients are computed operator by operator from then on.
+ *
+ * Several processes record and replay the gradients of their own rows, and sum them once they are complete. So a
+ * process whose recording fails calls the same collectives as the others.
  */
-import { aten, noGrad, type Replayable, type Tensor } from "@miro-t2i/torch";
+import { noGrad, type Replayable, scope, type Tensor } from "@miro-t2i/torch";
 import type { TensorList } from "@miro-t2i/torch/optim";
 import type { LossBatch } from "../../flow/loss.js";
 import { type Capture, copyInto, formOf, staying } from "../../flow/recording.js";
 import { release } from "../../flow/release.js";
 import type { Rows } from "../batches/batch-slices.js";
+import type { DataParallelGroup } from "../process-group/process-group.js";
+import { GradientBuffer } from "./gradient-buffer.js";
 import {
   accumulateGradients,
   addGradients,
@@ -41,13 +46,14 @@ interface Recording {
 
 type Options = Omit<GradientOptions, "reducer" | "draws"> & { draws: Draws; accumulateGradBatches: number };
 
-/** Gradients of one process alone, recorded by the shapes of its batches. */
+/** Gradients of a process's rows, recorded by the shapes of its batches. */
 export class CapturedGradients {
   readonly #model: Model;
   readonly #trainable: TensorList;
   readonly #capture: Capture;
   readonly #onFailure: (failure: Error) => void;
   readonly #recordings = new Map<string, Recording>();
+  #gradients: GradientBuffer | null = null;
   #works = true;
 
   /** @param onFailure told why nothing is recorded any more, once */
@@ -58,27 +64,14 @@ export class CapturedGradients {
     this.#onFailure = onFailure;
   }
 
-  /** Whether gradients are replayed: then they lie in tensors that must stay. */
-  get works(): boolean {
-    return this.#works;
-  }
-
   /** As `accumulateGradients`, but what was in the gradients before is gone. */
   accumulate(batch: LossBatch, options: Options): Tensor {
-    if (!this.#works) return accumulateGradients(this.#model, batch, options);
     const { draws, lossScale = 1, rows, accumulateGradBatches } = options;
     const parts = microBatches(batch, draws, rows, accumulateGradBatches);
-    let prepared: (MicroBatch & { recording: Recording })[];
-    try {
-      prepared = parts.map((part) => ({ ...part, recording: this.#recordingOf({ ...part, lossScale }, options) }));
-    } catch (error) {
-      this.#works = false;
-      this.dispose();
-      this.#trainable.clearGradients();
-      this.#onFailure(error as Error);
-      return accumulateGradients(this.#model, batch, options);
-    }
-    noGrad(() => aten._foreach_zero_(this.#trainable.gradients().filter((gradient) => gradient !== null)));
+    this.#gradients ??= this.#lay({ ...parts[0]!, lossScale }, options);
+    const prepared = this.#prepare(parts, options);
+    noGrad(() => this.#gradients!.zero_());
+    if (prepared === null) return accumulateGradients(this.#model, batch, options);
     return meanOf(
       prepared.map(({ recording, batch, draws, rows, own }) => {
         copyInto(recording.inputs, { batch, draws, lossScale });
@@ -87,6 +80,31 @@ export class CapturedGradients {
         return { terms: recording.run.outputs.terms.clone(), rows: own };
       }),
     );
+  }
+
+  /** Makes the gradients those of the whole batch, where each process has accumulated those of its rows. */
+  async sumOver(group: DataParallelGroup): Promise<void> {
+    if (!group.isAlone) await this.#gradients?.sumOver(group);
+  }
+
+  /** Moves the gradients to where they stay. Which parameters have one, a first accumulation step says. */
+  #lay({ batch, ...inputs }: Inputs & { rows: Rows }, { precision }: Options): GradientBuffer {
+    scope(() => addGradients(this.#model, batch, { ...inputs, precision }));
+    return new GradientBuffer(this.#trainable.tensors);
+  }
+
+  /** The accumulation steps with their recordings; null where nothing can be recorded. */
+  #prepare(parts: readonly MicroBatch[], options: Options): (MicroBatch & { recording: Recording })[] | null {
+    if (!this.#works) return null;
+    const { lossScale = 1 } = options;
+    try {
+      return parts.map((part) => ({ ...part, recording: this.#recordingOf({ ...part, lossScale }, options) }));
+    } catch (error) {
+      this.#works = false;
+      this.#forget();
+      this.#onFailure(error as Error);
+      return null;
+    }
   }
 
   #recordingOf({ batch, draws, lossScale, rows }: Inputs & { rows: Rows }, { precision }: Options): Recording {
@@ -112,6 +130,12 @@ export class CapturedGradients {
 
   /** Frees everything recorded; the gradients are the parameters'. */
   dispose(): void {
+    this.#forget();
+    this.#gradients?.dispose();
+    this.#gradients = null;
+  }
+
+  #forget(): void {
     for (const { inputs, run } of this.#recordings.values()) {
       run.dispose();
       release(inputs);

@@ -114,8 +114,10 @@ async function trainAlone(options: RunOptions, group: DataParallelGroup, lock: R
         })
       : null;
     const texts = first ? await modelTexts(recipe, [...emas.keys()]) : {};
+    const capture = createCapture(recipe, warn);
+    await group.agree("whether CUDA graphs are there", String(capture !== null));
     const trainer = new Trainer(
-      { ...parts, source, capture: createCapture(recipe, warn), replicas, group },
+      { ...parts, source, capture, replicas, group },
       {
         ...trainerOptions(recipe, network, group),
         spans,
@@ -151,7 +153,7 @@ async function trainAlone(options: RunOptions, group: DataParallelGroup, lock: R
     restore(trainer, recipe, newest?.path, onMessage);
     if (newest && first)
       for (const path of setAsideNewer(checkpoints, newest.step)) onMessage(`a later checkpoint is set aside: ${path}`);
-    await group.synchronize({ network, preconditioning });
+    await group.synchronize({ network, preconditioning }, { reduces: capture === null });
     if (first) {
       writeFileAtomic(join(output, "recipe.yaml"), recipeToYaml(recipe), { overwrite: true });
       records.begin({ output, step: trainer.step, tensorboard: recipe.logger.tensorboard, onTrouble: warn });

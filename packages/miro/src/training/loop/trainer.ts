@@ -352,7 +352,7 @@ export class Trainer {
     this.step = k;
     // Gradients that are not finite are looked at before they go.
     if (!this.#readsLater) await this.#read();
-    if (this.#captured?.works) return; // its gradients stay where they are
+    if (this.#captured !== null) return; // its gradients stay where they are
     optimizer.zeroGrad();
   }
 
@@ -374,6 +374,7 @@ export class Trainer {
     const others = (await replicas?.collect()) ?? [];
     const parts = [{ terms: means, rows }, ...others.map(({ terms, rows }) => ({ terms: tensor(terms, F64), rows }))];
     try {
+      await this.#captured?.sumOver(this.#group);
       return scope(() => meanOf(parts).keep());
     } finally {
       for (const { terms } of parts) terms.dispose();

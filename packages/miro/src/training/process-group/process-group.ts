@@ -27,7 +27,8 @@ interface Processes {
 export class DataParallelGroup {
   readonly rank: number;
   readonly worldSize: number;
-  #reducer: DistributedReducer | null = null;
+  /** Undefined where gradients are summed by whoever computes them; null before {@link synchronize}. */
+  #reducer: DistributedReducer | undefined | null = null;
 
   /** Absent in a group of one. */
   readonly #processes: Processes | null;
@@ -125,16 +126,24 @@ export class DataParallelGroup {
     return result;
   }
 
-  /** Gives every process the weights of rank 0, and all-reduces the gradients of these modules from now on. */
-  async synchronize(modules: Readonly<Record<string, nn.Module>>): Promise<void> {
+  /**
+   * Gives every process the weights of rank 0.
+   * @param reduces whether gradients of these modules are all-reduced during backward passes from now on
+   */
+  async synchronize(modules: Readonly<Record<string, nn.Module>>, { reduces = true } = {}): Promise<void> {
     if (this.#processes === null) return;
     const { group, strategy } = this.#processes;
     const { bucketCapMb, findUnusedParameters } = strategy;
     const parameters = Object.entries(modules).flatMap(([name, module]) => [...module.namedParameters(name)]);
-    this.#reducer = await DistributedReducer.create(group, parameters, { bucketCapMb, findUnusedParameters });
+    const reducer = await DistributedReducer.create(group, parameters, { bucketCapMb, findUnusedParameters });
+    if (!reduces) reducer.dispose();
+    this.#reducer = reduces ? reducer : undefined;
   }
 
-  /** Averages the gradients of backward passes over the processes; absent in a group of one. */
+  /**
+   * Averages the gradients of backward passes over the processes; absent in a group of one, and where they are not
+   * reduced during backward passes.
+   */
   get reducer(): DistributedReducer | undefined {
     if (this.#reducer === null && !this.isAlone) throw new TypeError("synchronize() the modules first");
     return this.#reducer ?? undefined;
@@ -145,7 +154,7 @@ export class DataParallelGroup {
    * reducer.
    */
   communicationFigures(): Record<string, number> {
-    if (this.#reducer === null) return {};
+    if (this.#reducer == null) return {};
     const { communicationMs, overlapMs } = this.#reducer.statistics();
     const rounded = (ms: number) => Math.round(ms * 100) / 100;
     return { "speed/communication_ms": rounded(communicationMs), "speed/communication_hidden_ms": rounded(overlapMs) };

@@ -41,11 +41,8 @@ export function checkRules(recipe: Recipe, refuseAll: (faults: RecipeFault[]) =>
   if (replicas > 1 && device !== "cpu")
     refuse([recipeFault("trainer.replicas", `expected 1 on ${device} (received ${replicas})`)]);
   const processes = devices * numNodes;
-  if (cudaGraphs && (device === "cpu" || processes > 1)) {
-    const averaged = `with ${processes} processes, whose gradients are averaged on the way`;
-    const where = device === "cpu" ? "on cpu" : averaged;
-    refuse([recipeFault("trainer.cuda_graphs", `expected false ${where} (received true)`)]);
-  }
+  if (cudaGraphs && device === "cpu")
+    refuse([recipeFault("trainer.cuda_graphs", "expected false on cpu (received true)")]);
   if (processes > 1 && replicas > 1)
     refuse([
       recipeFault(

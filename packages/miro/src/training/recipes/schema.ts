@@ -199,7 +199,7 @@ const trainerSchema = z.strictObject({
   ),
   cudaGraphs: setting(
     z.boolean().default(false),
-    "one GPU: loss and gradients are recorded once and replayed by one launch, which is faster for small batches",
+    "on a GPU: loss and gradients are recorded once and replayed by one launch, which is faster for small batches",
   ),
   threads: setting(countFromZero.default(0), "threads of one tensor operation; 0 leaves libtorch's choice"),
   replicas: setting(

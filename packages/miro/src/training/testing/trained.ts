@@ -30,15 +30,16 @@ export async function trained(
   {
     readsLater = false,
     capture = null,
+    group = DataParallelGroup.alone(),
     ...options
-  }: { readsLater?: boolean; padsTexts?: boolean; capture?: Capture | null } = {},
+  }: { readsLater?: boolean; padsTexts?: boolean; capture?: Capture | null; group?: DataParallelGroup } = {},
 ): Promise<Told> {
   const recipe = tinyRecipe(trainer, rest);
   const { trainer: settings } = recipe;
   manualSeed(0);
   const parts = assemble(recipe);
   const { network, preconditioning, emas, optimizer } = parts;
-  const group = DataParallelGroup.alone();
+  await group.synchronize({ network, preconditioning }, { reduces: capture === null });
   const source = await openBatches(recipe, group, { onMessage: () => {}, warn: () => {} });
   let taken = 0;
   const told: Told = { records: [], taken: [], warnings: [], losses: [], stored: [], error: null };
