@@ -46,7 +46,8 @@ it("a folder of pictures alone is refused at once, and a table in it is named", 
 });
 
 it("sources of which no sample can be used fail before the next stage, with the reasons", async () => {
-  const about = "none of 2 samples can be used \\(2 missing-caption, such as a: .+\\); give each picture a caption: NAME.txt";
+  const about =
+    "none of 2 samples can be used \\(2 missing-caption, such as a: .+\\); give each picture a caption: NAME.txt";
   const json = { "a.json": '{"title": "red"}', "b.json": "{}" };
   await expect(prepared(json)).rejects.toThrow(MiroError);
   await expect(prepared(json, "", "all")).rejects.toThrow(new RegExp(about));
@@ -73,5 +74,7 @@ it("so do tars without their texts", async () => {
   await writer.add("a.txt", Buffer.from("red"));
   await writer.finish();
   const given = { stage: "rewards" as const, src, scorers: ["sharpness"], workers: 1 };
-  await expect(preprocess(given)).rejects.toThrow(/none of 1 sample can be used \(1 missing-json, such as a: .+\); give each/);
+  await expect(preprocess(given)).rejects.toThrow(
+    /none of 1 sample can be used \(1 missing-json, such as a: .+\); give each/,
+  );
 });
