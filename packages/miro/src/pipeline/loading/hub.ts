@@ -46,7 +46,8 @@ export async function resolveModel(name: string, parameter: string, options: Hub
     return { name, folder: name, files: listFolder(name), fetch: async (paths) => checkLinks(name, paths, parameter) };
   }
   if (!isRepositoryName(name) || existsSync(name)) {
-    const what = existsSync(name) ? `(a file); its folder is ${dirname(name)}` : `(neither)${folderHint(name)}`;
+    const ofFile = name.endsWith(".ckpt") ? "miro convert makes a folder of it" : `its folder is ${dirname(name)}`;
+    const what = existsSync(name) ? `(a file); ${ofFile}` : `(neither)${folderHint(name)}`;
     throw new InvalidInputError(
       message`${about(parameter)}: expected a folder or a repository owner/name, received ${JSON.stringify(name)} ${what}`,
     );
