@@ -229,10 +229,14 @@ function promptHint(message: string): string {
 }
 
 /** What is wrong with a command line. Commander calls a flag with a value unknown, which it is not to who typed it. */
-function usageText({ message }: CommanderError, called: Command | null): string {
+function usageText({ message, code }: CommanderError, called: Command | null): string {
   const flag = /^error: unknown option '(--[^=']+)=/.exec(message)?.[1];
   const isKnown = called?.options.some(({ long }) => long === flag);
-  return isKnown ? `error: option '${flag}' takes no value` : oneLine(message, " ");
+  if (isKnown) return `error: option '${flag}' takes no value`;
+  const takesSettings = called?.registeredArguments.some((one) => one.name() === "key=value");
+  const hint = "; settings of the recipe are written without dashes, such as trainer.max_steps=1000";
+  const isOther = code === "commander.unknownOption" && !message.includes("Did you mean");
+  return `${oneLine(message, " ")}${takesSettings && isOther ? hint : ""}`;
 }
 
 /** Prints what the user needs to know about `error` and returns the exit code. */

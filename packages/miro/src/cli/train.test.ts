@@ -67,6 +67,10 @@ describe("miro train", () => {
       ["multi_cad", "trainer.presicion=32-true"],
       /command line: unknown key trainer\.presicion; did you mean precision/,
     ],
+    [
+      ["multi_cad", "--max-steps", "4"],
+      /unknown option '--max-steps'; settings of the recipe .* trainer\.max_steps=1000/m,
+    ],
     [["multi_cad", "ema.decay=[0.9, 0.9]"], /ema\.decay: expected different values/],
     [["multi_cat"], /no recipe of this name; did you mean multi_cad/],
   ])("refuses %j with 2", async (args, message) => {

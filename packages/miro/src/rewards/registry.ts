@@ -157,8 +157,17 @@ export function scorerSpec(key: string, parameter = "scorer"): ScorerSpec {
   const byDistance = [...specs.keys()]
     .map((name) => ({ name, distance: editDistance(key, name) }))
     .sort((a, b) => a.distance - b.distance);
-  throw new InvalidInputError(
-    message`${about(parameter)}: ${JSON.stringify(key)} is not known; there are ${byDistance.map(({ name }) => name).join(", ")}`,
+  throw unknownScorer(
+    key,
+    byDistance.map(({ name }) => name),
+    parameter,
+  );
+}
+
+/** The error about a scorer that is not registered. @param known the names that there are */
+export function unknownScorer(name: string, known: readonly string[], parameter: string): InvalidInputError {
+  return new InvalidInputError(
+    message`${about(parameter)}: ${JSON.stringify(name)} is not known; there are ${known.join(", ")}; scorers of your own come with registerScorer, or --scorer-module FILE.mjs`,
   );
 }
 

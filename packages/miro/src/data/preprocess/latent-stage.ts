@@ -27,6 +27,7 @@ import {
   SkipList,
   type StageContext,
   scoresPath,
+  skippedPath,
   timed,
 } from "./shard-work.js";
 import type { RawSample, Skipped, SourceShard } from "./sources/raw-sample.js";
@@ -133,8 +134,8 @@ async function withScores(
   if (missing.length === 0 || options.missingScores === "allow") return [...samples];
   const path = scoresPath(csvDir, shard);
   const known = new Map(
-    ["rewards", "vqa"]
-      .flatMap((stage) => readReport(path.replace(/\.csv$/, `.${stage}.skipped.jsonl`)))
+    (["rewards", "vqa"] as const)
+      .flatMap((stage) => readReport(skippedPath(path, stage)))
       .map((entry) => [entry.key, entry]),
   );
   const leaveOut = (key: string): false => {

@@ -37,13 +37,13 @@ export const preprocessSchema = z.strictObject({
     help: "folder of raw *.tar (picture, txt, json), folder of pictures with .txt or .json beside them, a table of captions (.csv, .tsv, .jsonl, .ndjson, .parquet), or a folder of .parquet parts, which may hold the pictures",
     flag: "--src <path>",
   }),
-  /** Folder of the score files. Default: SRC/scores. */
+  /** Folder of the score files. Default: SRC/scores; of a table, scores/TABLE beside it. */
   csvDir: field(name.optional(), {
     expected: "a folder",
     help: "folder of the score files",
     flag: "--csv-dir <dir>",
     writes: "folder",
-    otherwise: "SRC/scores",
+    otherwise: "SRC/scores; of a table, scores/TABLE beside it",
   }),
   /** Folder of the enriched tars; needed for `vae` and `all`. */
   dest: field(name.optional(), {

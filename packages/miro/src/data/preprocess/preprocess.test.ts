@@ -534,6 +534,24 @@ describe("other sources", () => {
     );
   });
 
+  it("are several tables of a folder, whose scores do not replace one another", async () => {
+    const captions = { train: "a red thing", test: "a green thing" };
+    for (const [name, caption] of Object.entries(captions))
+      writeFileSync(join(pictures, `${name}.csv`), `image,caption\na.png,${caption}\n`);
+    const scored = async (name: string) => {
+      const { shards } = await preprocess({
+        stage: "rewards",
+        src: join(pictures, `${name}.csv`),
+        scorers: ["sharpness"],
+        workers: 1,
+      });
+      return shards[0]!;
+    };
+    expect((await scored("train")).output).toBe(join(pictures, "scores", "train.csv", "00000_scores.csv"));
+    expect((await scored("test")).status).toBe("done");
+    expect((await scored("train")).status).toBe("skipped"); // nothing has changed it
+  });
+
   it("are Parquet files, as pyarrow writes them", async () => {
     const where = places();
     const src = join(pictures, "captions.parquet");

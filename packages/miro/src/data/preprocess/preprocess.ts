@@ -40,6 +40,7 @@ import {
   type Outcome,
   type Plan,
   readManifest,
+  readReport,
   standing,
   writeReport,
 } from "./manifest.js";
@@ -53,7 +54,14 @@ import {
 } from "./options.js";
 import { gapName, judgedText, scoreShard } from "./score-stage.js";
 import { readScores, type ScoreTable } from "./scores-csv.js";
-import { type ShardReport, type StageContext, scoresPath, UNTURNED, WITHOUT_SYNTHETIC } from "./shard-work.js";
+import {
+  type ShardReport,
+  type StageContext,
+  scoresPath,
+  skippedPath,
+  UNTURNED,
+  WITHOUT_SYNTHETIC,
+} from "./shard-work.js";
 import { listShards } from "./sources/list-shards.js";
 import type { Skipped, SourceShard } from "./sources/raw-sample.js";
 import { loadStageScorers, scorerSettings, stageScorers } from "./stage-scorers.js";
@@ -130,8 +138,11 @@ function refuseNothing(src: string, reports: readonly ShardReport[]): void {
   const byCount = [...reasons].sort((a, b) => b[1] - a[1]);
   const remedy = byCount.map(([reason]) => REMEDIES[reason]).find((text) => text !== undefined);
   const counts = byCount.map(([reason, count]) => `${count} ${reason}`).join(", ");
+  const lists = reports.map(({ stage, output }) => skippedPath(output, stage));
+  const first = lists.flatMap(readReport).find(({ reason }) => reason === byCount[0]?.[0]);
+  const example = first === undefined ? "" : `, such as ${first.key || "(no key)"}: ${first.message}`;
   throw new MiroError(
-    `${src}: none of ${counted(seen, "sample")} can be used (${counts}); ${remedy ?? "the files *.skipped.jsonl beside the output say why"}`,
+    `${src}: none of ${counted(seen, "sample")} can be used (${counts}${example}); ${remedy ?? "the files *.skipped.jsonl beside the output say why"}`,
   );
 }
 
@@ -180,7 +191,7 @@ async function prepare(options: ResolvedOptions): Promise<Prepared> {
     all.map(({ stem }) => stem),
     options,
   ).map((i) => all[i]!);
-  const csvDir = options.csvDir ?? join(statSync(src).isDirectory() ? src : dirname(src), "scores");
+  const csvDir = options.csvDir ?? scoresFolder(src);
   if (dest !== undefined && stages.includes("vae")) {
     proveWritable(dest, "folder", "dest");
     if (existsSync(dest) && realpathSync(dest) === realpathSync(src))
@@ -206,6 +217,11 @@ async function prepare(options: ResolvedOptions): Promise<Prepared> {
   if (dest !== undefined && stages.includes("vae")) makeOutputFolder(dest);
   if (writesScores) makeOutputFolder(csvDir);
   return { options, stages, shards, csvDir, table, scorers, folders };
+}
+
+/** Where the scores of a source go by default: two tables of a folder have shards of the same names. */
+function scoresFolder(src: string): string {
+  return statSync(src).isDirectory() ? join(src, "scores") : join(dirname(src), "scores", basename(src));
 }
 
 function makeOutputFolder(folder: string): void {
@@ -252,7 +268,7 @@ async function latentStage(prepared: Prepared, stage: Stage, pool: DecodePool, m
         scores,
         mayPublish: holds,
       });
-      close(manifest, join(options.dest!, `${shard.stem}.skipped.jsonl`), { plan, outcome, skipped, report });
+      close(manifest, { plan, outcome, skipped, report });
     });
   } finally {
     for (const models of loaded) models.dispose();
@@ -272,21 +288,21 @@ async function scoreStage(prepared: Prepared, stage: Stage, pool: DecodePool, me
   try {
     return await eachShard(prepared, stage, meter, csvDir, async (shard, report, holds) => {
       const output = scoresPath(csvDir, shard);
-      const base = join(csvDir, `${shard.stem}_scores.${stage}`);
+      const manifestPath = join(csvDir, `${shard.stem}_scores.${stage}.manifest.json`);
       report.output = output;
       const plan: Plan = { stage, settings, input: { source: shard.fingerprint() } };
-      const manifest = readManifest(`${base}.manifest.json`);
+      const manifest = readManifest(manifestPath);
       if (!options.overwrite && manifest !== null && isScored(manifest, plan, output, specs))
         return finished(report, manifest);
       if (scorers.length === 0) await forAll(loadStageScorers(specs, options, scorers));
-      beginManifest(`${base}.manifest.json`, plan);
+      beginManifest(manifestPath, plan);
       const { outcome, skipped } = await scoreShard(shard, {
         context: contextOf(prepared, pool, meter),
         stage,
         scorers,
         mayPublish: holds,
       });
-      close(`${base}.manifest.json`, `${base}.skipped.jsonl`, { plan, outcome, skipped, report });
+      close(manifestPath, { plan, outcome, skipped, report });
     });
   } finally {
     for (const scorer of scorers) scorer.dispose();
@@ -324,10 +340,9 @@ function reportedDetails(
 /** Ends a shard: the report of what was left out first, the manifest last. */
 function close(
   manifest: string,
-  list: string,
   { plan, outcome, skipped, report }: { plan: Plan; outcome: Outcome; skipped: Skipped[]; report: ShardReport },
 ): void {
-  writeReport(list, skipped);
+  writeReport(skippedPath(report.output, report.stage), skipped);
   completeManifest(manifest, plan, {
     ...outcome,
     output: { ...outcome.output!, file: basename(outcome.output!.file) },

@@ -68,6 +68,11 @@ export function scoresPath(csvDir: string, { stem }: Pick<SourceShard, "stem">):
   return join(csvDir, `${stem}_scores.csv`);
 }
 
+/** The list of what was left out of a shard. @param output its tar or score file */
+export function skippedPath(output: string, stage: Stage): string {
+  return output.replace(/\.(?:tar|csv)$/, stage === "vae" ? ".skipped.jsonl" : `.${stage}.skipped.jsonl`);
+}
+
 /** Name of the manifest's count of samples without a synthetic caption. */
 export const WITHOUT_SYNTHETIC = "syntheticFrom.none";
 

@@ -1,7 +1,7 @@
 /** Sources without captions are no data sets: preprocessing says so, says what to do, and fails. */
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import sharp from "sharp";
 import { afterAll, beforeAll, expect, it } from "vitest";
 import { InvalidInputError, MiroError } from "../../errors.js";
@@ -24,7 +24,10 @@ async function prepared(files: Readonly<Record<string, string>>, source = "", st
   const src = join(folder, `source-${sources++}`);
   mkdirSync(src);
   for (const name of ["a.png", "b.png"]) writeFileSync(join(src, name), picture);
-  for (const [name, text] of Object.entries(files)) writeFileSync(join(src, name), text);
+  for (const [name, text] of Object.entries(files)) {
+    mkdirSync(dirname(join(src, name)), { recursive: true });
+    writeFileSync(join(src, name), text);
+  }
   const csvDir = join(src, "csv");
   const latents = { model: bundledFolder("miro-emoji")!, vae512: false, dest: `${src}-out` };
   return preprocess({ stage, src: join(src, source), csvDir, scorers: ["sharpness"], workers: 1, ...latents });
@@ -43,7 +46,8 @@ it("a folder of pictures alone is refused at once, and a table in it is named", 
 });
 
 it("sources of which no sample can be used fail before the next stage, with the reasons", async () => {
-  const about = "none of 2 samples can be used \\(2 missing-caption\\); give each picture a caption: NAME.txt";
+  const about =
+    "none of 2 samples can be used \\(2 missing-caption, such as a: .+\\); give each picture a caption: NAME.txt";
   const json = { "a.json": '{"title": "red"}', "b.json": "{}" };
   await expect(prepared(json)).rejects.toThrow(MiroError);
   await expect(prepared(json, "", "all")).rejects.toThrow(new RegExp(about));
@@ -55,6 +59,13 @@ it("sources of which no sample can be used fail before the next stage, with the 
   );
 });
 
+it("tables that lie elsewhere than their pictures say where these were looked for", async () => {
+  const tables = { "lists/a.csv": "image,caption\na.png,red\nb.png,blue\n" };
+  await expect(prepared(tables, "lists/a.csv")).rejects.toThrow(
+    /lists\/a\.csv: none of 2 samples can be used \(2 missing-image, such as a: no file \/.+\/lists\/a\.png\)/,
+  );
+});
+
 it("so do tars without their texts", async () => {
   const src = join(folder, "tars");
   mkdirSync(src);
@@ -63,5 +74,7 @@ it("so do tars without their texts", async () => {
   await writer.add("a.txt", Buffer.from("red"));
   await writer.finish();
   const given = { stage: "rewards" as const, src, scorers: ["sharpness"], workers: 1 };
-  await expect(preprocess(given)).rejects.toThrow(/none of 1 sample can be used \(1 missing-json\); give each sample/);
+  await expect(preprocess(given)).rejects.toThrow(
+    /none of 1 sample can be used \(1 missing-json, such as a: .+\); give each/,
+  );
 });

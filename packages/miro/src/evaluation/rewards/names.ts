@@ -2,9 +2,7 @@
  * The names and units that the published evaluation gives to scorers. It divides the logits of CLIP models by 100, and
  * leaves the aesthetic score and ImageReward as they are, unlike the published preparation of data.
  */
-import { InvalidInputError } from "../../errors.js";
-import { about, message } from "../../message.js";
-import { checkWeightKeys, scorerSpecs } from "../../rewards/registry.js";
+import { checkWeightKeys, scorerSpecs, unknownScorer } from "../../rewards/registry.js";
 
 /** A column of `rewards.jsonl`. */
 export interface RewardColumn {
@@ -36,8 +34,7 @@ function rewardColumn(name: string, parameter: string): RewardColumn {
   if (column) return column;
   if (scorerSpecs().some(({ key }) => key === name)) return { name, key: name, divisor: 1 };
   const others = scorerSpecs().filter(({ key }) => !COLUMNS.some((column) => column.key === key));
-  const known = [...COLUMNS.map((one) => one.name), ...others.map(({ key }) => key)].join(", ");
-  throw new InvalidInputError(message`${about(parameter)}: ${JSON.stringify(name)} is not known; there are ${known}`);
+  throw unknownScorer(name, [...COLUMNS.map((one) => one.name), ...others.map(({ key }) => key)], parameter);
 }
 
 /**

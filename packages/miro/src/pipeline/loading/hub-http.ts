@@ -14,7 +14,7 @@ import {
   userAgent,
 } from "./hub-environment.js";
 import { openConnections, proxyFor } from "./hub-proxy.js";
-import type { Repository } from "./hub-repository.js";
+import { folderHint, type Repository } from "./hub-repository.js";
 
 /** Waits between attempts unless the caller asks for others. */
 const RETRY_DELAYS_MS: readonly number[] = [500, 2_000, 8_000];
@@ -349,7 +349,7 @@ function refusal(
   if (status === 401 || status === 403) {
     const advice = known ? "HF_TOKEN or the stored login does not allow it" : "set HF_TOKEN, or run `hf auth login`";
     return new InvalidInputError(
-      message`${about(parameter)}: the Hub refuses access to ${name} (${status}): it is private, gated, or does not exist; ${advice}`,
+      message`${about(parameter)}: the Hub refuses access to ${name} (${status}): it is private, gated, or does not exist; ${advice}${folderHint(name)}`,
     );
   }
   if (status === 404) {
@@ -359,7 +359,8 @@ function refusal(
         : code === "RevisionNotFound"
           ? `no revision ${revision} of ${name}`
           : `no repository ${name} with revision ${revision}`;
-    return new InvalidInputError(message`${about(parameter)}: the Hub has ${what}`);
+    const hint = path === undefined && code !== "RevisionNotFound" ? folderHint(name) : "";
+    return new InvalidInputError(message`${about(parameter)}: the Hub has ${what}${hint}`);
   }
   const advice =
     status === 429

@@ -1,5 +1,9 @@
 /** A repository of the Hub as it is asked for. */
+import { readdirSync } from "node:fs";
+import { basename, dirname, join } from "node:path";
 import type { Dispatcher } from "undici";
+import { isFolder } from "../../files/make-folder.js";
+import { nearest } from "../../nearest.js";
 
 /** Options of {@link resolveModel}. */
 export interface HubOptions {
@@ -49,4 +53,14 @@ export interface Repository {
   elsewhere?: string | undefined;
   /** Open connections to the Hub, if there are any. */
   connections?: Dispatcher | undefined;
+}
+
+/** What an error about a repository adds where its name may be that of a folder, misspelt: `runs/mine`. */
+export function folderHint(name: string): string {
+  const parent = dirname(name);
+  if (!isFolder(parent)) return "";
+  const folders = readdirSync(parent).filter((other) => isFolder(join(parent, other)));
+  const near = nearest(basename(name), folders).map((other) => join(parent, other));
+  if (near.length > 0) return `; did you mean the folder ${near.join(" or ")}?`;
+  return parent === "." ? "" : `; the folder ${parent} here has no ${basename(name)}`;
 }

@@ -353,7 +353,29 @@ describe("without the Hub", () => {
       'model: expected a folder or a repository owner/name, received "./nowhere"',
     );
     await expect(resolveModel("a/b/c", "model")).rejects.toThrow(InvalidInputError);
-    await expect(resolveModel(fileURLToPath(import.meta.url), "model")).rejects.toThrow(/a file/);
+    await expect(resolveModel(fileURLToPath(import.meta.url), "model")).rejects.toThrow(
+      /\(a file\); its folder is .*\/loading$/,
+    );
+  });
+
+  it("names the folder that a misspelt one may be", async () => {
+    mkdirSync(join(home, "runs", "tiny"), { recursive: true });
+    await expect(resolveModel(join(home, "runs", "tinny"), "model")).rejects.toThrow(
+      /\(neither\); did you mean the folder .*runs\/tiny\?$/,
+    );
+    // What may be a repository too is asked for first.
+    const before = process.cwd();
+    process.chdir(home);
+    try {
+      await expect(resolveModel("runs/tinny", "model")).rejects.toThrow(
+        /no repository runs\/tinny with revision main; did you mean the folder runs\/tiny\?$/,
+      );
+      await expect(resolveModel("runs/other", "model")).rejects.toThrow(/; the folder runs here has no other$/);
+      vi.stubEnv("HF_HUB_OFFLINE", "1");
+      await expect(resolveModel("runs/tinny", "model")).rejects.toThrow(/; did you mean the folder runs\/tiny\?$/);
+    } finally {
+      process.chdir(before);
+    }
   });
 });
 

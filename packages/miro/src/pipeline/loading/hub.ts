@@ -5,7 +5,7 @@
  * Python's `huggingface_hub` uses (hub-cache.ts), as its environment variables say (hub-environment.ts).
  */
 import { existsSync } from "node:fs";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { InvalidInputError, MiroError } from "../../errors.js";
 import { isFolder } from "../../files/make-folder.js";
 import { about, message } from "../../message.js";
@@ -14,7 +14,7 @@ import { describeRepository } from "./hub-describe.js";
 import { download } from "./hub-download.js";
 import { hubCache, hubOffline } from "./hub-environment.js";
 import { cacheMayHelp, retryDelays, Unreachable } from "./hub-http.js";
-import type { HubOptions, Repository } from "./hub-repository.js";
+import { folderHint, type HubOptions, type Repository } from "./hub-repository.js";
 
 /** A place that holds model files: a folder, or a repository that is fetched into the cache as needed. */
 export interface ModelSource {
@@ -46,9 +46,10 @@ export async function resolveModel(name: string, parameter: string, options: Hub
     return { name, folder: name, files: listFolder(name), fetch: async (paths) => checkLinks(name, paths, parameter) };
   }
   if (!isRepositoryName(name) || existsSync(name)) {
-    const what = existsSync(name) ? "a file" : "neither";
+    const ofFile = name.endsWith(".ckpt") ? "miro convert makes a folder of it" : `its folder is ${dirname(name)}`;
+    const what = existsSync(name) ? `(a file); ${ofFile}` : `(neither)${folderHint(name)}`;
     throw new InvalidInputError(
-      message`${about(parameter)}: expected a folder or a repository owner/name, received ${JSON.stringify(name)} (${what})`,
+      message`${about(parameter)}: expected a folder or a repository owner/name, received ${JSON.stringify(name)} ${what}`,
     );
   }
   return openRepository(name, parameter, options);
@@ -134,5 +135,7 @@ async function cached({ name, storage, revision }: Repository, why: string): Pro
 }
 
 function nothingCached({ name, storage }: Repository, why: string): never {
-  throw new MiroError(`${name}: ${why}, and the cache has no copy (${storage}); give a folder, or go online once`);
+  throw new MiroError(
+    `${name}: ${why}, and the cache has no copy (${storage}); give a folder, or go online once${folderHint(name)}`,
+  );
 }

@@ -121,4 +121,15 @@ describe("parts", () => {
       /^vae: diffusion_pytorch_model\.safetensors not found in /,
     );
   });
+
+  it("are not a release that has them, nor is a training checkpoint one", async () => {
+    const release = sourceOf({ ...checkpoint(""), "vae/config.json": "{}", "text_encoder/config.json": "{}" });
+    await expect(fetchTextEncoder(part(release, "", "textEncoder"), {})).rejects.toThrow(
+      "textEncoder: someone/model is a whole model; name its part, someone/model/text_encoder",
+    );
+    await expect(fetchVae(part(release, "", "vae"), {})).rejects.toThrow("name its part, someone/model/vae");
+    await expect(fetchCheckpoint(sourceOf({ "config.yaml": "", "last.ckpt": "" }), "")).rejects.toThrow(
+      /is not a checkpoint: .*; miro convert makes one of last\.ckpt$/,
+    );
+  });
 });

@@ -56,7 +56,13 @@ export async function fetchCheckpoint(source: ModelSource, prefix: string): Prom
         missing.map((name) => prefix + name),
       );
     const variants = variantsOf(source);
-    const hint = variants.length > 0 ? `; choose one of its variants: ${variants.join(", ")}` : "";
+    const training = source.files.find((file) => file.startsWith(prefix) && file.endsWith(".ckpt"));
+    const hint =
+      variants.length > 0
+        ? `; choose one of its variants: ${variants.join(", ")}`
+        : training !== undefined
+          ? `; miro convert makes one of ${training}`
+          : "";
     throw new InvalidInputError(
       message`${about("model")}: ${join(source.name, prefix)} is not a checkpoint: ${missing.join(", ")} ${missing.length > 1 ? "are" : "is"} missing${hint}`,
     );
@@ -93,6 +99,7 @@ export function isLocal(part: PartSource): boolean {
  */
 export async function fetchTextEncoder(part: PartSource, hub: HubOptions): Promise<string> {
   const source = part.source ?? (await resolveModel(part.name, part.parameter, hub));
+  refuseRelease(part, source, "text_encoder");
   const has = (name: string) => source.files.includes(part.prefix + name);
   require(part, source, ["config.json", "tokenizer.json"], has);
   const folder = join(source.folder, part.prefix);
@@ -153,12 +160,20 @@ function encoderShards(indexPath: string): string[] {
 /** Makes the files of an autoencoder present and returns their folder. */
 export async function fetchVae(part: PartSource, hub: HubOptions): Promise<string> {
   const source = part.source ?? (await resolveModel(part.name, part.parameter, hub));
+  refuseRelease(part, source, "vae");
   const has = (name: string) => source.files.includes(part.prefix + name);
   require(part, source, ["config.json"], has);
   const found = VAE_WEIGHTS.find(has);
   if (found === undefined) return notFound(part, source, VAE_WEIGHTS.slice(0, 1));
   await source.fetch(["config.json", found].map((name) => part.prefix + name));
   return join(source.folder, part.prefix);
+}
+
+/** A release is named in place of its part. */
+function refuseRelease({ name, parameter, prefix }: PartSource, { files }: ModelSource, part: string): void {
+  if (prefix !== "" || !files.includes("uncond_embedding.npy")) return;
+  const own = files.includes(`${part}/config.json`) ? `; name its part, ${join(name, part)}` : "";
+  throw new InvalidInputError(message`${about(parameter)}: ${name} is a whole model${own}`);
 }
 
 function require(part: PartSource, source: ModelSource, names: string[], has: (name: string) => boolean): void {

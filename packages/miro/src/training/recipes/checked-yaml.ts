@@ -25,10 +25,10 @@ export function checkRecipe<S extends z.ZodType>(
   const camel = renameKeys(json, camelCase, openSections(schema));
   const result = schema.safeParse(camel, { error: expectation });
   if (!result.success) {
-    const published = publishedNames(schema);
+    const keys = keysOf(schema);
     refuseRecipe(
       source,
-      result.error.issues.flatMap((issue) => explain(issue, camel, schema, published)),
+      result.error.issues.flatMap((issue) => explain(issue, camel, schema, keys)),
       origins,
     );
   }
@@ -59,18 +59,13 @@ export function toFile(value: object, schema: z.ZodType): unknown {
   return renameKeys(value, snakeCase, openSections(schema));
 }
 
-function explain(
-  issue: z.core.$ZodIssue,
-  json: unknown,
-  schema: z.ZodType,
-  published: ReadonlyMap<string, string>,
-): RecipeFault[] {
+function explain(issue: z.core.$ZodIssue, json: unknown, schema: z.ZodType, keys: readonly KnownKey[]): RecipeFault[] {
   const path = issue.path.map(String);
   if (issue.code === "unrecognized_keys")
     return issue.keys.flatMap((key) => {
       const place = [...path, key];
-      const named = publishedKeys(place, valueAt(place, json), published);
-      return named.length > 0 ? named : [unknownKey(place, knownKeys(path, json, schema))];
+      const named = publishedKeys(place, valueAt(place, json), keys);
+      return named.length > 0 ? named : [unknownKey(place, knownKeys(path, json, schema), keys)];
     });
   const value = valueAt(path, json);
   const name = path.map(snakeCase).join(".");
@@ -85,37 +80,56 @@ function valueAt(path: readonly string[], json: unknown): unknown {
   );
 }
 
-/** The keys of a schema by their names in the published code's configuration, where those are others. */
-function publishedNames(schema: unknown, prefix = ""): Map<string, string> {
+/** A key of a recipe, with all sections before it. */
+interface KnownKey {
+  key: string;
+  /** Its name in the published code's configuration. */
+  upstream: string | undefined;
+  /** Of a section that there is in several kinds, the kind that has the key. */
+  kind: string | undefined;
+}
+
+/** All keys of a schema, those of every kind of `data`. */
+function keysOf(schema: unknown, prefix = ""): KnownKey[] {
   const inner = unwrap(schema, undefined);
   const sections = schema instanceof z.ZodDiscriminatedUnion ? schema.options : [inner];
-  const names = new Map<string, string>();
-  for (const section of sections)
-    for (const [name, part] of section instanceof z.ZodObject ? Object.entries<z.ZodType>(section.shape) : []) {
+  return sections.flatMap((section) => {
+    if (!(section instanceof z.ZodObject)) return [];
+    const kind = sections.length > 1 ? kindOf(section) : undefined;
+    return Object.entries<z.ZodType>(section.shape).flatMap(([name, part]) => {
       const key = prefix + snakeCase(name);
       const { upstream } = (z.globalRegistry.get(part) ?? {}) as { upstream?: string };
-      if (upstream !== undefined && upstream !== key) names.set(upstream, key);
-      for (const [theirs, ours] of publishedNames(part, `${key}.`)) names.set(theirs, ours);
-    }
-  return names;
+      return [{ key, upstream, kind }, ...keysOf(part, `${key}.`)];
+    });
+  });
+}
+
+/** The `kind` that a section of a recipe is chosen by. */
+function kindOf({ shape }: z.ZodObject): string | undefined {
+  const kind = unwrap(shape.kind, undefined);
+  return kind instanceof z.ZodLiteral ? String(kind.value) : undefined;
 }
 
 /** Refuses keys of the published code's configuration, those in a section before it, with the names they have here. */
-function publishedKeys(path: string[], value: unknown, published: ReadonlyMap<string, string>): RecipeFault[] {
+function publishedKeys(path: string[], value: unknown, keys: readonly KnownKey[]): RecipeFault[] {
   const parts = isObject(value) ? Object.entries(value) : [];
-  const inside = parts.flatMap(([name, part]) => publishedKeys([...path, name], part, published));
+  const inside = parts.flatMap(([name, part]) => publishedKeys([...path, name], part, keys));
   if (inside.length > 0) return inside;
   const key = path.map(snakeCase).join(".");
-  const ours = published.get(key);
+  const ours = keys.find((one) => one.upstream === key && one.key !== key)?.key;
   return ours === undefined ? [] : [{ key, text: `unknown key ${key}; the published code's ${key} is ${ours} here` }];
 }
 
-/** Refuses a key that is not known at its place. */
-export function unknownKey(path: string[], known: string[]): RecipeFault {
+/** Refuses a key that is not known at its place. @param keys all keys, of which those of its name may be meant */
+export function unknownKey(path: string[], known: string[], keys: readonly KnownKey[] = []): RecipeFault {
   const names = known.map(snakeCase);
-  const near = nearest(snakeCase(path.at(-1)!), names);
-  const hint = near.length > 0 ? `; did you mean ${near.join(" or ")}?` : `; valid here: ${names.join(", ")}`;
   const key = path.map(snakeCase).join(".");
+  const name = snakeCase(path.at(-1)!);
+  const kinds = keys.filter((one) => one.key === key).map(({ kind }) => kind);
+  if (kinds.length > 0) return { key, text: `unknown key ${key}; it is one of kind: ${kinds.join(" or ")}` };
+  const elsewhere = keys.map((one) => one.key).filter((one) => one.endsWith(`.${name}`) && one !== key);
+  const near = [...new Set([...elsewhere, ...nearest(name, names)])].slice(0, 3);
+  const hint = near.length > 0 ? `; did you mean ${near.join(" or ")}?` : `; valid here: ${names.join(", ")}`;
   return { key, text: `unknown key ${key}${hint}` };
 }
 

@@ -91,7 +91,7 @@ export function refuseRecipeChanges(
 ): void {
   if (changes.length === 0) return;
   const lines = changes.map(
-    ({ key, before, now }) => `  ${key}: ${shown(before)} in the checkpoint, ${shown(now)} now`,
+    ({ key, before, now }) => `  ${key}: ${shown(before)} in the checkpoint, ${shown(now)} now${keeping(key, before)}`,
   );
   const told = [`${where}: the run was made by another recipe:`, ...lines].join("\n");
   throw new InvalidInputError(
@@ -121,6 +121,11 @@ function differences(before: unknown, now: unknown, path: string): RecipeChange[
     return keys.flatMap((key) => differences(before[key], now[key], path === "" ? key : `${path}.${key}`));
   }
   return JSON.stringify(before) === JSON.stringify(now) ? [] : [{ key: path, before, now }];
+}
+
+/** How a schedule stays what it was where a run gets other steps: without a length of its own it has the run's. */
+function keeping(key: string, before: unknown): string {
+  return key === "lr_scheduler.total_steps" ? `, as many as trainer.max_steps; ${key}=${shown(before)} keeps it` : "";
 }
 
 function shown(value: unknown): string {

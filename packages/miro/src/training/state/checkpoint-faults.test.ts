@@ -14,7 +14,7 @@ import { join } from "node:path";
 import { ones, scope } from "@miro-t2i/torch";
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
 import { type RunOptions, runTraining } from "../loop/run.js";
-import { recipeChanges } from "../recipes/recipe-changes.js";
+import { recipeChanges, refuseRecipeChanges } from "../recipes/recipe-changes.js";
 import { bits, tinyRecipe } from "../testing/tiny.js";
 import { listCheckpoints, loadTrainingCheckpoint, type TrainingCheckpoint } from "./checkpoint.js";
 import { CheckpointWriter } from "./checkpoint-writer.js";
@@ -162,7 +162,9 @@ describe("resuming", () => {
 
   it("counts a longer run as a change where the schedule ends with it", () => {
     const ending = (steps: number) => ({ trainer: { max_steps: steps }, lr_scheduler: { warmup_steps: 1 } });
-    expect(recipeChanges(ending(9), ending(12))).toEqual([{ key: "lr_scheduler.total_steps", before: 9, now: 12 }]);
+    const longer = recipeChanges(ending(9), ending(12));
+    expect(longer).toEqual([{ key: "lr_scheduler.total_steps", before: 9, now: 12 }]);
+    expect(() => refuseRecipeChanges("here", longer)).toThrow(/; lr_scheduler\.total_steps=9 keeps it$/m);
   });
 });
 
