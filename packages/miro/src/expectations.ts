@@ -79,7 +79,7 @@ function isInteger({ schema, inst }: Issue): boolean {
 
 function bounded(issue: Issue & { code: "too_small" | "too_big" }, bound: number | bigint, how: string) {
   const { origin, exact } = issue;
-  const isTuple = issue.inst?._zod.def.type === "tuple";
+  const isTuple = (issue.inst as z.core.$ZodType | undefined)?._zod.def.type === "tuple";
   const limit = exact || isTuple ? "of" : how;
   const unit = UNITS[origin];
   if (unit !== undefined) return `${TYPES[origin]} ${limit} ${counted(Number(bound), unit)}`;
