@@ -68,7 +68,10 @@ describe("miro evaluate geneval --judge", () => {
     for (const [content, error] of [
       ["{", /bad\.json: not valid JSON/],
       [{ cases: {} }, /bad\.json: cases: .*expected a list/],
-      [{ cases: [{ name: "x", metadata: bench, detections: { bench: [[1, 2]] } }] }, /bad\.json: cases\.0: detections\.bench\.0: expected a list of 5 values/],
+      [
+        { cases: [{ name: "x", metadata: bench, detections: { bench: [[1, 2]] } }] },
+        /bad\.json: cases\.0: detections\.bench\.0: expected a list of 5 values/,
+      ],
       [{ cases: [{ name: "x", metadata: { ...bench, tag: 3 }, detections }] }, /case "x": tag: .* received 3/],
       [
         { cases: [{ name: "x", metadata: bench, detections }] },

@@ -8,7 +8,7 @@ import { checkList, checkObject, isText } from "../../arguments.js";
 import { InvalidInputError, invalid } from "../../errors.js";
 import { evaluationsOf, stepsWithin, withOptionsOf } from "../../flow/samplers/index.js";
 import { groupBy } from "../../group-by.js";
-import { about, message } from "../../message.js";
+import { message } from "../../message.js";
 import { counted, plural } from "../../numbers.js";
 import type { RgbImage } from "../../pictures/rgb.js";
 import type { GeneratedImage } from "../../pipeline/generated-image.js";
@@ -233,11 +233,12 @@ export function layOutSweep(options: SweepLayout): SweepPlace[] {
   if (subject(x.name) === subject(y.name)) {
     throw new InvalidInputError(`the axes ${x.name} and ${y.name} change the same thing; choose another for one side`);
   }
-  if (prompts.length > 1 && x.name !== "prompt" && y.name !== "prompt") {
-    throw new InvalidInputError(
-      message`${about("prompts")}: expected one prompt, or the axis prompt for several; received ${prompts.length} prompts with the axes ${x.name} and ${y.name}`,
+  if (prompts.length > 1 && x.name !== "prompt" && y.name !== "prompt")
+    throw invalid(
+      "prompts",
+      "one prompt, or the axis prompt for several",
+      message`${prompts.length} prompts with the axes ${x.name} and ${y.name}`,
     );
-  }
   // What follows from the sampler is known only with both axes, as it may be the other one's choice.
   const samplers = x.name === "sampler" || y.name === "sampler";
   const optionsAt = (down: CellChange, across: CellChange): PromptOptions => {

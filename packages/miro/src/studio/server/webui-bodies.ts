@@ -6,7 +6,7 @@ import { readFile } from "node:fs/promises";
 import { z } from "zod";
 import { invalid } from "../../errors.js";
 import { cfgScale } from "../../flow/guidance.js";
-import { samplerTitle, samplersInThreads, withOptionsOf } from "../../flow/samplers/index.js";
+import { samplersInThreads, samplerTitle, withOptionsOf } from "../../flow/samplers/index.js";
 import { message } from "../../message.js";
 import { field } from "../../options.js";
 import { readPng } from "../../pictures/png.js";

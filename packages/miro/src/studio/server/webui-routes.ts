@@ -7,7 +7,7 @@ import type { FastifyInstance, FastifyReply } from "fastify";
 import type { ZodTypeProvider } from "fastify-type-provider-zod";
 import { z } from "zod";
 import { invalid } from "../../errors.js";
-import { samplerTitle, samplersInThreads } from "../../flow/samplers/index.js";
+import { samplersInThreads, samplerTitle } from "../../flow/samplers/index.js";
 import { sharp } from "../../pictures/sharp.js";
 import { randomSeed } from "../../pipeline/requests/plan-pictures.js";
 import { readSettings, textToSettings } from "../../pipeline/settings.js";
