@@ -1,8 +1,7 @@
 /** What another package adds without touching this one: a scorer, a source of training data, and a task. */
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
-import { nn, randn, scope } from "@miro-t2i/torch";
 import { loadScorer, registerScorer, scorerSpecs } from "miro-t2i";
 import {
   dryRun,
@@ -13,11 +12,11 @@ import {
   registerTask,
   runTask,
   runTraining,
-  type Task,
   taskRecipeSchema,
 } from "miro-t2i/training";
 import { afterAll, expect, test } from "vitest";
 import { z } from "zod";
+import "./fixtures/doubling.mjs";
 
 const folder = mkdtempSync(path.join(tmpdir(), "miro-extensions-"));
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
@@ -139,26 +138,11 @@ test("a source of data is checked, planned with and trained from", async () => {
   expect(log.map((line) => JSON.parse(line).step)).toEqual([1, 2, 3]);
 });
 
-registerTask("doubling", {
-  schema: taskRecipeSchema("doubling", { width: z.int().positive().default(3) }),
-  build({ width, trainer }, { seedInitialWeights }): Task {
-    seedInitialWeights();
-    const network = new nn.Linear(width, width);
-    return {
-      network,
-      loss() {
-        const x = randn([trainer.batchSize, width]);
-        return { loss: nn.functional.mseLoss(network.forward(x), x.mul(2)) };
-      },
-      evaluate: () => ({ size: scope(() => network.weight.abs().mean().item()) }),
-      export: (into, figures) => writeFileSync(path.join(into, "figures.json"), JSON.stringify(figures)),
-    };
-  },
-});
+/** As the fixture registers it. */
+const schema = taskRecipeSchema("doubling", { width: z.int().positive().default(3) });
 
 test("a task is trained, measured and exported", async () => {
   const trainer = { maxSteps: 4, batchSize: 8, lr: 0.01, warmupSteps: 1 };
-  const schema = taskRecipeSchema("doubling", { width: z.int().positive().default(3) });
   const task = schema.parse({ kind: "doubling", name: "twice", trainer });
   const { error } = schema.safeParse({ kind: "doubling", name: "twice", trainer: { ...trainer, warmupSteps: 4 } });
   expect(error?.issues).toMatchObject([
@@ -172,7 +156,6 @@ test("a task is trained, measured and exported", async () => {
 });
 
 test("what is taken stays taken", () => {
-  const schema = taskRecipeSchema("doubling", {});
   expect(() => registerTask("doubling", { schema, build: () => expect.unreachable() })).toThrow(/that no task has/);
   expect(() =>
     registerSource("shards", {
@@ -190,7 +173,7 @@ test("a kind that nothing registers is told with those that there are", async ()
   );
   const trainer = { maxSteps: 4, batchSize: 8, lr: 0.01, warmupSteps: 1 };
   const task = {
-    ...taskRecipeSchema("doubling", {}).parse({ kind: "doubling", name: "twice", trainer }),
+    ...schema.parse({ kind: "doubling", name: "twice", trainer }),
     kind: "tripling",
   };
   await expect(runTask({ recipe: task, output: path.join(folder, "tripling") })).rejects.toThrow(

@@ -17,6 +17,8 @@ it.each<[z.ZodType, unknown, string]>([
   [z.string().max(3), "abcd", 'a text of at most 3 characters, received "abcd"'],
   [z.boolean(), 1, "true or false, received 1"],
   [z.array(z.int()).length(2), [1], "a list of 2 values, received [1]"],
+  [z.tuple([z.int(), z.int()]), [1], "a list of 2 values, received [1]"],
+  [z.tuple([z.int(), z.int()]), [1, 2, 3], "a list of 2 values, received [1,2,3]"],
   [z.record(z.string(), z.int()), [], "an object, received []"],
   [z.enum(["a", "b"]), "c", 'one of a, b, received "c"'],
   [z.literal(3), 4, "3, received 4"],
@@ -39,5 +41,5 @@ it("what a file holds is refused with the file and the field", () => {
   expect(() => checkContent(schema, { sizes: [1, "2"] }, "a.json")).toThrow(
     'a.json: sizes.1: expected an integer, received "2"',
   );
-  expect(() => checkContent(schema, [], "a.json")).toThrow("a.json: the file: expected an object, received []");
+  expect(() => checkContent(schema, [], "a.json")).toThrow("a.json: expected an object, received []");
 });

@@ -38,15 +38,15 @@ export function expectedAndReceived(issue: Issue): string | undefined {
 }
 
 /**
- * Checks what a file holds.
- * @param file for the error
- * @throws InvalidInputError naming the file, the first field that is wrong, what it may be and what it is
+ * Checks what a file, or a part of it, holds.
+ * @param where it stands, for the error: the file, or the file and the line
+ * @throws InvalidInputError naming the place, the first field that is wrong, what it may be and what it is
  */
-export function checkContent<S extends z.ZodType>(schema: S, content: unknown, file: string): z.output<S> {
+export function checkContent<S extends z.ZodType>(schema: S, content: unknown, where: string): z.output<S> {
   const result = schema.safeParse(content, { error: expectedAndReceived });
   if (result.success) return result.data;
   const { path, message } = result.error.issues[0]!;
-  throw new InvalidInputError(`${file}: ${path.join(".") || "the file"}: ${message}`);
+  throw new InvalidInputError([where, ...(path.length > 0 ? [path.join(".")] : []), message].join(": "));
 }
 
 function wordsOf(issue: Issue): string | undefined {
@@ -79,7 +79,8 @@ function isInteger({ schema, inst }: Issue): boolean {
 
 function bounded(issue: Issue & { code: "too_small" | "too_big" }, bound: number | bigint, how: string) {
   const { origin, exact } = issue;
-  const limit = exact ? "of" : how;
+  const isTuple = (issue.inst as z.core.$ZodType | undefined)?._zod.def.type === "tuple";
+  const limit = exact || isTuple ? "of" : how;
   const unit = UNITS[origin];
   if (unit !== undefined) return `${TYPES[origin]} ${limit} ${counted(Number(bound), unit)}`;
   if (origin !== "number" && origin !== "int") return;

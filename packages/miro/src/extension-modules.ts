@@ -39,6 +39,20 @@ export async function loadModules(modules: readonly string[]): Promise<void> {
   }
 }
 
+/**
+ * Names of what threads know too: what they register themselves with this package, and what names its module.
+ * @param registered all that is registered here, by name
+ * @param builtIn names of what this package registers
+ */
+export function namesInThreads(
+  registered: ReadonlyMap<string, { readonly module?: string | URL }>,
+  builtIn: readonly string[],
+): string[] {
+  return [...registered].flatMap(([name, { module }]) =>
+    builtIn.includes(name) || module !== undefined ? [name] : [],
+  );
+}
+
 function addressOf(parameter: string, module: string | URL): string {
   const isPath = typeof module === "string" && isAbsolute(module);
   const url = isPath ? pathToFileURL(module) : URL.canParse(String(module)) ? new URL(module) : null;

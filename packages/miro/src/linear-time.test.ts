@@ -11,7 +11,7 @@ import { makeExif, readUserComment, readXmp } from "./pictures/exif.js";
 import { NameTemplate, slug } from "./pipeline/requests/file-names.js";
 import { readPromptFile } from "./pipeline/requests/prompt-file.js";
 import { oneLine, printable } from "./printable.js";
-import { AddedTokenFinder } from "./text/added-tokens.js";
+import { AddedTokenFinder, specialToken } from "./text/added-tokens.js";
 import { fixText } from "./text/fix-text.js";
 import { readEnvironment } from "./training/recipes/environment.js";
 import { composeRecipe } from "./training/recipes/recipe-source.js";
@@ -48,10 +48,10 @@ const cases: [string, (repeat: (text: string) => string) => () => unknown][] = [
   [
     "a run of spaces, each a token that takes the white space beside it along",
     (n) => {
-      const flags = { id: 1, single_word: false, normalized: false, special: true };
+      const space = specialToken(1, " ");
       const both = [
-        new AddedTokenFinder([{ ...flags, content: " ", lstrip: false, rstrip: true }]),
-        new AddedTokenFinder([{ ...flags, content: " ", lstrip: true, rstrip: true }]),
+        new AddedTokenFinder([{ ...space, rstrip: true }]),
+        new AddedTokenFinder([{ ...space, lstrip: true, rstrip: true }]),
       ];
       const text = `a${n(" ")}b`;
       return () => both.map((finder) => finder.split(text));

@@ -15,12 +15,12 @@ const AT_ONCE_MS = 20;
  * @throws what the work throws; the signal's reason when it is aborted, before the next piece
  */
 export async function inPieces<T>(work: Pieces<T>, signal: AbortSignal | undefined): Promise<T> {
-  let breathed = Number.NEGATIVE_INFINITY;
+  let lastTurn = Number.NEGATIVE_INFINITY;
   try {
     for (;;) {
-      if (performance.now() - breathed >= AT_ONCE_MS) {
+      if (performance.now() - lastTurn >= AT_ONCE_MS) {
         await nextTurn();
-        breathed = performance.now();
+        lastTurn = performance.now();
       }
       signal?.throwIfAborted();
       const { done, value } = work.next();

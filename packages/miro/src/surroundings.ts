@@ -6,7 +6,7 @@ import { readFileSync, readlinkSync } from "node:fs";
 import { basename } from "node:path";
 
 /** Time in which the same request may come by several ways: `npx` passes on what the terminal has sent to all. */
-const SAME_WISH_MS = 500;
+const SAME_REQUEST_MS = 500;
 const PARENT_POLL_MS = 1000;
 
 /**
@@ -49,7 +49,7 @@ export interface StopHandlers {
 export function onStop({ stop, stopAtOnce }: StopHandlers): () => void {
   let firstAt: number | null = null;
   const asked = () => {
-    if (firstAt !== null && performance.now() - firstAt > SAME_WISH_MS) stopAtOnce();
+    if (firstAt !== null && performance.now() - firstAt > SAME_REQUEST_MS) stopAtOnce();
     firstAt ??= performance.now();
     stop();
   };

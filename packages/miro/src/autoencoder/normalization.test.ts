@@ -28,6 +28,6 @@ describe("normalisation of latents", () => {
   });
 
   it("refuses the constants of another autoencoder", () => {
-    expect(() => defaultNormalization({ model_type: "sd15" })).toThrow("model_type: expected one of sdxl");
+    expect(() => defaultNormalization({ model_type: "sd15" })).toThrow('model_type: expected sdxl, received "sd15"');
   });
 });

@@ -7,7 +7,7 @@
  * 1); where it does not, the constants below apply (the SDXL autoencoder's statistics).
  */
 import { scope, type Tensor, tensor } from "@miro-t2i/torch";
-import { InvalidInputError } from "../errors.js";
+import { invalid } from "../errors.js";
 
 const SDXL = { scale: [7.8518, 5.8465, 6.8716, 5.314], bias: [-0.348, 0.3754, 0.0419, 2.4331], plain: 0.13025 };
 
@@ -29,9 +29,7 @@ export function defaultNormalization(config: {
   model_type?: string;
 }): LatentNormalization {
   const { channel_wise_normalisation: channelWise = false, model_type: type = "sdxl" } = config;
-  if (type !== "sdxl") {
-    throw new InvalidInputError(`model_type: expected one of sdxl, received ${JSON.stringify(type)}`);
-  }
+  if (type !== "sdxl") throw invalid("model_type", "sdxl", type);
   return scope(() => {
     const column = (values: number[]) => tensor(values, { dtype: "float32" }).view(1, 4, 1, 1);
     const scale = channelWise ? column(SDXL.scale).reciprocal().mul(0.5) : column(Array(4).fill(SDXL.plain));

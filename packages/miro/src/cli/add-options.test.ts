@@ -53,6 +53,21 @@ describe("an option that is declared in one place", () => {
     await expect(given(schema, "--glitter", "much")).rejects.toThrow("expected a number, received");
   });
 
+  it("has a flag that no other option has", () => {
+    const again = field(z.number().default(0), { expected: "a number", help: "more glitter" });
+    const samplerOptions = field(z.record(z.string(), z.number()).optional(), {
+      expected: "options",
+      help: "options",
+      members: () => ({ glitter: again }),
+    });
+    const command = new Command("draw");
+    expect(() =>
+      addOptions(command, z.strictObject({ glitterAmount: schema.shape.glitterAmount, samplerOptions })),
+    ).toThrow(
+      'samplerOptions.glitter: expected an option whose flag miro draw does not have yet, received "--glitter"',
+    );
+  });
+
   it("is called by its flag in errors of the command line", () => {
     expect(flagNames(addOptions(new Command(), schema))).toMatchObject({
       glitterAmount: "--glitter",

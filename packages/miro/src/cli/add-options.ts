@@ -107,6 +107,9 @@ export function addOptions<S extends z.ZodObject>(
     const name = path.join(".");
     if (flag.startsWith("-")) {
       const option = new DeclaredOption(name, of, flag);
+      // Those of registered samplers may be called anything.
+      if (command.options.some(({ long }) => long === option.long))
+        throw invalid(name, `an option whose flag miro ${command.name()} does not have yet`, option.long);
       command.addOption(option);
       if (isFlag(of)) command.addOption(new OppositeFlag({ long: option.long!, name }));
       nameFlags(command, { [name]: flag.split(" ")[0]! });

@@ -85,8 +85,10 @@ export async function requestOf(
         : nameOf(model!, checkpoint);
   const detects = only === undefined || only === "detect";
   if (detects && suite.needsWeights && options.detector === undefined && !options.dryRun)
-    throw new InvalidInputError(
-      message`${about("detector")}: expected the weights of GenEval's detector, a file, folder or repository (see --help); received none`,
+    throw invalid(
+      "detector",
+      "the weights of GenEval's detector, a file, folder or repository (see --help)",
+      message`none`,
     );
   const folder = images ?? options.outdir ?? summed ?? defaultFolder(name, suite, options);
   const settings = settingsOf(options, given);

@@ -67,15 +67,18 @@ describe("miro evaluate geneval --judge", () => {
     expect((await geneval("--judge", join(folder, "none.json"))).code).toBe(2);
     for (const [content, error] of [
       ["{", /bad\.json: not valid JSON/],
-      [{ cases: {} }, /bad\.json, cases: .*expected a list/],
-      [{ cases: [{ name: "x", metadata: bench, detections: { bench: [[1, 2]] } }] }, /bad\.json, cases\.0, detections/],
-      [{ cases: [{ name: "x", metadata: { ...bench, tag: 3 }, detections }] }, /case "x", tag: .* received 3/],
+      [{ cases: {} }, /bad\.json: cases: .*expected a list/],
+      [
+        { cases: [{ name: "x", metadata: bench, detections: { bench: [[1, 2]] } }] },
+        /bad\.json: cases\.0: detections\.bench\.0: expected a list of 5 values/,
+      ],
+      [{ cases: [{ name: "x", metadata: { ...bench, tag: 3 }, detections }] }, /case "x": tag: .* received 3/],
       [
         { cases: [{ name: "x", metadata: bench, detections }] },
         /case "x": expected the colours of 1 object of "bench"/,
       ],
-      ['{"options": {"__proto__": 1}, "cases": []}', /bad\.json, options\.__proto__: .* is not allowed/],
-      ['{"cases": [{"name": "x", "constructor": 1}]}', /bad\.json, cases\.0\.constructor: .* is not allowed/],
+      ['{"options": {"__proto__": 1}, "cases": []}', /bad\.json: options\.__proto__: .* is not allowed/],
+      ['{"cases": [{"name": "x", "constructor": 1}]}', /bad\.json: cases\.0\.constructor: .* is not allowed/],
       [
         { options: { treshold: 1 }, cases: [{ name: "x", metadata: bench, detections }] },
         /case "x": treshold: expected/,

@@ -119,7 +119,7 @@ export const register: Register = (command, context) => {
     const { resume, words } = resumeOf(options.resume, recipe === undefined ? [] : [recipe, ...overrides]);
     const [name, ...values] = words;
     if (options.keys) return printKeys(name, options, context);
-    if (name === undefined) throw new InvalidInputError("recipe: expected the name or file of a recipe, received none");
+    if (name === undefined) throw invalid("recipe", "the name or file of a recipe", message`none`);
     const given = [
       ...values,
       ...(device === undefined ? [] : [`trainer.device=${device}`]),
@@ -147,7 +147,7 @@ function resumeOf(flag: boolean | string, given: string[]): { resume: boolean | 
   const behind = typeof flag === "string" ? [flag] : [];
   const words = /^[\w.]+=/.test(behind[0] ?? "") ? [...given, ...behind] : [...behind, ...given];
   const steps = words.filter(isStep);
-  if (steps.length > 1) throw new InvalidInputError(`--resume: expected one step, received ${steps.join(" and ")}`);
+  if (steps.length > 1) throw invalid("resume", "one step", message`${steps.join(" and ")}`);
   return { resume: steps.length === 0 ? true : Number(steps[0]), words: words.filter((word) => !isStep(word)) };
 }
 

@@ -143,12 +143,17 @@ export class FlowMatchingLoss {
         "a (tokens, width) tensor",
         message`shape (${uncondEmbedding.shape.join(", ")})`,
       );
+    const condDropRate = probability("condDropRate", options.condDropRate ?? 0);
+    const textDropRate = probability("textDropRate", options.textDropRate ?? 0);
+    // A sample loses its text for one reason or the other.
+    if (condDropRate + textDropRate > 1)
+      throw invalid("textDropRate", `at most 1 together with condDropRate ${condDropRate}`, textDropRate);
     this.options = {
       schedule: options.schedule,
       uncondEmbedding,
       selfCondRate: probability("selfCondRate", options.selfCondRate ?? 0.9),
-      condDropRate: probability("condDropRate", options.condDropRate ?? 0),
-      textDropRate: probability("textDropRate", options.textDropRate ?? 0),
+      condDropRate,
+      textDropRate,
       rewardDropRate: probability("rewardDropRate", options.rewardDropRate ?? 0),
       logitNormal: options.logitNormal === undefined ? { mean: 0, std: 1 } : options.logitNormal,
       doGradnormReweighting: options.doGradnormReweighting ?? false,

@@ -2,6 +2,7 @@
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { invalid, MiroError } from "../errors.js";
+import { message, option } from "../message.js";
 import { emaName } from "../training/loop/ema.js";
 import type { Recipe } from "../training/recipes/recipe.js";
 import { emaFile } from "../training/state/checkpoint.js";
@@ -32,7 +33,9 @@ export function emaModule(
 ): { name: string; words: string } {
   if (choice === "raw") return { name: "network", words: "the network's own weights, not averaged" };
   if (averages.length === 0)
-    throw new MiroError(`${path}: holds no EMA weights; --ema raw takes the network's own weights`);
+    throw new MiroError(
+      message`${path}: holds no EMA weights; ${option("ema", "raw")} takes the network's own weights`,
+    );
   const name = averages[choice];
   if (name === undefined) throw invalid("ema", placesOf(averages.length), choice);
   const decay = /^ema_network_(\d+)_(\d+)$/.exec(name);

@@ -2,7 +2,7 @@
 import { z } from "zod";
 import { checkText } from "../arguments.js";
 import { InvalidInputError, invalid } from "../errors.js";
-import { addModule } from "../extension-modules.js";
+import { addModule, namesInThreads } from "../extension-modules.js";
 import { about, message } from "../message.js";
 import { editDistance } from "../nearest.js";
 import { abortSignal, callback, field, flag, parseOptions } from "../options.js";
@@ -250,9 +250,7 @@ export async function loadScorerFor(
 for (const spec of [sharpnessSpec, colorfulnessSpec, ...publishedScorers]) registerScorer(spec);
 const builtIn: readonly string[] = [...specs.keys()];
 
-/** The keys of the scorers that threads know too: those of this room, and those that name their module. */
-export function threadScorers(): string[] {
-  return [...specs.values()]
-    .filter(({ key, module }) => builtIn.includes(key) || module !== undefined)
-    .map(({ key }) => key);
+/** Keys of the scorers that threads can score with. */
+export function scorersInThreads(): string[] {
+  return namesInThreads(specs, builtIn);
 }

@@ -19,6 +19,11 @@ export interface AddedToken {
   special: boolean;
 }
 
+/** A token as those that begin, end or pad a text are: found as it is written. */
+export function specialToken(id: number, content: string): AddedToken {
+  return { id, content, single_word: false, lstrip: false, rstrip: false, normalized: false, special: true };
+}
+
 /** A stretch of text between added tokens, or one of them. */
 export type Segment = { start: number; text: string } | { token: AddedToken };
 

@@ -7,6 +7,7 @@ import { gunzipSync } from "node:zlib";
 import fc from "fast-check";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { InvalidInputError } from "../errors.js";
+import { specialToken } from "./added-tokens.js";
 import { nmtNfkcCharsMap } from "./nmt-nfkc.js";
 import { Tokenizer } from "./tokenizer.js";
 
@@ -25,22 +26,16 @@ function recordedFile() {
 
 /** The recorded vocabulary as `record_xlmr.py` puts it in XLM-RoBERTa's order. */
 function xlmrFile(t5: any) {
-  const special = (id: number, content: string, lstrip: boolean) => ({
-    id,
-    content,
-    lstrip,
-    single_word: false,
-    rstrip: false,
-    normalized: false,
-    special: true,
-  });
   const first = ["<s>", "<pad>", "</s>", "<unk>"];
   const pieces = t5.model.vocab.filter(([piece]: [string]) => !/^<(?:pad|\/s|unk|extra_id_\d+)>$/.test(piece));
   const vocab = [...first.map((token) => [token, 0]), ...pieces, ["<mask>", 0]];
   const metaspace = { type: "Metaspace", replacement: "▁", prepend_scheme: "always", split: true };
   return {
     version: "1.0",
-    added_tokens: [...first.map((token, id) => special(id, token, false)), special(vocab.length - 1, "<mask>", true)],
+    added_tokens: [
+      ...first.map((token, id) => specialToken(id, token)),
+      { ...specialToken(vocab.length - 1, "<mask>"), lstrip: true },
+    ],
     normalizer: {
       type: "Sequence",
       normalizers: [t5.normalizer, { type: "Replace", pattern: { Regex: " {2,}" }, content: " " }],
@@ -142,16 +137,7 @@ describe("Tokenizer", () => {
   });
 
   describe("added tokens that take white space along", () => {
-    const token = (id: number, content: string, flags: object) => ({
-      id,
-      content,
-      single_word: false,
-      lstrip: false,
-      rstrip: false,
-      normalized: false,
-      special: true,
-      ...flags,
-    });
+    const token = (id: number, content: string, flags: object) => ({ ...specialToken(id, content), ...flags });
     /** Ids that tokenizers 0.23.3 gives. */
     it.each<[string, object[], number[]]>([
       ["b\n\n<a>", [token(4, "\n", { lstrip: true, rstrip: true })], [1, 3, 4, 1, 0, 2, 0]],
@@ -386,10 +372,8 @@ describe("Tokenizer", () => {
 
     it("refuses added tokens of ten megabytes, which one expression would have to find", () => {
       const broken = structuredClone(file);
-      const flags = { special: true, single_word: false, lstrip: false, rstrip: false, normalized: false };
       const first = Tokenizer.fromJson(file).vocabSize;
-      for (let i = 0; i < 2500; i++)
-        broken.added_tokens.push({ id: first + i, content: `${i}${"x".repeat(4090)}`, ...flags });
+      for (let i = 0; i < 2500; i++) broken.added_tokens.push(specialToken(first + i, `${i}${"x".repeat(4090)}`));
       expect(() => Tokenizer.fromJson(broken)).toThrow(
         /added_tokens: expected at most 1048576 characters in all of them together, received 102\d{5}/,
       );

@@ -12,6 +12,7 @@ import { join } from "node:path";
 import { writeFileAtomically } from "@miro-t2i/torch/io";
 import { invalid } from "../errors.js";
 import { message } from "../message.js";
+import { specialToken } from "./added-tokens.js";
 import { CharsMap } from "./charsmap.js";
 import { nmtNfkcCharsMap } from "./nmt-nfkc.js";
 import { compilePreTokenizer } from "./pre-tokenizer.js";
@@ -306,22 +307,13 @@ function finalPieces({ texts, scores }: Pieces, characters: Map<string, number>,
 }
 
 function tokenizerJson(pieces: [string, number][], charsMap: Uint8Array): UnigramTokenizerJson {
-  const token = (content: string, id: number) => ({
-    id,
-    content,
-    single_word: false,
-    lstrip: false,
-    rstrip: false,
-    normalized: false,
-    special: true,
-  });
   const text = (id: string) => ({ Sequence: { id, type_id: 0 } });
   const end = { SpecialToken: { id: "</s>", type_id: 0 } };
   return {
     version: "1.0",
     truncation: null,
     padding: null,
-    added_tokens: SPECIAL.map(token),
+    added_tokens: SPECIAL.map((content, id) => specialToken(id, content)),
     normalizer: { type: "Precompiled", precompiled_charsmap: Buffer.from(charsMap).toString("base64") },
     pre_tokenizer: PRE_TOKENIZER,
     post_processor: {

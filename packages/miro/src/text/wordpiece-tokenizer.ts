@@ -17,7 +17,7 @@ import { checkName } from "../arguments.js";
 import { MiroError } from "../errors.js";
 import { readJson } from "../files/json-file.js";
 import { readTextFile } from "../files/text-file.js";
-import { AddedTokenFinder } from "./added-tokens.js";
+import { AddedTokenFinder, specialToken } from "./added-tokens.js";
 import { WHITE_SPACE } from "./whitespace.js";
 import { ACCENTS, PUNCTUATION, REMOVED } from "./wordpiece.generated.js";
 
@@ -82,9 +82,8 @@ export class WordPieceTokenizer {
     for (const token of added) if (!this.#ids.has(token)) this.#ids.set(token, this.#ids.size);
     this.vocabSize = this.#ids.size;
     this.#longest = pieces.reduce((most, { length }) => Math.max(most, length), 0);
-    const flags = { single_word: false, lstrip: false, rstrip: false, normalized: false, special: true };
     this.#added = new AddedTokenFinder(
-      [...SPECIAL_TOKENS, ...added].map((content) => ({ id: this.#ids.get(content)!, content, ...flags })),
+      [...SPECIAL_TOKENS, ...added].map((content) => specialToken(this.#ids.get(content)!, content)),
     );
   }
 

@@ -74,7 +74,9 @@ describe("normalisation", () => {
       const x = randn([3, 5], double);
       close(F.normalize(x).norm(-1), ones([3], double));
       close(F.normalize(x, { p: 1, dim: 0 }).abs().sum(0), ones([5], double));
-      expect(flat(F.normalize(full([2], 0)))).toEqual([0, 0]);
+      const channels = F.normalize(randn([2, 3, 4, 4], double)).norm(1);
+      close(channels, ones([2, 4, 4], double));
+      expect(flat(F.normalize(full([2], 0), { dim: 0 }))).toEqual([0, 0]);
     });
   });
 });

@@ -441,9 +441,9 @@ export function pad(
   return aten.pad(x, amounts, mode, mode === "constant" ? value : null);
 }
 
-/** x / max(‖x‖_p, eps) along `dim`. PyTorch: `F.normalize`. */
+/** x / max(‖x‖_p, eps) along `dim`, by default the Euclidean norm along dimension 1. PyTorch: `F.normalize`. */
 export function normalize(x: Tensor, options: { p?: number; dim?: number; eps?: number } = {}): Tensor {
-  const { p = 2, dim = -1, eps = 1e-12 } = known("normalize", options, ["p", "dim", "eps"]);
+  const { p = 2, dim = 1, eps = 1e-12 } = known("normalize", options, ["p", "dim", "eps"]);
   const norm = aten.linalg_vector_norm(x, p, [dim], true);
   return x.div(norm.clamp(eps, null));
 }

@@ -95,6 +95,11 @@ test("initialising records no graph and takes parameters", () => {
 
 test("wrong use is named", () => {
   scope(() => {
+    for (const [wrong, names] of [
+      [{ mode: "fan_out" }, /^mode must be one of fanIn, fanOut, got fan_out/],
+      [{ nonlinearity: "leaky_relu" }, /^nonlinearity must be one of leakyRelu, relu, linear, got leaky_relu/],
+    ] as const)
+      expect(() => init.kaimingNormal_(zeros([3, 3]), wrong as never)).toThrow(names);
     expect(() => init.xavierUniform_(zeros([3]))).toThrow(/at least 2 dimensions, got shape \[3\]/);
     expect(() => init.truncNormal_(zeros([3]), { a: 1, b: 1 })).toThrow(TorchError);
   });

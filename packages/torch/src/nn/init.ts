@@ -6,6 +6,7 @@
 import { noGrad } from "../autograd.js";
 import { emptyLike, full, where } from "../creation.js";
 import { TorchError } from "../errors.js";
+import { options as known } from "../named-options.js";
 import type { Generator } from "../random.js";
 import { scope } from "../scope.js";
 import type { Tensor } from "../tensor.js";
@@ -15,6 +16,8 @@ export interface InitOptions {
   /** Source of the draws (default: the global generator). */
   generator?: Generator;
 }
+
+const NAMES = ["generator"];
 
 let skipping = false;
 
@@ -34,15 +37,15 @@ export function skipped<T>(build: () => T): T {
 
 /** U(low, high). PyTorch: `init.uniform_`. */
 export function uniform_(tensor: Tensor, low = 0, high = 1, options: InitOptions = {}): Tensor {
-  if (skipping) return tensor;
-  noGrad(() => tensor.uniform_(low, high, options.generator));
+  const { generator } = known("uniform_", options, NAMES);
+  if (!skipping) noGrad(() => tensor.uniform_(low, high, generator));
   return tensor;
 }
 
 /** N(mean, std²). PyTorch: `init.normal_`. */
 export function normal_(tensor: Tensor, mean = 0, std = 1, options: InitOptions = {}): Tensor {
-  if (skipping) return tensor;
-  noGrad(() => tensor.normal_(mean, std, options.generator));
+  const { generator } = known("normal_", options, NAMES);
+  if (!skipping) noGrad(() => tensor.normal_(mean, std, generator));
   return tensor;
 }
 
@@ -80,13 +83,12 @@ export interface TruncNormalOptions extends InitOptions {
  * 30 % of the mass, uniform draws accepted against the density otherwise. (Releases before drew one uniform through
  * `erfinv`.)
  */
-export function truncNormal_(
-  tensor: Tensor,
-  { mean = 0, std = 1, a = -2, b = 2, ...options }: TruncNormalOptions = {},
-): Tensor {
+export function truncNormal_(tensor: Tensor, options: TruncNormalOptions = {}): Tensor {
+  const names = [...NAMES, "mean", "std", "a", "b"];
+  const { mean = 0, std = 1, a = -2, b = 2, ...source } = known("truncNormal_", options, names);
   if (!(a < b)) throw new TorchError(`truncNormal_: a must be below b, got a=${a}, b=${b}`);
   if (skipping) return tensor;
-  noGrad(() => scope(() => drawTruncNormal(tensor, mean, std, a, b, options)));
+  noGrad(() => scope(() => drawTruncNormal(tensor, mean, std, a, b, source)));
   return tensor;
 }
 
@@ -142,19 +144,23 @@ export interface XavierOptions extends InitOptions {
   gain?: number;
 }
 
+const XAVIER = [...NAMES, "gain"];
+
 /** Glorot and Bengio (2010): U(−s, s) with s = gain·√(6 / (fanIn + fanOut)). */
-export function xavierUniform_(tensor: Tensor, { gain = 1, ...options }: XavierOptions = {}): Tensor {
+export function xavierUniform_(tensor: Tensor, options: XavierOptions = {}): Tensor {
+  const { gain = 1, ...source } = known("xavierUniform_", options, XAVIER);
   const { fanIn, fanOut } = fans(tensor);
   // In PyTorch's order of operations: the bound must round as there.
   const std = gain * Math.sqrt(2 / (fanIn + fanOut));
   const bound = Math.sqrt(3) * std;
-  return uniform_(tensor, -bound, bound, options);
+  return uniform_(tensor, -bound, bound, source);
 }
 
 /** Glorot and Bengio (2010): N(0, s²) with s = gain·√(2 / (fanIn + fanOut)). */
-export function xavierNormal_(tensor: Tensor, { gain = 1, ...options }: XavierOptions = {}): Tensor {
+export function xavierNormal_(tensor: Tensor, options: XavierOptions = {}): Tensor {
+  const { gain = 1, ...source } = known("xavierNormal_", options, XAVIER);
   const { fanIn, fanOut } = fans(tensor);
-  return normal_(tensor, 0, gain * Math.sqrt(2 / (fanIn + fanOut)), options);
+  return normal_(tensor, 0, gain * Math.sqrt(2 / (fanIn + fanOut)), source);
 }
 
 /** Options of {@link kaimingUniform_} and {@link kaimingNormal_}. */
@@ -167,20 +173,30 @@ export interface KaimingOptions extends InitOptions {
   nonlinearity?: "leakyRelu" | "relu" | "linear";
 }
 
+const KAIMING = [...NAMES, "a", "mode", "nonlinearity"];
+
 /** He et al. (2015): U(−s, s) with s = √3·gain/√fan. */
 export function kaimingUniform_(tensor: Tensor, options: KaimingOptions = {}): Tensor {
-  const bound = Math.sqrt(3) * kaimingStd(tensor, options);
-  return uniform_(tensor, -bound, bound, options);
+  const { generator, ...how } = known("kaimingUniform_", options, KAIMING);
+  const bound = Math.sqrt(3) * kaimingStd(tensor, how);
+  return uniform_(tensor, -bound, bound, { generator });
 }
 
 /** He et al. (2015): N(0, gain²/fan). */
 export function kaimingNormal_(tensor: Tensor, options: KaimingOptions = {}): Tensor {
-  return normal_(tensor, 0, kaimingStd(tensor, options), options);
+  const { generator, ...how } = known("kaimingNormal_", options, KAIMING);
+  return normal_(tensor, 0, kaimingStd(tensor, how), { generator });
 }
 
 function kaimingStd(tensor: Tensor, { a = 0, mode = "fanIn", nonlinearity = "leakyRelu" }: KaimingOptions): number {
-  const gain = { leakyRelu: Math.sqrt(2 / (1 + a ** 2)), relu: Math.sqrt(2), linear: 1 }[nonlinearity];
-  return gain / Math.sqrt(fans(tensor)[mode]);
+  const gains = { leakyRelu: Math.sqrt(2 / (1 + a ** 2)), relu: Math.sqrt(2), linear: 1 };
+  return oneOf("nonlinearity", gains, nonlinearity) / Math.sqrt(oneOf("mode", fans(tensor), mode));
+}
+
+/** The value of a name. @throws TorchError for another name */
+function oneOf<T>(option: string, values: Readonly<Record<string, T>>, name: string): T {
+  if (Object.hasOwn(values, name)) return values[name]!;
+  throw new TorchError(`${option} must be one of ${Object.keys(values).join(", ")}, got ${String(name)}`);
 }
 
 /** Inputs and outputs of one unit: sizes of dimensions 1 and 0, each times the receptive field. */

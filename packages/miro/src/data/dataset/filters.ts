@@ -44,7 +44,7 @@ export function passesFilter(sample: FilteredFields, options: FilterOptions): bo
   );
 }
 
-/** Whether the options refuse any sample at all. */
+/** Whether there is a filter: three zeros are none, as published, so that negative scores pass too. */
 export function hasFilter({ minImageSize, clipFilterThreshold, aestheticThreshold }: FilterOptions): boolean {
-  return minImageSize > 0 || clipFilterThreshold > 0 || aestheticThreshold > 0;
+  return minImageSize !== 0 || clipFilterThreshold !== 0 || aestheticThreshold !== 0;
 }

@@ -37,9 +37,12 @@ describe("the filter", () => {
     expect(sizeCacheName({ ...options, aestheticThreshold: 5.5 })).toBe("total_size_256_0_25_5_5.json");
   });
 
-  it("is said to be absent exactly when no sample can fail", () => {
-    expect(hasFilter({ minImageSize: 0, clipFilterThreshold: 0, aestheticThreshold: 0 })).toBe(false);
-    expect(hasFilter({ minImageSize: 0, clipFilterThreshold: 0, aestheticThreshold: 0.1 })).toBe(true);
+  it("is absent where all are 0 alone: a negative threshold refuses samples too", () => {
+    const none = { minImageSize: 0, clipFilterThreshold: 0, aestheticThreshold: 0 };
+    expect(hasFilter(none)).toBe(false);
+    for (const some of [{ minImageSize: 1 }, { aestheticThreshold: 0.1 }, { clipFilterThreshold: -0.5 }])
+      expect(hasFilter({ ...none, ...some })).toBe(true);
+    expect(passesFilter({ ...good, clipScore: -0.6 }, { ...none, clipFilterThreshold: -0.5 })).toBe(false);
   });
 });
 

@@ -12,9 +12,9 @@
 import { noGrad, rand, randnLike, scope, type Tensor, tensor } from "@miro-t2i/torch";
 import type { Autoencoder } from "../../autoencoder/autoencoder.js";
 import { denormalize, normalize } from "../../autoencoder/normalization.js";
-import { InvalidInputError } from "../../errors.js";
+import { invalid } from "../../errors.js";
 import { release } from "../../flow/release.js";
-import { about, message } from "../../message.js";
+import { message } from "../../message.js";
 import type { RinConfig } from "../../networks/config.js";
 import type { Rin } from "../../networks/rin.js";
 import { parseOptions } from "../../options.js";
@@ -46,8 +46,10 @@ export function checkLatents(
 ): void {
   const side = size / autoencoder.downsampling;
   if (dataSize !== side || numInputChannels !== autoencoder.latentChannels)
-    throw new InvalidInputError(
-      message`${about("loss.redrawn.model")}: expected a model of latents ${autoencoder.latentChannels} × ${side} × ${side}, received ${model} of ${numInputChannels} × ${dataSize} × ${dataSize}`,
+    throw invalid(
+      "loss.redrawn.model",
+      `a model of latents ${autoencoder.latentChannels} × ${side} × ${side}`,
+      message`${model} of ${numInputChannels} × ${dataSize} × ${dataSize}`,
     );
 }
 

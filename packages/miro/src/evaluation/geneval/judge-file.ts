@@ -7,7 +7,7 @@
 import { z } from "zod";
 import { checkName, isObject } from "../../arguments.js";
 import { InvalidInputError } from "../../errors.js";
-import { expectedAndReceived } from "../../expectations.js";
+import { checkContent } from "../../expectations.js";
 import { parseJson } from "../../files/json-file.js";
 import { checkPlainData } from "../../files/plain-data.js";
 import { readBytes } from "../../files/whole-files.js";
@@ -48,12 +48,12 @@ export function judgeFile(path: string, options: Readonly<Record<string, unknown
   checkName("path", path, "the name of a file");
   const content = parseJson(readBytes(path), path);
   const { cases: _, ...others } = isObject(content) ? content : {};
-  checkPlainData(others, (place) => `${path}, ${place}`);
-  const file = check(fileSchema, content, path);
+  checkPlainData(others, (place) => `${path}: ${place}`);
+  const file = checkContent(fileSchema, content, path);
   // Each by itself: all detections of GenEval's pictures are more values than one thing from a file may have.
   return file.cases.map((value, i) => {
-    checkPlainData(value, (place) => `${path}, cases.${i}.${place}`);
-    const one = check(caseSchema, value, `${path}, cases.${i}`);
+    checkPlainData(value, (place) => `${path}: cases.${i}.${place}`);
+    const one = checkContent(caseSchema, value, `${path}: cases.${i}`);
     const where = `${path}, case ${JSON.stringify(one.name)}`;
     const metadata = checkMetadata(one.metadata, where);
     const rules = rulesOf({ ...file.options, ...options, ...one.options }, where);
@@ -89,11 +89,4 @@ function rulesOf(options: Record<string, unknown>, where: string) {
     if (!(error instanceof InvalidInputError)) throw error;
     throw new InvalidInputError(`${where}: ${error.message}`, { cause: error });
   }
-}
-
-function check<T>(schema: z.ZodType<T>, value: unknown, where: string): T {
-  const result = schema.safeParse(value, { error: expectedAndReceived });
-  if (result.success) return result.data;
-  const { path, message } = result.error.issues[0]!;
-  throw new InvalidInputError(`${where}${path.length > 0 ? `, ${path.map(String).join(".")}` : ""}: ${message}`);
 }

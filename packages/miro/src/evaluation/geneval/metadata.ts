@@ -4,9 +4,8 @@
  */
 
 import { z } from "zod";
-import { isObject } from "../../arguments.js";
-import { describe, InvalidInputError } from "../../errors.js";
-import { expectation } from "../../expectations.js";
+import { InvalidInputError } from "../../errors.js";
+import { checkContent } from "../../expectations.js";
 import { checkPlainData } from "../../files/plain-data.js";
 
 /** The colours that an object may have, in the order in which reasons name them. */
@@ -60,22 +59,14 @@ export type PromptMetadata = z.output<typeof metadataSchema>;
  * @throws InvalidInputError naming the place, what is accepted and what came
  */
 export function checkMetadata(value: unknown, where: string): PromptMetadata {
-  if (!isObject(value)) throw new InvalidInputError(`${where}: expected an object, received ${describe(value)}`);
-  checkPlainData(value, (place) => `${where}, ${place}`);
-  const result = metadataSchema.safeParse(value, { error: expectation });
-  if (!result.success) {
-    const { path, message } = result.error.issues[0]!;
-    const place = path.map(String);
-    const received = place.reduce<unknown>((part, key) => (part as Record<string, unknown> | undefined)?.[key], value);
-    throw new InvalidInputError(`${where}, ${place.join(".")}: ${message}; received ${describe(received)}`);
-  }
-  result.data.include.forEach(({ position }, i) => {
-    if (position !== undefined && position[1] >= i) {
+  checkPlainData(value, (place) => `${where}: ${place}`);
+  const metadata = checkContent(metadataSchema, value, where);
+  metadata.include.forEach(({ position }, i) => {
+    const target = position?.[1];
+    if (target !== undefined && target >= i)
       throw new InvalidInputError(
-        `${where}, include.${i}.position: the target must stand before the object, as one of include.0 to ` +
-          `include.${i - 1}; received ${position[1]}`,
+        `${where}: include.${i}.position.1: expected an object that stands before this one in include, received ${target}`,
       );
-    }
   });
-  return result.data;
+  return metadata;
 }

@@ -58,8 +58,8 @@ it("what is wrong in a file of prompts is named with its line", () => {
     ["{", /metadata\.jsonl, line 3: not valid JSON/],
     ["[]", /metadata\.jsonl, line 3: expected an object, received \[\]/],
     ['{"tag": "x", "tag": "y", "prompt": ""}', /line 3: the key "tag" stands twice/],
-    ['{"tag": "x", "include": [{"class": "cat", "count": 0}], "prompt": ""}', /line 3, include\.0\.count: /],
-    ['{"tag": "x", "__proto__": {}, "prompt": ""}', /line 3, __proto__: the key "__proto__" is not allowed/],
+    ['{"tag": "x", "include": [{"class": "cat", "count": 0}], "prompt": ""}', /line 3: include\.0\.count: /],
+    ['{"tag": "x", "__proto__": {}, "prompt": ""}', /line 3: __proto__: the key "__proto__" is not allowed/],
   ] as const)
     expect(() => readPromptSet(file(`${good}\n\n${line}\n`))).toThrow(error);
   expect(() => readPromptSet(file("\n"))).toThrow(/holds no prompt/);

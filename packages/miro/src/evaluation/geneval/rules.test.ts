@@ -95,8 +95,8 @@ describe("a verdict", () => {
 
 it("metadata with a target that does not stand before its object is refused, with its place", () => {
   const wrong = { tag: "position", include: [one("cat", { position: ["above", 1] }), one("dog")], prompt: "" };
-  expect(() => checkMetadata(wrong, "line 3")).toThrow(/^line 3, include\.0\.position: .* received 1$/);
+  expect(() => checkMetadata(wrong, "line 3")).toThrow(/^line 3: include\.0\.position\.1: .* received 1$/);
   expect(() => checkMetadata({ tag: "colors", include: [one("cat", { color: "mauve" })], prompt: "" }, "x")).toThrow(
-    /^x, include\.0\.color: expected one of red, .*; received "mauve"$/,
+    /^x: include\.0\.color: expected one of red, .*, received "mauve"$/,
   );
 });

@@ -160,7 +160,10 @@ describe("results", () => {
     const path = join(folder, "wrong.jsonl");
     for (const [text, error] of [
       ["{", /wrong\.jsonl, line 1: not valid JSON/],
-      ['{"filename": "x", "tag": "t", "prompt": "", "correct": 1}', /line 1, correct: .*; received 1/],
+      [
+        '{"filename": "x", "tag": "t", "prompt": "", "correct": 1}',
+        /line 1: correct: expected true or false, received 1$/,
+      ],
       ["\n", /holds no results/],
     ] as const) {
       writeFileSync(path, text);

@@ -5,9 +5,9 @@
  */
 
 import { z } from "zod";
-import { checkName, isObject } from "../../arguments.js";
-import { describe, InvalidInputError } from "../../errors.js";
-import { expectation } from "../../expectations.js";
+import { checkName } from "../../arguments.js";
+import { InvalidInputError } from "../../errors.js";
+import { checkContent } from "../../expectations.js";
 import { linesOf, readTextFile } from "../../files/text-file.js";
 import { groupBy } from "../../group-by.js";
 import { philox4x32 } from "../../random/philox.js";
@@ -199,11 +199,7 @@ export function readResults(path: string): Result[] {
       } catch (error) {
         throw new InvalidInputError(`${where}: not valid JSON: ${(error as Error).message.split("\n")[0]}`);
       }
-      const result = resultSchema.safeParse(value, { error: expectation });
-      if (result.success) return result.data;
-      const { path: field, message } = result.error.issues[0]!;
-      const received = isObject(value) ? value[String(field[0])] : value;
-      throw new InvalidInputError(`${where}, ${field.join(".")}: ${message}; received ${describe(received)}`);
+      return checkContent(resultSchema, value, where);
     });
   if (results.length === 0) throw new InvalidInputError(`${path}: holds no results`);
   return results;

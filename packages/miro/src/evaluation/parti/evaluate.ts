@@ -95,21 +95,15 @@ export async function evaluateParti(given: PartiOptions): Promise<PartiResult> {
     throw invalid("promptRange", `FIRST-LAST with 0 <= FIRST <= LAST < ${prompts.length}`, `${first}-${last}`);
   const columns = rewardColumns(scoring?.scorers, weightsByKey(scoring?.weights ?? {}));
   const pictures = planPictures(prompts, [first, last], given);
-  const { drawn, skipped } = await draw(pictures, prompts, given);
+  for (let p = first; p <= last; p++) writeMetadata(join(outdir, folderName(p)), prompts[p]!, overwrite);
+  const keys = columns.map(({ key }) => key);
+  const { drawn, skipped } = await draw(pictures, keys, { first, given });
   // Processes that share the pictures come here together; all but the first find the scores there.
   const score = (folder: string) => scoreFolder(folder, { ...scoring, signal });
   const [rewards] = (await scoreShared([outdir], score, { output: outdir, signal, onMessage })) as [FolderRewards];
-  const promptOf = ({ filename }: RewardRow) => Number.parseInt(filename, 10);
   // The folder may hold more: other prompts, and more pictures of these.
   const asked = new Set(pictures.map(({ name }) => `${name}.png`));
   const rows = rewards.rows.filter(({ filename }) => asked.has(filename));
-  const figures = (some: readonly RewardRow[]) => rewardFigures(some, rewards.columns);
-  const by = (field: "category" | "challenge"): Record<string, RewardFigures> => {
-    const nameOf = (row: RewardRow) => prompts[promptOf(row)]![field];
-    const named = rows.filter((row) => nameOf(row) !== undefined);
-    const groups = [...groupBy(named, (row) => nameOf(row)!)].sort(([a], [b]) => (a < b ? -1 : 1));
-    return Object.fromEntries(groups.map(([name, list]) => [name, figures(list)]));
-  };
   const summary: PartiSummary = {
     schema: "miro-parti-1",
     prompts_sha256: sha256(readBytes(table)),
@@ -119,64 +113,83 @@ export async function evaluateParti(given: PartiOptions): Promise<PartiResult> {
     model: given.model,
     options,
     scorers: rewards.summary.scorers,
-    all: figures(rows),
-    categories: by("category"),
-    challenges: by("challenge"),
+    all: rewardFigures(rows, rewards.columns),
+    categories: figuresBy("category", rows, prompts, rewards.columns),
+    challenges: figuresBy("challenge", rows, prompts, rewards.columns),
   };
   writeFileAtomic(join(outdir, "parti.json"), `${JSON.stringify(summary, null, 2)}\n`, { overwrite: true });
   return { summary, rewards, drawn, skipped };
+}
 
-  async function draw(pictures: readonly PlannedPicture[], prompts: readonly PartiPrompt[], given: PartiOptions) {
-    for (let index = first; index <= last; index++) writeMetadata(join(outdir, folderName(index)), prompts[index]!);
-    const waiting = { signal, onWait: onMessage };
-    const pipe = await given.load();
-    try {
-      for (const { key } of columns) checkScorerFor(pipe, key, "scorers");
-      const warnings = new Set<string>();
-      let [done, drawn] = [0, 0];
-      const drawAll = async (some: readonly PlannedPicture[], onPicture?: () => void) => {
-        const files = new PictureFiles({ output: outdir, resume: true, overwrite });
-        const request = new DrawRequest({ pictures: some.map((one, index) => ({ ...one, index })), files });
-        try {
-          await request.claim(waiting);
-          const report = await request.draw(pipe, { ...waiting, ...(onPicture && { onPicture }) });
-          for (const warning of report.warnings) warnings.add(warning);
-          drawn += report.drawn;
-        } finally {
-          request.release();
-        }
-      };
-      using work = new SharedWork(outdir, waiting);
-      const parts = partsOf(pictures, first, given);
-      for (;;) {
-        signal?.throwIfAborted();
-        const [next] = await work.take("draw", [...parts.keys()], () => false, 1);
-        if (next === undefined) break;
-        await drawAll(parts.get(next)!, () => given.onPicture?.(++done, pictures.length));
-        parts.delete(next);
+/** Draws what is not there, together with other processes on the same folder. */
+async function draw(
+  pictures: readonly PlannedPicture[],
+  scorerKeys: readonly string[],
+  { first, given }: { first: number; given: PartiOptions },
+): Promise<{ drawn: number; skipped: number }> {
+  const { outdir, overwrite = false, signal, onMessage } = given;
+  const waiting = { signal, onWait: onMessage };
+  const pipe = await given.load();
+  try {
+    for (const key of scorerKeys) checkScorerFor(pipe, key, "scorers");
+    const warnings = new Set<string>();
+    let [done, drawn] = [0, 0];
+    const drawAll = async (some: readonly PlannedPicture[], onPicture?: () => void) => {
+      const files = new PictureFiles({ output: outdir, resume: true, overwrite });
+      const request = new DrawRequest({ pictures: some.map((one, index) => ({ ...one, index })), files });
+      try {
+        await request.claim(waiting);
+        const report = await request.draw(pipe, { ...waiting, ...(onPicture && { onPicture }) });
+        for (const warning of report.warnings) warnings.add(warning);
+        drawn += report.drawn;
+      } finally {
+        request.release();
       }
-      // Other processes draw these: they are waited for, and drawn here where they were stopped.
-      if (parts.size > 0) await drawAll([...parts.values()].flat());
-      for (const warning of warnings) onMessage?.(`warning: ${warning}`);
-      return { drawn, skipped: pictures.length - drawn };
-    } finally {
-      await pipe.dispose();
+    };
+    using work = new SharedWork(outdir, waiting);
+    const parts = partsOf(pictures, first, given);
+    for (;;) {
+      signal?.throwIfAborted();
+      const [next] = await work.take("draw", [...parts.keys()], () => false, 1);
+      if (next === undefined) break;
+      await drawAll(parts.get(next)!, () => given.onPicture?.(++done, pictures.length));
+      parts.delete(next);
     }
+    // Other processes draw these: they are waited for, and drawn here where they were stopped.
+    if (parts.size > 0) await drawAll([...parts.values()].flat());
+    for (const warning of warnings) onMessage?.(`warning: ${warning}`);
+    return { drawn, skipped: pictures.length - drawn };
+  } finally {
+    await pipe.dispose();
   }
+}
 
-  function writeMetadata(folder: string, prompt: PartiPrompt): void {
-    const path = join(folder, "metadata.jsonl");
-    const record = JSON.stringify(prompt);
-    if (existsSync(path)) {
-      const there = readText(path).trimEnd();
-      if (there === record) return;
-      if (!overwrite)
-        throw new InvalidInputError(
-          message`${path}: is of another prompt than ${describe(prompt.prompt)}; choose another ${option("outdir")}, or ${option("overwrite", true)} to replace it`,
-        );
-    }
-    writeFileAtomic(path, record, { overwrite: true });
+/** @throws InvalidInputError where the folder is of another prompt, unless that is overwritten */
+function writeMetadata(folder: string, prompt: PartiPrompt, overwrite: boolean): void {
+  const path = join(folder, "metadata.jsonl");
+  const record = JSON.stringify(prompt);
+  if (existsSync(path)) {
+    const there = readText(path).trimEnd();
+    if (there === record) return;
+    if (!overwrite)
+      throw new InvalidInputError(
+        message`${path}: is of another prompt than ${describe(prompt.prompt)}; choose another ${option("outdir")}, or ${option("overwrite", true)} to replace it`,
+      );
   }
+  writeFileAtomic(path, record, { overwrite: true });
+}
+
+/** Means of the pictures of each category, or of each challenge, by its name. */
+function figuresBy(
+  field: "category" | "challenge",
+  rows: readonly RewardRow[],
+  prompts: readonly PartiPrompt[],
+  columns: readonly string[],
+): Record<string, RewardFigures> {
+  const nameOf = ({ filename }: RewardRow) => prompts[Number.parseInt(filename, 10)]![field];
+  const named = rows.filter((row) => nameOf(row) !== undefined);
+  const groups = [...groupBy(named, (row) => nameOf(row)!)].sort(([a], [b]) => (a < b ? -1 : 1));
+  return Object.fromEntries(groups.map(([name, list]) => [name, rewardFigures(list, columns)]));
 }
 
 /** Pictures that a process takes at a time: a batch, and whole prompts. */

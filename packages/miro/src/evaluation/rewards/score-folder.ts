@@ -18,6 +18,7 @@ import { filledLines, parseJsonLine } from "../../files/table-file.js";
 import { readTextFile } from "../../files/text-file.js";
 import { readBytes, writeFileAtomic } from "../../files/whole-files.js";
 import { isWritable, proveWritable } from "../../files/writable.js";
+import { message, option } from "../../message.js";
 import { callback, commaSeparated, field, flag, type OptionsOf, parseOptions } from "../../options.js";
 import { checkDevice } from "../../pipeline/loading/device.js";
 import { loadScorerSchema } from "../../rewards/registry.js";
@@ -194,7 +195,9 @@ function foreignScores(path: string, folder: string, ours: ReadonlySet<string>) 
   if (existsSync(path)) {
     for (const { text, number } of filledLines(readTextFile(path))) {
       const wrong = (why: string) =>
-        new InvalidInputError(`${path}: line ${number}: ${why}; move the file away, or choose another --outfile`);
+        new InvalidInputError(
+          message`${path}: line ${number}: ${why}; move the file away, or choose another ${option("outfile")}`,
+        );
       let value: unknown;
       try {
         value = parseJsonLine(text);

@@ -18,9 +18,9 @@
 
 import type { z } from "zod";
 import { checkList, checkObject, checkText, isText } from "../../arguments.js";
-import { InvalidInputError, invalid } from "../../errors.js";
+import { invalid } from "../../errors.js";
 import { checkKey } from "../../files/plain-data.js";
-import { about, message } from "../../message.js";
+import { message } from "../../message.js";
 import {
   collects,
   columnOf,
@@ -163,9 +163,7 @@ function pointsOf(
   const axis = optionAxes(options).get(kind);
   const isRecord = axis !== undefined && collects(axis.schema) === "record";
   if (axis === undefined || keys.length !== (isRecord ? 1 : 0) || keys[0] === "")
-    throw new InvalidInputError(
-      message`${about(parameter)}: expected one of the axes ${axisNames(options).join(", ")}, received ${JSON.stringify(name)}`,
-    );
+    throw invalid(parameter, `one of the axes ${axisNames(options).join(", ")}`, name);
   return optionPoints(axis, keys[0], of, values);
 }
 

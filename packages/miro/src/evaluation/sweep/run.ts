@@ -8,7 +8,7 @@ import { checkList, checkObject, isText } from "../../arguments.js";
 import { InvalidInputError, invalid } from "../../errors.js";
 import { evaluationsOf, stepsWithin, withOptionsOf } from "../../flow/samplers/index.js";
 import { groupBy } from "../../group-by.js";
-import { about, message } from "../../message.js";
+import { message } from "../../message.js";
 import { counted, plural } from "../../numbers.js";
 import type { RgbImage } from "../../pictures/rgb.js";
 import type { GeneratedImage } from "../../pipeline/generated-image.js";
@@ -49,7 +49,7 @@ export interface SweepOptions {
   load(model: string, variant: string | undefined): Promise<MiroPipeline>;
   /** Called with a checkpoint that is not needed any more. Default: it is disposed of. */
   release?: ((pipe: MiroPipeline) => Promise<void>) | undefined;
-  /** Judges of every picture. */
+  /** What scores every picture. */
   scorers?: readonly Scorer[];
   /**
    * Give every picture a score `distance`: how far it is from the picture that the same noise and the same settings
@@ -104,7 +104,7 @@ export interface SweepResult {
   x: Axis;
   y: Axis;
   cells: SweepCell[][];
-  /** What judged the pictures, by key: the model or measure, and what its networks compute in. */
+  /** What scored the pictures, by key: the model or measure, and what its networks compute in. */
   scorers: Record<string, Pick<Scorer, "name" | "dtype">>;
   warnings: string[];
 }
@@ -155,7 +155,7 @@ async function drawPlaces(options: SweepOptions, y: Axis, places: readonly Sweep
   const take = async (place: SweepPlace, image: GeneratedImage, path: string | null): Promise<void> => {
     const scores: Record<string, number | null> = {};
     for (const scorer of scorers) {
-      scores[scorer.key] = await judged(scorer, image, place.prompt, signal);
+      scores[scorer.key] = await scoreOf(scorer, image, place.prompt, signal);
       if (scores[scorer.key] === null) unjudged.set(scorer.key, (unjudged.get(scorer.key) ?? 0) + 1);
     }
     const limit = converged.get(limitKey(place));
@@ -192,8 +192,8 @@ async function drawPlaces(options: SweepOptions, y: Axis, places: readonly Sweep
     );
   const { bestBy } = options;
   if (bestBy !== undefined) for (const cell of cells.flat()) cell.best = bestOf(cell.images, bestBy);
-  const judges = Object.fromEntries(scorers.map(({ key, name, dtype }) => [key, { name, ...(dtype && { dtype }) }]));
-  return { x, y, cells, scorers: judges, warnings: [...warnings] };
+  const named = Object.fromEntries(scorers.map(({ key, name, dtype }) => [key, { name, ...(dtype && { dtype }) }]));
+  return { x, y, cells, scorers: named, warnings: [...warnings] };
 }
 
 /** Place of the picture with the highest score; one without a score is behind all others. */
@@ -203,7 +203,7 @@ function bestOf(images: readonly SweepImage[], key: string): number {
 }
 
 /** The score of a picture, or null where the scorer can say that there is none. */
-async function judged(
+async function scoreOf(
   scorer: Scorer | LoadedScorer,
   image: RgbImage,
   prompt: string,
@@ -233,11 +233,12 @@ export function layOutSweep(options: SweepLayout): SweepPlace[] {
   if (subject(x.name) === subject(y.name)) {
     throw new InvalidInputError(`the axes ${x.name} and ${y.name} change the same thing; choose another for one side`);
   }
-  if (prompts.length > 1 && x.name !== "prompt" && y.name !== "prompt") {
-    throw new InvalidInputError(
-      message`${about("prompts")}: expected one prompt, or the axis prompt for several; received ${prompts.length} prompts with the axes ${x.name} and ${y.name}`,
+  if (prompts.length > 1 && x.name !== "prompt" && y.name !== "prompt")
+    throw invalid(
+      "prompts",
+      "one prompt, or the axis prompt for several",
+      message`${prompts.length} prompts with the axes ${x.name} and ${y.name}`,
     );
-  }
   // What follows from the sampler is known only with both axes, as it may be the other one's choice.
   const samplers = x.name === "sampler" || y.name === "sampler";
   const optionsAt = (down: CellChange, across: CellChange): PromptOptions => {

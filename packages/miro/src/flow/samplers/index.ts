@@ -1,12 +1,13 @@
 /** The samplers of this package, each a file. */
 import { invalid } from "../../errors.js";
+import { namesInThreads } from "../../extension-modules.js";
 import { ab2 } from "./ab2.js";
 import { dpmpp2m } from "./dpmpp-2m.js";
 import { euler } from "./euler.js";
 import { eulerAncestral } from "./euler-ancestral.js";
 import { heun } from "./heun.js";
 import { midpoint } from "./midpoint.js";
-import { registerSampler, samplerMethod, samplerNames } from "./registry.js";
+import { registerSampler, samplerNames, samplers } from "./registry.js";
 
 registerSampler("euler", euler);
 registerSampler("heun", heun);
@@ -17,9 +18,9 @@ registerSampler("euler_ancestral", eulerAncestral);
 
 const builtIn: readonly string[] = samplerNames();
 
-/** Names of the samplers that threads know too: those of this package, and those that name their module. */
-export function threadSamplerNames(): string[] {
-  return samplerNames().filter((name) => builtIn.includes(name) || samplerMethod(name).module !== undefined);
+/** Names of the samplers that pipelines in threads can draw with. */
+export function samplersInThreads(): string[] {
+  return namesInThreads(samplers(), builtIn);
 }
 
 /**

@@ -62,6 +62,11 @@ function isOptions(value: unknown): boolean {
   return typeof shape === "object" && typeof safeParse === "function";
 }
 
+/** All samplers by name, in the order in which they were registered. */
+export function samplers(): ReadonlyMap<string, Method> {
+  return methods;
+}
+
 /** Names of all samplers, in the order in which they were registered. */
 export function samplerNames(): string[] {
   return [...methods.keys()];

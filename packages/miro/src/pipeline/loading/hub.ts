@@ -6,7 +6,7 @@
  */
 import { existsSync } from "node:fs";
 import { dirname, join } from "node:path";
-import { InvalidInputError, MiroError } from "../../errors.js";
+import { InvalidInputError, invalid, MiroError } from "../../errors.js";
 import { isFolder } from "../../files/make-folder.js";
 import { about, message } from "../../message.js";
 import { checkLinks, knownCommit, listFolder, noteCommit } from "./hub-cache.js";
@@ -48,9 +48,7 @@ export async function resolveModel(name: string, parameter: string, options: Hub
   if (!isRepositoryName(name) || existsSync(name)) {
     const ofFile = name.endsWith(".ckpt") ? "miro convert makes a folder of it" : `its folder is ${dirname(name)}`;
     const what = existsSync(name) ? `(a file); ${ofFile}` : `(neither)${folderHint(name)}`;
-    throw new InvalidInputError(
-      message`${about(parameter)}: expected a folder or a repository owner/name, received ${JSON.stringify(name)} ${what}`,
-    );
+    throw invalid(parameter, "a folder or a repository owner/name", message`${JSON.stringify(name)} ${what}`);
   }
   return openRepository(name, parameter, options);
 }
@@ -80,11 +78,8 @@ function storageOf(name: string, { cacheDir }: HubOptions): string {
 
 async function openRepository(name: string, parameter: string, options: HubOptions): Promise<ModelSource> {
   const revision = options.revision ?? "main";
-  if (!/^[\w.-]+(\/[\w.-]+)*$/.test(revision) || revision.split("/").includes("..")) {
-    throw new InvalidInputError(
-      message`${about("revision")}: expected a branch, tag or commit, received ${JSON.stringify(revision)}`,
-    );
-  }
+  if (!/^[\w.-]+(\/[\w.-]+)*$/.test(revision) || revision.split("/").includes(".."))
+    throw invalid("revision", "a branch, tag or commit", revision);
   const storage = storageOf(name, options);
   const repository: Repository = { name, parameter, revision, storage, options };
   const offline = hubOffline();

@@ -215,8 +215,10 @@ function textEncoderDType(folder: string, asked: "auto" | "float32" | "bfloat16"
 /** Refuses an autoencoder that does not fit the network. @throws InvalidInputError */
 export function checkChannels(autoencoder: Autoencoder, channels: number): void {
   if (autoencoder.latentChannels === channels) return;
-  throw new InvalidInputError(
-    message`${about("vae")}: expected an autoencoder with ${channels} latent channels, received one with ${autoencoder.latentChannels}`,
+  throw invalid(
+    "vae",
+    `an autoencoder with ${channels} latent channels`,
+    message`one with ${autoencoder.latentChannels}`,
   );
 }
 

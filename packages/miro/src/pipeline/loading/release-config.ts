@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { z } from "zod";
 import { checkName } from "../../arguments.js";
 import { InvalidInputError, MiroError } from "../../errors.js";
-import { expectedAndReceived } from "../../expectations.js";
+import { checkContent } from "../../expectations.js";
 import { checkPlainData } from "../../files/plain-data.js";
 import { readJson } from "../../files/whole-files.js";
 import {
@@ -81,12 +81,7 @@ export function parseReleaseConfig(json: unknown, path: string): ReleaseConfig {
   if (typeof json !== "object" || json === null || Array.isArray(json))
     throw new InvalidInputError(`${path}: expected an object`);
   const { network: networkJson, preconditioning: precondJson, ...rest } = json as Record<string, unknown>;
-  const result = settingsSchema.safeParse(rest, { error: expectedAndReceived });
-  if (!result.success) {
-    const { path: at, message } = result.error.issues[0]!;
-    throw new InvalidInputError(`${path}: ${at.length > 0 ? `${at.join(".")}: ` : ""}${message}`);
-  }
-  const settings = result.data;
+  const settings = checkContent(settingsSchema, rest, path);
   const network = inFile(path, () => parseRinConfig(networkJson));
   const preconditioning = inFile(path, () => parsePrecondConfig(precondJson ?? {}));
   if (settings.data_resolution !== network.dataSize) {

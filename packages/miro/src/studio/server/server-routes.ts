@@ -1,8 +1,8 @@
 /** The studio's routes of the server itself: its health, its numbers, its models. */
 import type { ZodTypeProvider } from "fastify-type-provider-zod";
-import { threadSamplerNames } from "../../flow/samplers/index.js";
+import { samplersInThreads } from "../../flow/samplers/index.js";
 import { BUNDLED_MODEL } from "../../pipeline/loading/bundled.js";
-import { DEFAULT_SCORER, threadScorers } from "../../rewards/registry.js";
+import { DEFAULT_SCORER, scorersInThreads } from "../../rewards/registry.js";
 import { MAX_UPLOAD_BYTES } from "./limits.js";
 import type { ModelCard } from "./model-card.js";
 import type { StudioParts } from "./parts.js";
@@ -10,7 +10,7 @@ import { rewardStyle } from "./reward-styles.js";
 
 /** Keys of the scorers that may choose among a model's pictures, first the one that suits it and needs no download. */
 function scorersFor({ name }: ModelCard): string[] {
-  const keys = threadScorers();
+  const keys = scorersInThreads();
   const suited = [...(name === BUNDLED_MODEL ? [DEFAULT_SCORER] : []), "sharpness", "colorfulness"];
   return [...suited, ...keys.filter((key) => key !== DEFAULT_SCORER && !suited.includes(key))];
 }
@@ -54,7 +54,7 @@ export function addServerRoutes(studio: StudioParts): void {
         negativeDefault: 0,
       })),
       size: card.size,
-      samplers: threadSamplerNames(),
+      samplers: samplersInThreads(),
       scorers: scorersFor(card),
       examples: card.examples,
       limits: { images: studio.workContext.maxImages, steps: 100_000, uploadBytes: MAX_UPLOAD_BYTES },

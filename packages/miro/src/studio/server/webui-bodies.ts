@@ -6,7 +6,7 @@ import { readFile } from "node:fs/promises";
 import { z } from "zod";
 import { invalid } from "../../errors.js";
 import { cfgScale } from "../../flow/guidance.js";
-import { samplerTitle, threadSamplerNames, withOptionsOf } from "../../flow/samplers/index.js";
+import { samplersInThreads, samplerTitle, withOptionsOf } from "../../flow/samplers/index.js";
 import { message } from "../../message.js";
 import { field } from "../../options.js";
 import { readPng } from "../../pictures/png.js";
@@ -177,9 +177,9 @@ export async function answerOf(
 function samplerOf(called: string | undefined): string | undefined {
   if (called === undefined) return undefined;
   const plain = (text: string) => text.toLowerCase();
-  const found = threadSamplerNames().find((name) => [name, samplerTitle(name)].map(plain).includes(plain(called)));
+  const found = samplersInThreads().find((name) => [name, samplerTitle(name)].map(plain).includes(plain(called)));
   if (found === undefined)
-    throw invalid("sampler_name", `one of ${threadSamplerNames().map(samplerTitle).join(", ")}`, called);
+    throw invalid("sampler_name", `one of ${samplersInThreads().map(samplerTitle).join(", ")}`, called);
   return found;
 }
 

@@ -7,7 +7,7 @@ import type { FastifyInstance, FastifyReply } from "fastify";
 import type { ZodTypeProvider } from "fastify-type-provider-zod";
 import { z } from "zod";
 import { invalid } from "../../errors.js";
-import { samplerTitle, threadSamplerNames } from "../../flow/samplers/index.js";
+import { samplersInThreads, samplerTitle } from "../../flow/samplers/index.js";
 import { sharp } from "../../pictures/sharp.js";
 import { randomSeed } from "../../pipeline/requests/plan-pictures.js";
 import { readSettings, textToSettings } from "../../pipeline/settings.js";
@@ -269,7 +269,7 @@ function addLists({ app, engine }: StudioParts): void {
     })),
   );
   list("samplers", "the samplers", () =>
-    threadSamplerNames().map((name) => ({ name: samplerTitle(name), aliases: [name], options: {} })),
+    samplersInThreads().map((name) => ({ name: samplerTitle(name), aliases: [name], options: {} })),
   );
   list("schedulers", "the schedules", () =>
     SCHEDULERS.map(({ name, label }) => ({ name, label, aliases: null, default_rho: -1, need_inner_model: false })),

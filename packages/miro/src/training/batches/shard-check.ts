@@ -7,21 +7,18 @@ import { existsSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { keptBins } from "../../data/dataset/bins-of.js";
 import { syntheticName } from "../../data/dataset/caption-source.js";
-import { foundFields } from "../../data/dataset/numeric-fields.js";
 import { openShards } from "../../data/dataset/open-shards.js";
 import { filterWords, selectSamples } from "../../data/dataset/training-set.js";
-import { textMember } from "../../data/dataset/training-set-options.js";
-import { CUT_REMEDY, cutProblem } from "../../data/shards/shard-error.js";
 import { ShardSet, tarsIn } from "../../data/shards/shard-set.js";
 import { ShardTable } from "../../data/shards/shard-table.js";
 import { type IndexedShard, readWidsIndex, WIDS_INDEX_NAME } from "../../data/shards/wids-index.js";
 import { MiroError } from "../../errors.js";
 import type { RinConfig } from "../../networks/config.js";
 import { counted, plural } from "../../numbers.js";
-import { scorerSpecs } from "../../rewards/registry.js";
 import { storedEmptyPrompt } from "./empty-prompt.js";
 import { type DataCheck, finding } from "./finding.js";
-import { pairedScores, type ShardData, scoresOf, validationData, withoutPairs } from "./shard-data.js";
+import { pairedScores, type ShardData, scoresOf, validationData } from "./shard-data.js";
+import { checkMembers } from "./shard-members.js";
 import { rootsOf } from "./shard-roots.js";
 import type { SourceRecipe, SourceReport } from "./sources.js";
 
@@ -169,123 +166,6 @@ function shardsIn(
     if (error instanceof MiroError) return missing(error.message);
     throw error;
   }
-}
-
-/**
- * Compares what the shards hold with what the recipe reads, where they hold anything.
- * @returns how many samples were looked at
- */
-function checkMembers(
-  paths: readonly string[],
-  data: ShardData,
-  config: RinConfig,
-  checks: DataCheck[],
-  prefix = "",
-): number {
-  const { vaeEmbeddingNameMean: mean, vaeEmbeddingNameStd: std, syntheticEmbeddingProb: p } = data;
-  const square = [config.numInputChannels, config.dataSize, config.dataSize];
-  const wanted: { member: string; shape: (number | null)[]; optional: boolean }[] = [
-    { member: `${mean}.npy`, shape: square, optional: false },
-    ...(std === null ? [] : [{ member: `${std}.npy`, shape: square, optional: false }]),
-    { member: textMember(data, false), shape: [null, config.labelDim], optional: false },
-    ...(p > 0 ? [{ member: textMember(data, true), shape: [null, config.labelDim], optional: true }] : []),
-  ];
-  const scores = scoresOf(data, config.coherenceKeys);
-  const paired = pairedScores(data, scores);
-  const present = new Map<string, number>();
-  const fields = new Set<string>();
-  const add = (name: string, n: number) => present.set(name, (present.get(name) ?? 0) + n);
-  const faults = new Set<string>();
-  let samples = 0;
-  for (const path of paths) {
-    let table: ShardTable;
-    try {
-      table = ShardTable.load(path);
-    } catch (error) {
-      if (!(error instanceof MiroError)) throw error;
-      checks.push({ status: data.onBadSample === "skip" ? "note" : "missing", subject: path, finding: error.message });
-      continue;
-    }
-    const cut = cutProblem(table.problems);
-    if (cut !== undefined) {
-      checks.push({
-        status: data.skipBrokenShards ? "note" : "missing",
-        subject: path,
-        finding: cut.message,
-        remedy: CUT_REMEDY,
-      });
-      continue;
-    }
-    const broken = table.problems.filter(({ extension }) => extension === undefined);
-    if (broken.length > 0)
-      checks.push({
-        status: data.onBadSample === "skip" ? "note" : "missing",
-        subject: path,
-        finding: `${broken[0]!.message}${broken.length > 1 ? `, and ${broken.length - 1} more` : ""}`,
-        remedy: "miro preprocess --overwrite makes it anew",
-      });
-    samples += table.count;
-    for (const name of table.header.columns) if (!name.startsWith(syntheticName(""))) fields.add(name);
-    for (const { name, present } of table.header.extensions) add(name, present);
-    for (const name of [...scores, ...paired.map(syntheticName)])
-      add(`score ${name}`, table.columns.get(name)?.reduce((n, value) => n + (Number.isFinite(value) ? 1 : 0), 0) ?? 0);
-    for (const { member, shape } of wanted) {
-      const array = table.count > 0 ? table.array(0, member) : null;
-      if (array === null) continue;
-      const fits = array.shape.length === shape.length && shape.every((n, i) => n === null || n === array.shape[i]);
-      if (!fits)
-        faults.add(
-          `${member}: shape (${array.shape.join(", ")}) in ${path}, the network takes (${shape.map((n) => n ?? "tokens").join(", ")})`,
-        );
-    }
-  }
-  for (const fault of faults)
-    checks.push({
-      status: "missing",
-      subject: "members",
-      finding: fault,
-      remedy: "choose a recipe with the sizes of the shards, or prepare them anew with miro preprocess",
-    });
-  const report = (subject: string, there: number, optional: boolean, remedy: string, found = "") => {
-    if (there === samples)
-      checks.push({ status: "ok", subject, finding: `in all ${counted(samples, "sample")} looked at` });
-    else
-      checks.push({
-        status: there === 0 && !optional ? "missing" : "note",
-        subject,
-        finding:
-          there === 0
-            ? `in none of ${counted(samples, "sample")} looked at${found}`
-            : `in ${there} of ${counted(samples, "sample")} looked at`,
-        remedy,
-      });
-  };
-  if (samples === 0) return 0;
-  for (const { member, optional } of wanted)
-    report(`${prefix}.${member}`, present.get(member) ?? 0, optional, "miro preprocess --stage vae");
-  const needed = data.binCoherence;
-  for (const name of scores)
-    report(
-      `score ${name}`,
-      present.get(`score ${name}`) ?? 0,
-      !needed,
-      `miro preprocess --stage ${stageOf(name)}`,
-      `; ${foundFields([...fields])}${fields.size > 0 ? ", each of which can be a reward" : ""}`,
-    );
-  for (const name of paired)
-    report(
-      `score ${syntheticName(name)}`,
-      present.get(`score ${syntheticName(name)}`) ?? 0,
-      true,
-      `miro preprocess --stage ${stageOf(name)} --synthetic-captions FILE, or data.score_mode=original`,
-      (present.get(`score ${name}`) ?? 0) > 0 ? `, ${withoutPairs([name])}` : "",
-    );
-  return samples;
-}
-
-/** The stage of the preparation that computes a score. */
-function stageOf(score: string): string {
-  return scorerSpecs().find(({ key }) => key === score)?.stage ?? "rewards";
 }
 
 async function checkBins(roots: string[], data: ShardData, config: RinConfig, checks: DataCheck[]): Promise<void> {

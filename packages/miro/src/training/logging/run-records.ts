@@ -31,6 +31,11 @@ export class RunRecords {
     this.#events?.scalars(step, figures);
   }
 
+  /** Figures that were measured after a step, where there are any. */
+  measured(step: number, figures: Record<string, number> | null | undefined): void {
+    if (figures && Object.keys(figures).length > 0) this.figures({ step, ...figures });
+  }
+
   warning(step: number, warning: string): void {
     this.#log?.write({ step, warning });
   }

@@ -61,7 +61,7 @@ describe("WarmupCosine", () => {
 
   it("refuses a schedule that ends before its warm-up", () => {
     expect(() => new WarmupCosine(groups(), { warmupSteps: 10, totalSteps: 10 })).toThrow(
-      /total_steps: expected more than warmup_steps \(10\)/,
+      /totalSteps: expected more than warmupSteps \(10\)/,
     );
   });
 });

@@ -56,9 +56,9 @@ export class WarmupCosine {
     readonly options: WarmupCosineOptions,
   ) {
     this.#optimizer = optimizer;
-    if (!(options.warmupSteps >= 0)) throw invalid("warmup_steps", "0 or more", options.warmupSteps);
+    if (!(options.warmupSteps >= 0)) throw invalid("warmupSteps", "0 or more", options.warmupSteps);
     if (!(options.totalSteps > options.warmupSteps))
-      throw invalid("total_steps", `more than warmup_steps (${options.warmupSteps})`, options.totalSteps);
+      throw invalid("totalSteps", `more than warmupSteps (${options.warmupSteps})`, options.totalSteps);
     this.#baseRates = optimizer.paramGroups.map((group) => group.lr);
   }
 

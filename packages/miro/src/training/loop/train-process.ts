@@ -57,12 +57,12 @@ import type { Validation } from "./validation.js";
  * @param group the processes that share the work; the first of them alone writes to the folder of the run
  */
 export async function trainProcess(options: RunOptions, group: DataParallelGroup): Promise<RunResult> {
-  if (!group.isFirst) return trainAlone(options, group, null);
-  return withRunLock(options, (lock) => trainAlone(options, group, lock));
+  if (!group.isFirst) return trainInGroup(options, group, null);
+  return withRunLock(options, (lock) => trainInGroup(options, group, lock));
 }
 
-/** @param lock of the run's folder, which the process that writes there holds */
-async function trainAlone(options: RunOptions, group: DataParallelGroup, lock: RunLock | null): Promise<RunResult> {
+/** What one process of the group does. @param lock of the folder of the run, which the process that writes there holds */
+async function trainInGroup(options: RunOptions, group: DataParallelGroup, lock: RunLock | null): Promise<RunResult> {
   const { recipe, output, resume = false, allowChanges = false, signal, onProgress } = options;
   const deadline = deadlineOf(recipe.trainer);
   const checkpoints = join(output, "checkpoints");
@@ -93,7 +93,7 @@ async function trainAlone(options: RunOptions, group: DataParallelGroup, lock: R
     const known = constantsOf(source);
     if (first && known !== null) writeConstants(output, known);
     validation = await group.firstRankFirst(() => openValidation(recipe, source, group, { signal, onMessage }));
-    manualSeed(streamSeed(recipe.seed, "initialWeights")); // initial weights
+    manualSeed(streamSeed(recipe.seed, "initialWeights"));
     const { constants } = source;
     const parts = assemble(recipe, { uncondEmbedding: constants?.uncondEmbedding, initializes: !newest });
     const { network, preconditioning, ema, emas } = parts;
@@ -101,21 +101,16 @@ async function trainAlone(options: RunOptions, group: DataParallelGroup, lock: R
     if (first && rising !== null) warn(`lr_scheduler.total_steps ${rising}`);
 
     replicas = threads > 1 ? new Replicas(recipe, threads, parts) : null;
-    samples = first
-      ? await openRunSamples({
-          recipe,
-          source,
-          network: ema.module,
-          preconditioning,
-          output,
-          records,
-          onTrouble: warn,
-          signal,
-        })
-      : null;
+    const drawn = { recipe, source, network: ema.module, preconditioning };
+    samples = first ? await openRunSamples({ ...drawn, output, records, onTrouble: warn, signal }) : null;
     const texts = first ? await modelTexts(recipe, [...emas.keys()]) : {};
     const capture = createCapture(recipe, warn);
     await group.agree("whether CUDA graphs are there", String(capture !== null));
+    const store = async () => {
+      lock?.check();
+      if (first) await writer.begin({ ...withOrigin(trainer.checkpoint(recipeToJson(recipe)), recipe), texts });
+    };
+    const networks = { network, average: ema.module, preconditioning };
     const trainer = new Trainer(
       { ...parts, source, capture, replicas, group },
       {
@@ -133,21 +128,10 @@ async function trainAlone(options: RunOptions, group: DataParallelGroup, lock: R
           warn(message);
           records.warning(step, message);
         },
-        onCheckpoint: () => {
-          lock?.check();
-          if (!first) return undefined;
-          return writer.begin({ ...withOrigin(trainer.checkpoint(recipeToJson(recipe)), recipe), texts });
-        },
+        onCheckpoint: store,
         beforeChange: () => writer.copied(),
-        onSamples: async (step) => {
-          const figures = (await samples?.draw(step)) ?? {};
-          if (Object.keys(figures).length > 0) records.figures({ step, ...figures });
-        },
-        onValidate: async (step) => {
-          const networks = { network, average: ema.module, preconditioning };
-          const figures = await validation!.measure(networks, signal);
-          if (figures !== null) records.figures({ step, ...figures }); // null: asked to stop
-        },
+        onSamples: async (step) => records.measured(step, await samples?.draw(step)),
+        onValidate: async (step) => records.measured(step, await validation?.measure(networks, signal)),
       },
     );
     restore(trainer, recipe, newest?.path, onMessage);
@@ -163,11 +147,13 @@ async function trainAlone(options: RunOptions, group: DataParallelGroup, lock: R
     const finished = await trainer.run(signal, deadline);
     await writer.settled();
     const outOfTime = trainer.isOutOfTime;
-    const exported = first && (finished || outOfTime) && constants ? join(output, "export") : null;
-    if (exported !== null && constants)
+    let exported: string | null = null;
+    if (first && (finished || outOfTime) && constants) {
+      exported = join(output, "export");
       await replaceFolder(exported, (folder) =>
         exportRelease({ recipe, output: folder, network: ema.module, preconditioning, constants }),
       );
+    }
     // The launcher may end all processes some time after the first has gone; so none goes before rank 0 has stored all.
     await group.barrier();
     const checkpoint = listCheckpoints(checkpoints).at(-1)?.path ?? null;

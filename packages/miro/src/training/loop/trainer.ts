@@ -332,8 +332,8 @@ export class Trainer {
           const norms = k % logEveryNSteps === 0 ? groupGradientNorms(optimizer.paramGroups) : null;
           const norm = clipGradNorm_(this.#trainable, gradientClipVal || Number.POSITIVE_INFINITY);
           // All gradients and the loss are looked at through these two numbers.
-          const sound = terms.select(0, 0).isfinite().logicalAnd(norm.isfinite());
-          const bad = zeroNonFiniteGradients ? zerosLike(sound) : sound.logicalNot();
+          const finite = terms.select(0, 0).isfinite().logicalAnd(norm.isfinite());
+          const bad = zeroNonFiniteGradients ? zerosLike(finite) : finite.logicalNot();
           const skip = (overflow === undefined ? bad : bad.logicalOr(overflow.ne(0).view([]))).float();
           schedule.apply(k);
           optimizer.step(skip);
@@ -440,8 +440,8 @@ export class Trainer {
       this.skippedSteps++;
       this.parts.optimizer.skipped();
     }
-    const sound = overflow === 0 && Number.isFinite(terms.loss) && Number.isFinite(gradNorm);
-    if (sound && !repaired) this.#badInARow = 0;
+    const finite = overflow === 0 && Number.isFinite(terms.loss) && Number.isFinite(gradNorm);
+    if (finite && !repaired) this.#badInARow = 0;
     else if (!repaired)
       await this.#report(k, { loss: terms.loss, gradNorm, lossScale, overflow: overflow !== 0, made: skipped === 0 });
     if (skipped === 0 || this.options.ema.updateOnSkippedSteps)

@@ -18,7 +18,7 @@ export interface BatchSettings {
   numNodes: number;
   /** Samples that a device computes at once. */
   deviceBatchSize?: number | undefined;
-  /** Turns in which a device computes its share. */
+  /** Accumulation steps in which a device computes its share. */
   accumulateGradBatches?: number | undefined;
 }
 

@@ -64,6 +64,10 @@ describe("loadRecipe", () => {
     ["trainer.batch_size=0", /trainer\.batch_size: .*\(received 0\)/],
     ["trainer.precision=fp8", /trainer\.precision: expected one of 32-true, bf16-mixed/],
     ["loss.cond_drop_rate=2", /loss\.cond_drop_rate: .*\(received 2\)/],
+    [
+      "loss={cond_drop_rate: 0.6, text_drop_rate: 0.5}",
+      /loss\.text_drop_rate: expected at most 1 together with .* 0\.6/,
+    ],
     ["network.read_write_heads=3", /network\.read_write_heads: must divide/],
     ["lr_scheduler.warmup_steps=6", /lr_scheduler\.warmup_steps: expected fewer than the 6 steps/],
     ["optimizer.lr=fast", /optimizer\.lr: .*received "fast"/],

@@ -28,6 +28,14 @@ export function checkRules(recipe: Recipe, refuseAll: (faults: RecipeFault[]) =>
         `expected fewer than the ${counted(totalSteps, "step")} of the schedule (received ${warmupSteps})`,
       ),
     ]);
+  const { condDropRate, textDropRate } = recipe.loss;
+  if (condDropRate + textDropRate > 1)
+    refuse([
+      recipeFault(
+        "loss.text_drop_rate",
+        `expected at most 1 together with loss.cond_drop_rate ${condDropRate} (received ${textDropRate})`,
+      ),
+    ]);
   const { replicas = 1, device, devices, numNodes, cudaGraphs } = recipe.trainer;
   const plan = batchPlan(recipe.trainer);
   if ("key" in plan) refuse([plan]);

@@ -11,7 +11,7 @@ import { encodePng, readPng } from "../../pictures/png.js";
 import { sharp } from "../../pictures/sharp.js";
 import { fetchVae } from "../../pipeline/loading/sources.js";
 import { sheetText } from "../../pipeline/settings.js";
-import type { BatchSource } from "../batches/batches.js";
+import type { BatchSource, FrozenModels } from "../batches/batches.js";
 import { sourceFacts } from "../batches/sources.js";
 import type { RunRecords } from "../logging/run-records.js";
 import type { Recipe } from "../recipes/recipe.js";
@@ -42,6 +42,12 @@ interface Sheet extends CaptionedSamples {
   png: Uint8Array;
 }
 
+/** What draws the sheets of a run. */
+interface Sheets {
+  draw(parts: SamplingParts, step: number): Promise<Sheet>;
+  dispose(): void;
+}
+
 /** Draws on demand. */
 export interface RunSamples {
   /**
@@ -59,107 +65,106 @@ export interface RunSamples {
  *   for scorers that are not known or cannot judge what is drawn
  */
 export async function openRunSamples(options: RunSamplesOptions): Promise<RunSamples | null> {
-  const { recipe, source, network, output, records, onTrouble } = options;
-  const { data, samples } = recipe;
-  if (samples.everyNSteps === 0) return null;
-  const { prompts, testbed, columns, seed } = samples;
-  if (testbed === undefined && prompts.length === 0) return null;
-  const { autoencoder: name, textTokens: maxTextLen } = sourceFacts(data, network.config);
+  const { recipe, source, network, preconditioning, onTrouble, signal } = options;
+  const { samples, scheduler } = recipe;
+  const { prompts, testbed } = samples;
+  if (samples.everyNSteps === 0 || (testbed === undefined && prompts.length === 0)) return null;
+  const { autoencoder: name, textTokens } = sourceFacts(recipe.data, network.config);
   const { constants, frozen } = source;
-  if (testbed !== undefined && (name === undefined || constants === undefined))
+  if (name === undefined || constants === undefined) {
+    if (testbed === undefined) return null;
     throw new InvalidInputError(
       "samples.testbed: drawing needs data.autoencoder, and data.text_encoder or data.uncond_embedding",
     );
-  if (name === undefined || constants === undefined) return null;
+  }
   if (testbed === undefined && frozen === undefined) return null;
   const part = { name, parameter: "data.autoencoder", source: null, prefix: "" };
-  const folder = await fetchVae(part, { signal: options.signal, onMessage: onTrouble });
-
+  const folder = await fetchVae(part, { signal, onMessage: onTrouble });
   const scores = new SampleScores(samples, {
     device: constants.uncondEmbedding.device,
     onMessage: onTrouble,
-    signal: options.signal,
+    signal,
   });
   scores.checkFor(recipe.name, folder);
-
-  /** Runs with the autoencoder, which is in memory only meanwhile. */
-  const withParts = async (draw: (parts: SamplingParts) => Promise<Sheet>, step: number) => {
-    const { png, ...drawn } = await withAutoencoder(draw);
-    const path = join(output, "samples", `step-${String(step).padStart(8, "0")}.png`);
-    try {
-      writeFileAtomic(path, png, { overwrite: true });
-    } catch (error) {
-      onTrouble((error as Error).message); // a run does not end for a picture
-    }
-    records.image(step, "samples/sheet", { ...readPng(png, path), encoded: png });
-    try {
-      return await scores.measure(drawn);
-    } catch (error) {
-      if (options.signal?.aborted) throw error;
-      onTrouble(`samples.scorers: ${(error as Error).message}`);
-      return {};
-    }
-  };
-
-  const withAutoencoder = async (draw: (parts: SamplingParts) => Promise<Sheet>): Promise<Sheet> => {
-    const autoencoder = loadAutoencoder(folder, { device: "cpu", dtype: "float32" });
-    try {
-      return await draw({
-        network,
-        preconditioning: options.preconditioning,
-        schedule: new LinearSchedule({ ...recipe.scheduler, shift: samples.shift }),
-        ...constants,
-        autoencoder,
-        steps: samples.steps,
-        guidanceScale: samples.guidanceScale,
-        rewardTarget: samples.rewardTarget,
-        signal: options.signal,
-      });
-    } finally {
-      autoencoder.dispose();
-    }
-  };
-
-  const titleOf = (step: number) => `${recipe.name}, step ${wholeNumber(step)}`;
-
-  if (testbed === undefined) {
-    const models = frozen!;
-    return {
-      draw: (step) =>
-        withParts(async (parts) => {
-          const sheet = { prompts, maxTextLen, seed, columns, title: titleOf(step) };
-          return { ...(await drawSampleSheet({ ...models, ...parts, ...sheet })), captions: prompts };
-        }, step),
-      dispose() {},
-    };
-  }
-
-  const embedded = readEmbeddedTestbed(testbed, {
-    embeddingsName: samples.embeddingsName,
-    width: network.config.labelDim,
-    count: samples.testbedCount,
-  });
-  const draw = async (parts: SamplingParts, step: number): Promise<Sheet> => {
-    const { samplesPerPrompt, batchSize } = samples;
-    const grids = await drawTestbed({ ...parts, prompts: embedded, samplesPerPrompt, seed, maxTextLen, batchSize });
-    if (records.takesImages)
-      for (const { file, image } of grids) {
-        const raw = { width: image.width, height: image.height, channels: 3 } as const;
-        const encoded = await sharp(image.data, { raw }).jpeg({ quality: 90 }).toBuffer();
-        // The number in front of the name keeps prompts apart that begin alike.
-        records.image(step, `val/Images/${file.replace(/\.npy$/, "")}`, { ...raw, encoded });
-      }
-    const sheet = await testbedSheet(grids, { columns, title: titleOf(step) });
-    return {
-      png: encodePng(sheet.data, sheet.width, sheet.height, [sheetText(grids.map(({ text }) => text))]),
-      images: grids.flatMap(({ samples }) => samples),
-      captions: grids.flatMap(({ text, samples }) => samples.map(() => text)),
-    };
-  };
+  const sheets =
+    testbed === undefined ? promptSheets(options, frozen!, textTokens) : testbedSheets(options, testbed, textTokens);
   return {
-    draw: (step) => withParts((parts) => draw(parts, step), step),
+    async draw(step) {
+      // In memory only meanwhile.
+      const autoencoder = loadAutoencoder(folder, { device: "cpu", dtype: "float32" });
+      let sheet: Sheet;
+      try {
+        const schedule = new LinearSchedule({ ...scheduler, shift: samples.shift });
+        const { steps, guidanceScale, rewardTarget } = samples;
+        const how = { schedule, steps, guidanceScale, rewardTarget, signal };
+        sheet = await sheets.draw({ network, preconditioning, ...constants, autoencoder, ...how }, step);
+      } finally {
+        autoencoder.dispose();
+      }
+      storeSheet(options, sheet.png, step);
+      try {
+        return await scores.measure(sheet);
+      } catch (error) {
+        if (signal?.aborted) throw error;
+        onTrouble(`samples.scorers: ${(error as Error).message}`);
+        return {};
+      }
+    },
+    dispose: () => sheets.dispose(),
+  };
+}
+
+/** Sheets of the recipe's prompts. */
+function promptSheets({ recipe }: RunSamplesOptions, models: FrozenModels, maxTextLen: number): Sheets {
+  const { prompts, columns, seed } = recipe.samples;
+  return {
+    async draw(parts, step) {
+      const sheet = { prompts, maxTextLen, seed, columns, title: titleOf(recipe, step) };
+      return { ...(await drawSampleSheet({ ...models, ...parts, ...sheet })), captions: prompts };
+    },
+    dispose() {},
+  };
+}
+
+/** Sheets of the grids of a prompt testbed; the grids themselves go to the records. */
+function testbedSheets({ recipe, network, records }: RunSamplesOptions, testbed: string, maxTextLen: number): Sheets {
+  const { samplesPerPrompt, batchSize, columns, seed, embeddingsName, testbedCount } = recipe.samples;
+  const width = network.config.labelDim;
+  const prompts = readEmbeddedTestbed(testbed, { embeddingsName, width, count: testbedCount });
+  return {
+    async draw(parts, step) {
+      const grids = await drawTestbed({ ...parts, prompts, samplesPerPrompt, seed, maxTextLen, batchSize });
+      if (records.takesImages)
+        for (const { file, image } of grids) {
+          const raw = { width: image.width, height: image.height, channels: 3 } as const;
+          const encoded = await sharp(image.data, { raw }).jpeg({ quality: 90 }).toBuffer();
+          // The number in front of the name keeps prompts apart that begin alike.
+          records.image(step, `val/Images/${file.replace(/\.npy$/, "")}`, { ...raw, encoded });
+        }
+      const sheet = await testbedSheet(grids, { columns, title: titleOf(recipe, step) });
+      return {
+        png: encodePng(sheet.data, sheet.width, sheet.height, [sheetText(grids.map(({ text }) => text))]),
+        images: grids.flatMap(({ samples }) => samples),
+        captions: grids.flatMap(({ text, samples }) => samples.map(() => text)),
+      };
+    },
     dispose() {
-      for (const { embeddings } of embedded) embeddings.dispose();
+      for (const { embeddings } of prompts) embeddings.dispose();
     },
   };
+}
+
+function titleOf({ name }: Recipe, step: number): string {
+  return `${name}, step ${wholeNumber(step)}`;
+}
+
+/** Writes a sheet into the folder of the run, and records it. */
+function storeSheet({ output, records, onTrouble }: RunSamplesOptions, png: Uint8Array, step: number): void {
+  const path = join(output, "samples", `step-${String(step).padStart(8, "0")}.png`);
+  try {
+    writeFileAtomic(path, png, { overwrite: true });
+  } catch (error) {
+    onTrouble((error as Error).message); // a run does not end for a picture
+  }
+  records.image(step, "samples/sheet", { ...readPng(png, path), encoded: png });
 }

@@ -19,6 +19,7 @@ import { sha256 } from "../../../files/sha256.js";
 import { readText, removeKilledWrites, writeFileAtomic } from "../../../files/whole-files.js";
 import { proveWritable } from "../../../files/writable.js";
 import { groupBy } from "../../../group-by.js";
+import { message, option } from "../../../message.js";
 import { counted, plural } from "../../../numbers.js";
 import { encodePng } from "../../../pictures/png.js";
 import { sheetText } from "../../../pipeline/settings.js";
@@ -369,7 +370,7 @@ function verdicts(
       const name = nameOf(path);
       const picture = file?.pictures[name];
       if (picture === undefined || picture.error !== undefined) {
-        const reason = picture?.error ?? "has not been looked at; run without --only, or with --only detect";
+        const reason = picture?.error ?? "has not been looked at; detect first";
         problems.push({ kind: picture ? "damaged picture" : "missing picture", path, reason });
         continue;
       }
@@ -436,6 +437,8 @@ function shownObjects(
 function coloursFor(classified: Record<string, Colour[]>, className: string, count: number, path: string): Colour[] {
   const answers = classified[className] ?? [];
   if (answers.length < count)
-    throw new MiroError(`${path}: the colours of ${className} have not been classified; run without --only summary`);
+    throw new MiroError(
+      message`${path}: the colours of ${className} have not been classified; run without ${option("only", "summary")}`,
+    );
   return answers.slice(0, count);
 }

@@ -3,8 +3,8 @@
  * prompts and a detector of its own.
  */
 import { checkObject } from "../../../arguments.js";
-import { InvalidInputError, invalid } from "../../../errors.js";
-import { about, message } from "../../../message.js";
+import { invalid } from "../../../errors.js";
+import { message } from "../../../message.js";
 import type { ComputeDType } from "../../../pipeline/loading/device.js";
 import { isRepositoryName } from "../../../pipeline/loading/hub.js";
 import { awake, hashWeights, isWeightsName } from "../../../pipeline/loading/identity.js";
@@ -92,7 +92,9 @@ export async function weightsKey(source: string, parameter: "detector" | "clip")
   if (hash !== null) return hash;
   if (isRepositoryName(source) && !isWeightsName(source)) return source;
   const where = parameter === "detector" ? `; OpenMMLab has GenEval's detector at ${DETECTOR_ADDRESS}` : "";
-  throw new InvalidInputError(
-    message`${about(parameter)}: expected a file, a folder or a repository owner/name, received ${JSON.stringify(source)} (neither)${where}`,
+  throw invalid(
+    parameter,
+    "a file, a folder or a repository owner/name",
+    message`${JSON.stringify(source)} (neither)${where}`,
   );
 }

@@ -5,6 +5,7 @@
 import { join } from "node:path";
 import { InvalidInputError } from "../../../errors.js";
 import { writeFileAtomic } from "../../../files/whole-files.js";
+import { message, option } from "../../../message.js";
 import { Chart, ticks } from "../../../pictures/chart.js";
 import { encodePng } from "../../../pictures/png.js";
 import { mergeOptions } from "../../../pipeline/requests/plan-pictures.js";
@@ -50,7 +51,9 @@ const SWEEP_TARGETS: readonly number[] = Array.from({ length: 9 }, (_, i) => i /
 export async function sweepTarget(run: EvaluationRun, { reward, targets, score }: Sweep): Promise<SweepReport> {
   const { draw, output } = run;
   if (draw === undefined || run.only !== undefined)
-    throw new InvalidInputError("a sweep draws, finds and judges; leave out --images and --only");
+    throw new InvalidInputError(
+      message`a sweep draws, finds and judges; leave out ${option("images")} and ${option("only")}`,
+    );
   const runs = targets.map((target): [number, EvaluationRun] => {
     const folder = join(output, `${reward}-${target}`);
     const options = mergeOptions(draw.options, { rewardTargets: { [reward]: target } });
