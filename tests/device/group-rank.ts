@@ -1,18 +1,17 @@
 /**
- * One rank of a process group, which groups.ts starts: `group-rank.js BACKEND DEVICE RANK WORLD_SIZE STORE`. It checks
- * the collectives, trains a small network on its part of a batch and sends the loss on the whole batch.
+ * One rank of a process group, which groups.ts starts: `group-rank.js BACKEND DEVICE RANK WORLD_SIZE STORE [CODE]`. It
+ * checks the collectives, trains a small network on its part of a batch and sends the loss on the whole batch. With a
+ * CODE it exits with that after the collectives, in the group still.
  */
 import { captureGraph, hasCudaGraphs, tensor } from "@miro-t2i/torch";
 import { DistributedReducer, initProcessGroup, type ProcessGroupBackend } from "@miro-t2i/torch/distributed";
 import { must } from "./checks.js";
 import { trainTogether } from "./group-training.js";
 
-const [backend, device, rankText, worldText, store] = process.argv.slice(2) as [
+const [backend, device, rankText, worldText, store, code] = process.argv.slice(2) as [
   ProcessGroupBackend,
-  string,
-  string,
-  string,
-  string,
+  ...[string, string, string, string],
+  string?,
 ];
 const [rank, worldSize] = [Number(rankText), Number(worldText)];
 const group = await initProcessGroup({ backend, initMethod: `file://${store}`, rank, worldSize, timeoutMs: 30_000 });
@@ -48,6 +47,7 @@ must(gathered.length === worldSize, `all-gather: ${gathered.length} tensors`);
 await group.broadcast(own, worldSize - 1);
 must(own.item() === 10 * (worldSize - 1), `broadcast: ${own.item()}`);
 await group.barrier();
+if (code !== undefined) process.exit(Number(code));
 
 const loss = await trainTogether(device, { rank, worldSize, group, reducer: DistributedReducer });
 process.send!({ loss });

@@ -2,34 +2,57 @@
  * Process groups: collectives, and gradients that are averaged over ranks as one process computes them. Gloo connects
  * two processes on the CPU; NCCL takes one process a GPU, so with one GPU its group has one rank.
  */
-import { fork } from "node:child_process";
+import { type ChildProcess, fork } from "node:child_process";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { cuda } from "@miro-t2i/torch";
-import { type Checks, within } from "./checks.js";
+import { type Checks, must, within } from "./checks.js";
 import { trainTogether } from "./group-training.js";
+import { lastWords } from "./run-phase.js";
 
 export async function groups(checks: Checks): Promise<void> {
   const alone = await trainTogether("cpu", null);
-  const check = (name: string, backend: "gloo" | "nccl", devices: string[], bound: number) =>
-    checks.check(name, async () => {
-      const losses = await ranks(backend, devices);
+  const check = async (name: string, backend: "gloo" | "nccl", devices: string[], bound: number) => {
+    await checks.check(`${name}: collectives, 12 steps as one process makes them`, async () => {
+      const losses = (await ranks(backend, devices)).map(({ loss, ending, said }, rank) => {
+        must(ending === 0 && loss !== null, `rank ${rank} ended with ${ending}: ${said}`);
+        return loss!;
+      });
       return within(Math.max(...losses.map((loss) => Math.abs(loss - alone) / alone)), bound);
     });
-  await check("Gloo, 2 processes: collectives, 12 steps as one process makes them", "gloo", ["cpu", "cpu"], 1e-5);
+    await checks.check(`${name}: who exits in the group does so with its exit code`, async () => {
+      for (const [rank, { ending, said }] of (await ranks(backend, devices, EXIT_CODE)).entries())
+        must(ending === EXIT_CODE, `rank ${rank} ended with ${ending}: ${said}`);
+      return undefined;
+    });
+  };
+  await check("Gloo, 2 processes", "gloo", ["cpu", "cpu"], 1e-5);
   if (!checks.onGpu) {
     checks.doesNotApply("NCCL", "it connects GPUs");
     return;
   }
   const devices = cuda.deviceCount() > 1 ? ["cuda", "cuda"] : ["cuda"];
-  const world = devices.length === 1 ? "1 process (there is 1 GPU)" : "2 processes";
-  await check(`NCCL, ${world}: collectives, 12 steps as one process makes them`, "nccl", devices, 1e-4);
+  await check(`NCCL, ${devices.length === 1 ? "1 process (there is 1 GPU)" : "2 processes"}`, "nccl", devices, 1e-4);
 }
 
-/** Starts a rank on each device; those on GPUs see one each. @returns the loss that each has reached */
-async function ranks(backend: string, devices: readonly string[]): Promise<number[]> {
+/** Of ranks that do not leave their group. */
+const EXIT_CODE = 7;
+
+/** How a rank ended, and what it has reached. */
+interface Rank {
+  loss: number | null;
+  ending: number | NodeJS.Signals | null;
+  /** Its last words. */
+  said: string;
+}
+
+/**
+ * Starts a rank on each device; those on GPUs see one each.
+ * @param exitCode they exit with it in the middle
+ */
+async function ranks(backend: string, devices: readonly string[], exitCode?: number): Promise<Rank[]> {
   const folder = mkdtempSync(join(tmpdir(), "miro-group-"));
   const program = fileURLToPath(new URL("./group-rank.js", import.meta.url));
   const gpus = process.env.CUDA_VISIBLE_DEVICES?.split(",");
@@ -38,30 +61,30 @@ async function ranks(backend: string, devices: readonly string[]): Promise<numbe
       const args = [backend, device, String(rank), String(devices.length), join(folder, "store")];
       const own = device === "cuda" ? { CUDA_VISIBLE_DEVICES: gpus?.[rank] ?? String(rank) } : {};
       const env = { ...process.env, GLOO_SOCKET_IFNAME: "lo", ...own };
-      return fork(program, args, { env, stdio: ["ignore", "ignore", "pipe", "ipc"] });
+      const more = exitCode === undefined ? [] : [String(exitCode)];
+      return fork(program, [...args, ...more], { env, stdio: ["ignore", "ignore", "pipe", "ipc"] });
     });
-    return await Promise.all(
-      started.map(
-        (child, rank) =>
-          new Promise<number>((resolve, reject) => {
-            let [loss, stderr] = [Number.NaN, ""];
-            child.stderr!.setEncoding("utf8").on("data", (text: string) => {
-              stderr = (stderr + text).slice(-2000);
-            });
-            child.on("message", (message) => {
-              ({ loss } = message as { loss: number });
-            });
-            child.on("error", reject).on("close", (code, signal) => {
-              const line = stderr.split("\n").find((text) => /^\w*Error\b/.test(text)) ?? "";
-              if (code === 0 && !Number.isNaN(loss)) resolve(loss);
-              else reject(new Error(`rank ${rank} ended with ${signal ?? code}: ${line.trim()}`));
-            });
-          }),
-      ),
-    ).finally(() => {
+    return await Promise.all(started.map(ended)).finally(() => {
       for (const child of started) child.kill("SIGKILL");
     });
   } finally {
     rmSync(folder, { recursive: true, force: true });
   }
+}
+
+/** Waits until a rank has ended. */
+function ended(child: ChildProcess): Promise<Rank> {
+  return new Promise((resolve, reject) => {
+    let loss: number | null = null;
+    let stderr = "";
+    child.stderr!.setEncoding("utf8").on("data", (text: string) => {
+      stderr = (stderr + text).slice(-8000);
+    });
+    child.on("message", (message) => {
+      ({ loss } = message as { loss: number });
+    });
+    child
+      .on("error", reject)
+      .on("close", (code, signal) => resolve({ loss, ending: signal ?? code, said: lastWords(stderr) }));
+  });
 }

@@ -67,7 +67,7 @@ export function collect<T>(program: string, args: readonly string[], limitSecond
 }
 
 /** The line of an error among what was printed, else the last line. */
-function lastWords(printed: string): string {
+export function lastWords(printed: string): string {
   const lines = printed.split("\n").filter((line) => line.trim() !== "" && !/^Node\.js v/.test(line));
   return (lines.find((line) => /^\w*Error\b/.test(line)) ?? lines.at(-1) ?? "").trim();
 }

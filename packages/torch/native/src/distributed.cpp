@@ -24,6 +24,8 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <cstdlib>
+#include <mutex>
 #include <thread>
 #include <type_traits>
 
@@ -209,6 +211,29 @@ napi_value storeFree(Environment& e, napi_value* argv, size_t argc) {
 }
 
 // ---- process groups ------------------------------------------------------------------------------------------------
+#ifdef MIRO_WITH_NCCL
+// Ends the threads of a group that nobody has destroyed when the process exits. They would use libtorch while its own
+// objects are destroyed, and end the process by SIGABRT, whatever it was to exit with.
+void endAtExit(const std::shared_ptr<Group>& group) {
+  static std::mutex mutex;
+  static auto& groups = *new std::vector<std::weak_ptr<Group>>;
+  std::lock_guard<std::mutex> lock(mutex);
+  if (groups.empty()) {
+    std::atexit([] {
+      for (const auto& one : groups) {
+        const auto group = one.lock();
+        if (!group || group->keptAlive == nullptr) continue;
+        try {
+          endNccl(*group->backend);
+        } catch (...) {  // the process ends all the same
+        }
+      }
+    });
+  }
+  groups.push_back(group);
+}
+#endif
+
 // groupNew(store, backend, rank, size, timeoutMs): Promise<id>. Meets the other processes.
 napi_value groupNew(Environment& e, napi_value* argv, size_t argc) {
   if (argc < 5) throw UsageError{"groupNew(store, backend, rank, size, timeoutMs)"};
@@ -247,6 +272,9 @@ napi_value groupNew(Environment& e, napi_value* argv, size_t argc) {
         g.group->setDefaultBackend(type);
         g.group->setBackend(g.device, type, g.backend);
         g.keptAlive = new std::shared_ptr<Group>(group);
+#ifdef MIRO_WITH_NCCL
+        if (nccl) endAtExit(group);
+#endif
       },
       [group](Environment& e) { return makeInt(e, storeObject(e, group)); });
 }

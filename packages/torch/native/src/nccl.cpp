@@ -12,6 +12,19 @@
 #include <cstdlib>
 
 namespace miro {
+namespace {
+
+struct Nccl : c10d::ProcessGroupNCCL {
+  using ProcessGroupNCCL::ProcessGroupNCCL;
+  void end() {
+    abort();
+    watchdog_->join();
+    heartbeatMonitor_->stop();
+    heartbeatMonitor_->join();
+  }
+};
+
+}  // namespace
 
 // By default a collective that failed or ran out of time ends the whole process, from a thread of c10d's. Here that
 // thread aborts the communicator instead, which frees whoever waits for the device, and getError() tells of it: a
@@ -30,7 +43,7 @@ c10::intrusive_ptr<c10d::Backend> ncclBackend(const c10::intrusive_ptr<c10d::Sto
   abortOnErrors();
   auto options = c10d::ProcessGroupNCCL::Options::create();
   options->timeout = timeout;
-  auto backend = c10::make_intrusive<c10d::ProcessGroupNCCL>(store, rank, size, options);
+  auto backend = c10::make_intrusive<Nccl>(store, rank, size, options);
   try {
     // Else the first collective would, on the thread that queues it.
     backend->eagerConnectSingleDevice(c10::Device(c10::kCUDA, device));
@@ -40,6 +53,8 @@ c10::intrusive_ptr<c10d::Backend> ncclBackend(const c10::intrusive_ptr<c10d::Sto
   }
   return backend;
 }
+
+void endNccl(c10d::Backend& backend) { static_cast<Nccl&>(backend).end(); }
 
 c10::DeviceIndex currentCudaDevice() { return c10::cuda::current_device(); }
 

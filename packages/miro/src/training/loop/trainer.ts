@@ -522,24 +522,23 @@ export class Trainer {
 
   /** The first tensor of step k that is not finite, in words. The weights must still be those that it began with. */
   async #culprit(k: number): Promise<string> {
-    const { source } = this.parts;
-    await source.ready(k - 1); // sources can go back to a batch that has been taken
-    return scope(() => this.#withGradientsOf(k, () => this.#culpritIn(k)));
+    await this.parts.source.ready(k - 1); // sources can go back to a batch that has been taken
+    return scope(() => {
+      const { batch, draws } = this.#batch(k, this.#rows()); // they give it once
+      return this.#withGradientsOf(k, { batch, draws }, () => this.#culpritIn(k, batch));
+    });
   }
 
-  /** Runs `look` with the gradients of step k in the parameters. */
-  #withGradientsOf(k: number, look: () => string): string {
+  /** Runs `look` with the gradients of step k in the parameters. @param given what they are computed from */
+  #withGradientsOf(k: number, { batch, draws }: { batch: LossBatch; draws: Draws }, look: () => string): string {
     if (!this.#readsLater || this.step < k) return look(); // they still are
     // By now they are gone, or those of the next step. Skipped, step k has changed no weight: they can be had anew.
     const next = this.#trainable.gradients();
     this.#trainable.clearGradients();
     const { reducer } = this.#group;
     try {
-      const rows = this.#rows();
-      const again = () => {
-        const { batch, draws } = this.#batch(k, rows);
-        accumulateGradients(this.parts, batch, { ...this.#stepOptions(k, rows), draws });
-      };
+      const options = { ...this.#stepOptions(k, this.#rows()), draws };
+      const again = () => void accumulateGradients(this.parts, batch, options);
       if (reducer === undefined) again();
       else reducer.noSync(again);
       return look();
@@ -548,10 +547,9 @@ export class Trainer {
     }
   }
 
-  #culpritIn(k: number): string {
-    const { source, replicas } = this.parts;
+  #culpritIn(k: number, batch: LossBatch): string {
+    const { replicas } = this.parts;
     const { seed, precision, accumulateGradBatches } = this.options;
-    const { batch } = this.#there({ batch: source.batch(k - 1) });
     const own = this.#rows();
     const forward = () => {
       for (const rows of (replicas?.rows ?? [own]).flatMap((some) => partsOf(some, accumulateGradBatches))) {

@@ -42,6 +42,7 @@ export async function trained(
   await group.synchronize({ network, preconditioning }, { reduces: capture === null });
   const source = await openBatches(recipe, group, { onMessage: () => {}, warn: () => {} });
   let taken = 0;
+  const ready = new Set<number>();
   const told: Told = { records: [], taken: [], warnings: [], losses: [], stored: [], error: null };
   const run = new Trainer(
     {
@@ -49,8 +50,12 @@ export async function trained(
       scaler: settings.precision === "16-mixed" ? new GradScaler({ initScale: 2 ** 40, growthInterval: 2 }) : null,
       schedule: new WarmupCosine(optimizer, { warmupSteps: 3, totalSteps: 9, rate: 1 }),
       source: {
-        ready: (step) => source.ready(step),
+        async ready(step) {
+          await source.ready(step);
+          ready.add(step);
+        },
         batch(step) {
+          if (!ready.delete(step)) throw new Error(`batch ${step} is taken again`); // shards give each once
           taken = Math.max(taken, step + 1);
           return source.batch(step);
         },
