@@ -104,6 +104,27 @@ describe("a score", () => {
     expect(scores[1]! / scores[0]!).toBeCloseTo(Math.exp(0.005), 5);
   });
 
+  it.each(["module.", "_orig_mod.", "module._orig_mod."])(
+    "is the same where all names begin with %s",
+    async (prefix) => {
+      const home = join(scratch, prefix);
+      cpSync(join(folder, "pick_score"), home, { recursive: true });
+      const path = join(home, "model.safetensors");
+      const tensors = readSafetensors(path);
+      writeSafetensors(path, new Map([...tensors].map(([name, values]) => [prefix + name, values])));
+      using scorer = await load("pick_a_score_score", "pick_score");
+      using wrapped = await load("pick_a_score_score", "", home);
+      expect(await wrapped.score(images, captions)).toEqual(await scorer.score(images, captions));
+      tensors.set("other", tensors.get("logit_scale")!);
+      writeSafetensors(
+        path,
+        new Map([...tensors].map(([name, values]) => [name.replace(/^logit/, `${prefix}$&`), values])),
+      );
+      await expect(load("pick_a_score_score", "", home)).rejects.toThrow(/not part of it \(2\): .*logit_scale, other/);
+      for (const one of new Set(tensors.values())) one.dispose();
+    },
+  );
+
   it("in bfloat16 is near that in float32, and not the same", async () => {
     const weights = { hpsv2_score: join(folder, "hpsv2") };
     using half = await loadScorer("hpsv2_score", { weights, dtype: "bfloat16" });

@@ -21,7 +21,7 @@ import { readJson } from "./json-file.js";
 export interface OpenTensors extends TensorFile, Disposable {}
 
 /**
- * Opens the first of the names that the folder has.
+ * Opens the first of the names that the folder has. Names that PyTorch's wrappers lengthened are read without that.
  *
  * @param names file names: `.safetensors`, `.safetensors.index.json`, and what `torch.save` writes
  * @throws InvalidInputError when there is none; MiroError or TorchError naming a file that is broken
@@ -31,7 +31,7 @@ export function openTensors(folder: string, names: readonly string[]): OpenTenso
   checkList("names", names, "a list of file names", isText);
   const name = names.find((name) => existsSync(join(folder, name)));
   if (name === undefined) throw new InvalidInputError(`${folder}: holds no weights; expected ${names.join(" or ")}`);
-  return openTensorFile(join(folder, name));
+  return unwrapped(openTensorFile(join(folder, name)));
 }
 
 /** Opens one file, or several by their index. @throws MiroError or TorchError naming a file that is broken */
@@ -69,6 +69,23 @@ function view(file: TensorFile, close: () => void): OpenTensors {
     copyInPieces: (key, target) => file.copyInPieces(key, target),
   });
   return { ...open, [Symbol.dispose]: close };
+}
+
+/** What `DataParallel`, `DistributedDataParallel` and `torch.compile` put in front of all names. */
+const WRAPPERS = ["module.", "_orig_mod."];
+
+function unwrapped(file: OpenTensors): OpenTensors {
+  const keys = file.keys();
+  const wrapper = WRAPPERS.find((prefix) => keys.length > 0 && keys.every((key) => key.startsWith(prefix)));
+  if (wrapper === undefined) return file;
+  const open = tensorFile({
+    path: file.path,
+    keys: () => keys.map((key) => key.slice(wrapper.length)),
+    has: (key) => file.has(wrapper + key),
+    info: (key) => file.info(wrapper + key),
+    copyInPieces: (key, target) => file.copyInPieces(wrapper + key, target),
+  });
+  return unwrapped({ ...open, [Symbol.dispose]: () => file[Symbol.dispose]() });
 }
 
 /** Names of the files that an index lists. @throws MiroError when it is no index */

@@ -4,7 +4,7 @@ import { join } from "node:path";
 import fc from "fast-check";
 import { afterAll, describe, expect, it } from "vitest";
 import { InvalidInputError } from "../errors.js";
-import { decodeText, linesOf, readLines, readTextFile } from "./text-file.js";
+import { decodeStored, decodeText, linesOf, readLines, readStoredFile, readTextFile } from "./text-file.js";
 
 const folder = mkdtempSync(join(tmpdir(), "miro-text-"));
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
@@ -29,6 +29,17 @@ async function lines(bytes: Uint8Array): Promise<string[]> {
   }
   return found;
 }
+
+it("gives back to the byte what a program has stored", () => {
+  fc.assert(
+    fc.property(fc.string({ unit: "binary", maxLength: 40 }), (text) => {
+      expect(decodeStored(Buffer.from(text), "a.csv")).toBe(text);
+      writeFileSync(path, `\ufeff${text}`);
+      expect(readStoredFile(path)).toBe(text);
+    }),
+  );
+  expect(() => decodeStored(Buffer.from("caf\xe9", "latin1"), "a.csv")).toThrow(/a\.csv: is not UTF-8 text/);
+});
 
 describe.each(Object.entries(encoders))("%s", (_, encode) => {
   it("gives every text back, whole and line by line", async () => {

@@ -37,18 +37,35 @@ export function decodeText(bytes: Uint8Array, name: string): string {
 }
 
 /**
+ * The text of bytes that a program has written, as it is: in UTF-8 a mark and a NUL are characters like any other.
+ * @throws as {@link decodeText}
+ */
+export function decodeStored(bytes: Uint8Array, name: string): string {
+  return isUtf8(bytes) ? DECODER.decode(bytes) : decodeText(bytes, name);
+}
+
+const DECODER = new TextDecoder("utf-8", { ignoreBOM: true });
+
+/**
  * Reads a text file whole.
  * @throws MiroError when it cannot be read; InvalidInputError when it is no text
  */
 export function readTextFile(path: string): string {
-  let bytes: Buffer;
+  return decodeText(bytesOf(path), path);
+}
+
+/** As {@link readTextFile}, of a file that a program has written: captions in it may hold a NUL. */
+export function readStoredFile(path: string): string {
+  return decodeStored(bytesOf(path), path).replace(/^\ufeff/, "");
+}
+
+function bytesOf(path: string): Buffer {
   try {
-    bytes = readBounded(path, MAX_TEXT_BYTES);
+    return readBounded(path, MAX_TEXT_BYTES);
   } catch (error) {
     if (error instanceof MiroError) throw error;
     throw new MiroError(`${path}: cannot be read: ${systemReason(error)}`, { cause: error });
   }
-  return decodeText(bytes, path);
 }
 
 /** Whether a text holds half of a character of UTF-16, as JSON may write it: stored, it would become U+FFFD. */

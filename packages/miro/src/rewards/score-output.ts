@@ -15,7 +15,7 @@ import { InvalidInputError } from "../errors.js";
 import { expectedAndReceived } from "../expectations.js";
 import { checkKey } from "../files/plain-data.js";
 import { csvLine, filledLines, parseJsonLine, parseTable } from "../files/table-file.js";
-import { readTextFile } from "../files/text-file.js";
+import { readStoredFile } from "../files/text-file.js";
 import { writeFileAtomic } from "../files/whole-files.js";
 import { message, option } from "../message.js";
 
@@ -66,7 +66,7 @@ export function isOutputName(path: string): boolean {
 export function readOutput(path: string): Map<string, OutputRow> {
   const rows = new Map<string, OutputRow>();
   if (!existsSync(path)) return rows;
-  const text = readTextFile(path);
+  const text = readStoredFile(path);
   for (const { value, line } of isCsv(path) ? fromCsv(text, path) : fromLines(text, path)) {
     const parsed = rowSchema.safeParse(value, { error: expectedAndReceived });
     if (!parsed.success) {

@@ -389,6 +389,31 @@ describe("captions", () => {
     ]);
   });
 
+  it("of a tar stay as they are to the byte: with a mark, a NUL, any line ends, and half a character", async () => {
+    const src = join(folder, "raw-odd");
+    const odd = ["\ufeffmarked", "nul \0 within", "\u2028\r \r\n\n", " ", "x"];
+    const synthetic = ["\\ufeffmarked", "nul \\u0000 within", "\\r,\\n", "=1+1", "half \\ud83d"];
+    const json = synthetic.map((text) => `{"synthetic_caption": "${text}"}`);
+    const given = odd.map((txt, i) => ({ key: `${i}`, txt, json: json[i]! }));
+    await writeTar(join(src, "odd.tar"), given);
+    const where = places();
+    for (let twice = 0; twice < 2; twice++) {
+      const { shards } = await run(where, { src, overwrite: true });
+      expect(shards.map(({ stage, status, written }) => [stage, status, written])).toEqual([
+        ["rewards", "done", 5],
+        ["vae", "done", 5],
+      ]);
+    }
+    const made = members(join(where.dest, "odd.tar"));
+    expect(given.map(({ key }) => made.get(`${key}.txt`)!.toString())).toEqual(odd);
+    const fields = given.map(({ key }) => JSON.parse(made.get(`${key}.json`)!.toString()));
+    expect(fields.map((sample) => sample.synthetic_caption)).toEqual(
+      json.map((text) => JSON.parse(text).synthetic_caption),
+    );
+    // What no text file can hold is no synthetic caption.
+    expect(fields.map((sample) => "synthetic_sharpness" in sample)).toEqual([true, true, true, true, false]);
+  });
+
   it("that change take their scores with them: none stays beside another text", async () => {
     const where = places();
     const tsv = join(folder, "changing.tsv");

@@ -11,7 +11,7 @@ import { InvalidInputError, MiroError } from "../../errors.js";
 import { byCodePoint } from "../../files/code-point-order.js";
 import { pythonFloat } from "../../files/python-number.js";
 import { csvLine, parseTable } from "../../files/table-file.js";
-import { readTextFile } from "../../files/text-file.js";
+import { readStoredFile } from "../../files/text-file.js";
 import { writeFileAtomic } from "../../files/whole-files.js";
 
 /** One row without its key: numbers, and texts in the columns that `isTextColumn` tells. */
@@ -44,7 +44,7 @@ const NOT_FINITE: Record<string, number> = {
  * @throws InvalidInputError naming file, line and column of what cannot be read
  */
 export function readScores(path: string): ScoreTable {
-  return existsSync(path) ? parseScores(readTextFile(path), path) : new Map();
+  return existsSync(path) ? parseScores(readStoredFile(path), path) : new Map();
 }
 
 /** Parses a file's text. @param path for errors */

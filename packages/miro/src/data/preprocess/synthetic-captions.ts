@@ -9,7 +9,7 @@
 import { statSync } from "node:fs";
 import { InvalidInputError, MiroError, systemReason } from "../../errors.js";
 import type { PythonJson } from "../../files/python-json.js";
-import { readLines } from "../../files/text-file.js";
+import { hasLoneSurrogate, readLines } from "../../files/text-file.js";
 import { cleanCaption } from "../dataset/clean-caption.js";
 import { fingerprintOf } from "../shards/positional-file.js";
 
@@ -118,7 +118,8 @@ export function captionsOfRow(row: SyntheticCaptions): SyntheticCaptions | null 
 export function captionsOfJson(metadata: ReadonlyMap<string, PythonJson>): SyntheticCaptions | null {
   const text = (name: string): string => {
     const value = metadata.get(name);
-    return typeof value === "string" ? value : "";
+    // Half of a character of UTF-16, as JSON may write it, has no place in a score file.
+    return typeof value === "string" && !hasLoneSurrogate(value) ? value : "";
   };
   return captions(text("synthetic_caption"), text("short_synthetic_caption") || text("caption"));
 }

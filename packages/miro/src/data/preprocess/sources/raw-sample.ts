@@ -3,7 +3,7 @@ import { createHash } from "node:crypto";
 import { extname, relative } from "node:path";
 import { MiroError } from "../../../errors.js";
 import { type PythonJson, parsePythonJson } from "../../../files/python-json.js";
-import { decodeText as decode, hasLoneSurrogate } from "../../../files/text-file.js";
+import { decodeText as decode, decodeStored, hasLoneSurrogate } from "../../../files/text-file.js";
 import { IMAGE_EXTENSIONS } from "../../../pictures/decode.js";
 import { fingerprintOf } from "../../shards/positional-file.js";
 import { statsOf } from "./picture-folder.js";
@@ -123,8 +123,17 @@ export function take(content: ShardContent, key: string, make: () => RawSample):
 }
 
 export function decodeText(bytes: Uint8Array, reason: SkipReason): string {
+  return textOr(reason, () => decode(bytes, "the text"));
+}
+
+/** The caption of a tar, to the byte, as the published preparation reads and writes it. */
+export function decodeCaption(bytes: Uint8Array): string {
+  return textOr("bad-caption", () => decodeStored(bytes, "the text"));
+}
+
+function textOr(reason: SkipReason, read: () => string): string {
   try {
-    return decode(bytes, "the text");
+    return read();
   } catch (error) {
     return skip(reason, (error as Error).message);
   }

@@ -5,8 +5,8 @@ import { groupSamples, splitMemberName } from "../../shards/sample-key.js";
 import { CUT_REMEDY, cutProblem, problemText, ShardError } from "../../shards/shard-error.js";
 import { TarFile } from "../../shards/tar-file.js";
 import {
+  decodeCaption,
   decodeJson,
-  decodeText,
   limited,
   type ShardContent,
   type SourceShard,
@@ -52,10 +52,7 @@ function readTar(path: string): ShardContent {
           key,
           extension: extension!,
           image: { path, offset: image.offset, size: image.size },
-          caption: decodeText(
-            limited(text!.size, () => tar.read(text!)),
-            "bad-caption",
-          ),
+          caption: decodeCaption(limited(text!.size, () => tar.read(text!))),
           metadata: decodeJson(limited(json!.size, () => tar.read(json!))),
         };
       });
