@@ -1,12 +1,12 @@
 #!/usr/bin/env node
 /**
- * Imports go one way. Fails on an import that goes upward between rooms, on a cycle between files, rooms or folders of
- * any depth, and on a path that reaches into another package.
+ * Imports go one way. Fails on an import that goes upward between layers, on a cycle between files, or folders of any
+ * depth, and on a path that reaches into another package.
  *
  *   torch <- files, pictures, random, threads <- networks, text, autoencoder <- flow <- pipeline <- rewards, data
  *     <- training, evaluation <- release <- studio, emoji <- cli, exports
  *
- * Rooms are the folders of packages/miro/src. Files that lie beside them (errors.ts, version.ts) are below every room,
+ * Layers are made of the folders of packages/miro/src. Files that lie beside them (errors.ts, version.ts) are below all,
  * index.ts is above. Type-only imports count; test files are not looked at.
  *
  *   npm run check:imports
@@ -17,7 +17,8 @@ import { fileURLToPath } from "node:url";
 import { argumentsOf } from "./setup/command-line.mjs";
 import { listFiles } from "./setup/report.mjs";
 
-const levels = [
+/** The lowest first. */
+const layers = [
   ["files", "pictures", "random", "threads"],
   ["networks", "text", "autoencoder"],
   ["flow"],
@@ -72,18 +73,18 @@ function entryPoints(manifest) {
 export function checkImports(root) {
   const problems = [];
   const files = new Map();
-  const rooms = new Map();
+  const tops = new Map();
   const folders = new Map();
   const miro = path.join(root, "packages", "miro", "src");
-  const roomOf = (file) => {
+  const topOf = (file) => {
     const parts = path.relative(miro, file).split(path.sep);
     if (parts[0] === "..") return null;
     return parts.length > 1 ? parts[0] : parts[0] === "index.ts" ? "index" : "base";
   };
-  const levelOf = (room) => {
-    if (room === "base") return -1;
-    if (room === "index") return levels.length;
-    return levels.findIndex((level) => level.includes(room));
+  const layerOf = (top) => {
+    if (top === "base") return -1;
+    if (top === "index") return layers.length;
+    return layers.findIndex((layer) => layer.includes(top));
   };
   const open = entryPoints(path.join(root, "packages", "torch", "package.json"));
   const isTest = (file) => file.endsWith(".test.ts");
@@ -91,8 +92,8 @@ export function checkImports(root) {
     const home = path.join(root, "packages", name, "src");
     for (const file of listFiles(home, (f) => /\.tsx?$/.test(f) && !isTest(f))) {
       const here = path.relative(root, file);
-      const room = roomOf(file);
-      if (room && levelOf(room) === -1 && room !== "base") problems.push(`${here}: "${room}" is not a known room`);
+      const top = topOf(file);
+      if (top && layerOf(top) === -1 && top !== "base") problems.push(`${here}: "${top}" is in no layer`);
       const targets = [];
       for (const specifier of importedFrom(readFileSync(file, "utf8"))) {
         if (name === "torch" && /^miro-t2i($|\/)/.test(specifier))
@@ -110,25 +111,25 @@ export function checkImports(root) {
         if (target === undefined) continue; // the compiler reports missing ones
         targets.push(target);
         const [from, to] = [path.dirname(here), path.relative(root, path.dirname(target))];
-        // The package's root holds what all rooms stand on (errors.ts) and the door (index.ts).
+        // The package's root holds what all folders import (errors.ts), and what imports them (index.ts).
         const inside = (folder) => folder !== path.relative(root, home);
         if (from !== to && inside(from) && inside(to) && !path.basename(from).startsWith("testing"))
           folders.set(from, (folders.get(from) ?? new Set()).add(to));
-        const other = roomOf(target);
-        if (!room || other === room) continue;
-        if (levelOf(other) > levelOf(room))
-          problems.push(`${here}: "${room}" imports upward from "${other}" (${specifier})`);
-        else rooms.set(room, (rooms.get(room) ?? new Set()).add(other));
+        const other = topOf(target);
+        if (!top || other === top) continue;
+        if (layerOf(other) > layerOf(top))
+          problems.push(`${here}: "${top}" imports upward from "${other}" (${specifier})`);
+        else tops.set(top, (tops.get(top) ?? new Set()).add(other));
       }
       files.set(file, targets);
     }
   }
   const cycle = findCycle(files);
   if (cycle) problems.push(`files import in a circle: ${cycle.map((file) => path.relative(root, file)).join(" -> ")}`);
-  const roomCycle = findCycle(rooms);
-  if (roomCycle) problems.push(`rooms import in a circle: ${roomCycle.join(" -> ")}`);
+  const topCycle = findCycle(tops);
+  if (topCycle) problems.push(`folders import in a circle: ${topCycle.join(" -> ")}`);
   const folderCycle = findCycle(folders);
-  if (folderCycle && !roomCycle) problems.push(`folders import in a circle: ${folderCycle.join(" -> ")}`);
+  if (folderCycle && !topCycle) problems.push(`folders import in a circle: ${folderCycle.join(" -> ")}`);
   return problems;
 }
 

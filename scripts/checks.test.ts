@@ -30,7 +30,7 @@ describe("import check", () => {
     expect(importedFrom(source)).toEqual(["a", "b", "c", "d", "e", "f"]);
   });
 
-  test("accepts the order of the rooms", () => {
+  test("accepts the order of the layers", () => {
     const problems = tree({
       "miro/src/errors.ts": "export {};",
       "miro/src/networks/rin.ts": 'import "../errors.js"; import "@miro-t2i/torch"; import "@miro-t2i/torch/files";',
@@ -56,7 +56,7 @@ describe("import check", () => {
     );
   });
 
-  test("refuses cycles between files and between rooms of one level", () => {
+  test("refuses cycles between files and between folders of one layer", () => {
     expect(tree({ "torch/src/a.ts": 'import "./b.js";', "torch/src/b.ts": 'import "./a.js";' })[0]).toMatch(
       /^files import in a circle/,
     );
@@ -67,10 +67,10 @@ describe("import check", () => {
       "miro/src/networks/c.ts": 'import "../text/d.js";',
       "miro/src/text/d.ts": "export {};",
     });
-    expect(problems).toEqual(["rooms import in a circle: networks -> text -> networks"]);
+    expect(problems).toEqual(["folders import in a circle: networks -> text -> networks"]);
   });
 
-  test("refuses cycles between folders inside a room, also where no two files import each other", () => {
+  test("refuses cycles between folders inside a folder, also where no two files import each other", () => {
     const files = {
       "miro/src/training/state/export.ts": 'import "../loop/trainer.js";',
       "miro/src/training/loop/trainer.ts": "export {};",

@@ -167,8 +167,8 @@ export function autocast<T>(options: AutocastOptions, body: () => T): T {
   const device = String(where.device).split(":")[0] as string;
   const code = dtypeCode(dtype);
   const outside = autocasting;
-  autocasting = enabled;
   const state = native.beginAutocast(device, code, enabled, cache);
+  autocasting = enabled;
   try {
     return refusePromise(body(), "autocast");
   } finally {

@@ -9,6 +9,7 @@ import {
   F,
   Generator,
   grad,
+  isAutocastEnabled,
   memory,
   nn,
   ones,
@@ -245,6 +246,8 @@ describe("what stands for a member of an enumeration is checked before libtorch 
     expect(failure(inside("xla", "bfloat16"))).toContain("'xla'");
     expect(failure(inside("cpu", "int64"))).toContain("floating");
     expect(failure(inside("cpu", "float31"))).toContain("float31");
+    expect(failure(() => autocast({ device: "cpu", dtype: "bfloat16", cache: any(1) }, () => 1))).toContain("cache");
+    expect(isAutocastEnabled()).toBe(false);
     expect(inside("cpu", "bfloat16")()).toBe(1);
   });
 });

@@ -149,7 +149,7 @@ export async function sample<State extends object>(
     for (let step = 0; step < steps; step++) {
       await nextTurn();
       signal?.throwIfAborted();
-      await inFlight.room(signal);
+      await inFlight.untilFree(signal);
       const gamma = gammas[step]!;
       const { denoised, ...next } = scope(() =>
         noGrad(() => {

@@ -38,14 +38,14 @@ test("a third step waits for the first, a fourth for the second, and the event l
   const device = new FakeDevice();
   using steps = new StepsInFlight(device.record);
   for (let step = 0; step < 2; step++) {
-    await steps.room(undefined);
+    await steps.untilFree(undefined);
     steps.queued(onGpu);
   }
   for (let step = 2; step < 5; step++) {
-    const room = steps.room(undefined);
-    expect(await isPending(room)).toBe(true);
+    const free = steps.untilFree(undefined);
+    expect(await isPending(free)).toBe(true);
     device.done = step - 2;
-    await room;
+    await free;
     steps.queued(onGpu);
   }
   const end = steps.done(undefined);
@@ -62,7 +62,7 @@ test("an abort ends the waiting while the device is still at work, and no event 
   const stopped = async () => {
     using steps = new StepsInFlight(device.record);
     for (;;) {
-      await steps.room(abort.signal);
+      await steps.untilFree(abort.signal);
       steps.queued(onGpu);
     }
   };
@@ -78,7 +78,7 @@ test("on a CPU no event is made and nothing is waited for", async () => {
   using steps = new StepsInFlight(device.record);
   using x = zeros([1]);
   for (let step = 0; step < 3; step++) {
-    await steps.room(undefined);
+    await steps.untilFree(undefined);
     steps.queued(x);
   }
   await steps.done(undefined);

@@ -31,11 +31,11 @@ export class StepsInFlight implements Disposable {
    * Waits until another step may be queued, while the event loop goes on.
    * @throws the signal's reason when it is aborted
    */
-  room(signal: AbortSignal | undefined): Promise<void> {
+  untilFree(signal: AbortSignal | undefined): Promise<void> {
     return this.#until(MOST - 1, signal);
   }
 
-  /** Waits for all steps, as {@link room}. */
+  /** Waits for all steps, as {@link untilFree}. */
   done(signal: AbortSignal | undefined): Promise<void> {
     return this.#until(0, signal);
   }

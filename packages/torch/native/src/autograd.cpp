@@ -102,15 +102,16 @@ napi_value beginAutocast(Environment& e, napi_value* argv, size_t argc) {
   if (argc < 4) throw UsageError{"beginAutocast(device, dtype, enabled, cache)"};
   const c10::DeviceType type = autocastDevice(e, argv[0]);
   const at::ScalarType dtype = dtypeAt(e, argv, argc, 1);
+  const bool enabled = toBool(e, argv[2], "enabled"), cache = toBool(e, argv[3], "cache");
   if (!at::isFloatingType(dtype))
     throw UsageError{"autocast needs a floating dtype, got " + std::string(c10::toString(dtype))};
   const int state = static_cast<int>(at::autocast::get_autocast_dtype(type)) |
                     (at::autocast::is_autocast_enabled(type) ? 256 : 0) |
                     (at::autocast::is_autocast_cache_enabled() ? 512 : 0);
   at::autocast::increment_nesting();
-  at::autocast::set_autocast_enabled(type, toBool(e, argv[2], "enabled"));
+  at::autocast::set_autocast_enabled(type, enabled);
   at::autocast::set_autocast_dtype(type, dtype);
-  at::autocast::set_autocast_cache_enabled(toBool(e, argv[3], "cache"));
+  at::autocast::set_autocast_cache_enabled(cache);
   return makeInt(e, state);
 }
 napi_value endAutocast(Environment& e, napi_value* argv, size_t argc) {
