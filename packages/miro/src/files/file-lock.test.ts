@@ -77,8 +77,24 @@ describe("a lock", () => {
     expect(readdirSync(folder)).toEqual([]);
   });
 
+  it("makes its folder, which goes with it unless something has come to lie in it", () => {
+    const path = join(folder, "a", "b");
+    (FileLock.acquire(path, "x") as FileLock).release();
+    expect(readdirSync(folder)).toEqual([]);
+    const [one, other] = ["x", "y"].map((name) => FileLock.acquire(path, name) as FileLock);
+    one!.release();
+    expect(readdirSync(path)).toEqual([".y.lock.1"]);
+    writeFileSync(join(path, "made"), "");
+    other!.release();
+    expect(readdirSync(path)).toEqual(["made"]);
+    (FileLock.acquire(folder, "x") as FileLock).release();
+  });
+
   it("says what is wrong with its folder", () => {
-    expect(() => FileLock.acquire(join(folder, "none"), "a")).toThrow(/none: cannot be read: no such file/);
+    writeFileSync(join(folder, "file"), "");
+    const below = join(folder, "file", "below");
+    expect(() => FileLock.acquire(below, "a")).toThrow(/below: cannot be created: a part of its path is not a folder/);
+    expect(() => FileLock.acquire("/proc/none", "a")).toThrow(/none: cannot be created: no such file/);
   });
 });
 
@@ -93,7 +109,7 @@ describe("the folder of a run", () => {
     first.check();
     first.release();
     (await RunLock.acquire(output())).release();
-    expect(readdirSync(output())).toEqual([]);
+    expect(readdirSync(folder)).toEqual([]); // nothing was trained
   });
 
   it("whose owner cannot be looked at is waited for aloud, until it is heard of or silent for long", async () => {

@@ -4,16 +4,16 @@
  * appears as a whole or not at all.
  */
 import { existsSync, readdirSync, statSync } from "node:fs";
-import { join, resolve } from "node:path";
+import { join } from "node:path";
 import { buildInfo, memory, scope } from "@miro-t2i/torch";
 import { writeNpy } from "@miro-t2i/torch/io";
 import { InvalidInputError } from "../errors.js";
 import { writeFileAtomic } from "../files/whole-files.js";
+import { replaceFolder } from "../files/whole-folders.js";
 import { message, option } from "../message.js";
 import { counted } from "../numbers.js";
 import { countParameters } from "../pipeline/loading/checkpoint.js";
 import { releaseConfigToJson } from "../pipeline/loading/release-config.js";
-import { replaceFolder } from "../training/state/replace-folder.js";
 import { version } from "../version.js";
 import { type CardOptions, writeCard } from "./card.js";
 import { factsFile, type ReleaseFacts } from "./facts.js";
@@ -56,7 +56,7 @@ export async function convertToRelease(source: ReleaseSource, options: ConvertOp
   let check: ForwardCheck | undefined;
   let files: string[] = [];
   let parameters = 0;
-  await replaceFolder(resolve(output), async (folder) => {
+  await replaceFolder(output, async (folder) => {
     onMessage(`writing ${counted(expected.size, "tensor")} as ${dtype}`);
     writeWeights(folder, weights, expected, options);
     scope(() => writeNpy(join(folder, "uncond_embedding.npy"), source.uncondEmbedding.float().contiguous()));

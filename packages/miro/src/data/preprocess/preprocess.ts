@@ -12,7 +12,6 @@ import { basename, dirname, join } from "node:path";
 import { getNumThreads, setNumThreads } from "@miro-t2i/torch";
 import { InvalidInputError, invalid, MiroError } from "../../errors.js";
 import { FileLock } from "../../files/file-lock.js";
-import { makeFolder } from "../../files/make-folder.js";
 import { sha256 } from "../../files/sha256.js";
 import { readBytes, removeKilledWrites } from "../../files/whole-files.js";
 import { proveWritable } from "../../files/writable.js";
@@ -203,14 +202,9 @@ async function prepare(options: ResolvedOptions): Promise<Prepared> {
   if (writesScores) proveWritable(csvDir, "folder", "csvDir");
   const folders = stages.includes("vae") ? await locateModels(options) : null;
   signal?.throwIfAborted();
-  if (dest !== undefined && stages.includes("vae")) makeOutputFolder(dest);
-  if (writesScores) makeOutputFolder(csvDir);
+  if (dest !== undefined && stages.includes("vae")) removeKilledWrites(dest);
+  if (writesScores) removeKilledWrites(csvDir);
   return { options, stages, shards, csvDir, table, scorers, folders };
-}
-
-function makeOutputFolder(folder: string): void {
-  makeFolder(folder);
-  removeKilledWrites(folder);
 }
 
 async function latentStage(prepared: Prepared, stage: Stage, pool: DecodePool, meter: Meter): Promise<ShardReport[]> {

@@ -3,11 +3,12 @@
  * the sampler's defaults, names, figures, pictures and card.
  */
 import { copyFileSync, existsSync, readFileSync, rmSync } from "node:fs";
-import { join, resolve } from "node:path";
+import { join } from "node:path";
 import { InvalidInputError } from "../../errors.js";
 import { filledLines } from "../../files/table-file.js";
 import { readTextFile } from "../../files/text-file.js";
 import { writeFileAtomic } from "../../files/whole-files.js";
+import { replaceFolder } from "../../files/whole-folders.js";
 import { encodePng } from "../../pictures/png.js";
 import { BUNDLED_MODEL as NAME } from "../../pipeline/loading/bundled.js";
 import { countParameters } from "../../pipeline/loading/checkpoint.js";
@@ -19,7 +20,6 @@ import { openSource } from "../../release/open-source.js";
 import { runChart } from "../../training/logging/run-chart.js";
 import { readRunLog } from "../../training/logging/run-log.js";
 import { copyFrozenParts } from "../../training/state/export.js";
-import { replaceFolder } from "../../training/state/replace-folder.js";
 import { loadVocabulary } from "../scenes/vocabulary.js";
 import { releaseVocabulary } from "../scenes/vocabulary-file.js";
 import { fillCard, readPartFigures } from "./card.js";
@@ -56,7 +56,7 @@ export async function buildBundledModel(options: BuildOptions): Promise<void> {
   const template = readTextFile(options.template);
   const examples = readTextFile(join(before, EXAMPLES));
   const loss = await lossPicture(options);
-  await replaceFolder(resolve(output), async (folder) => {
+  await replaceFolder(output, async (folder) => {
     await prepare(folder, { network, vae, onMessage });
     const figures = await measureForCard({
       model: folder,

@@ -7,14 +7,14 @@
  * removed by the next command.
  */
 import { randomBytes } from "node:crypto";
-import { readdirSync, readFileSync, rmdirSync, rmSync } from "node:fs";
-import { dirname, join, resolve } from "node:path";
+import { readdirSync, readFileSync, rmSync } from "node:fs";
+import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { IDENTITY_PATTERN, lifeOf, processIdentity } from "@miro-t2i/torch/atomic-write";
 import { MiroError, systemReason } from "../../errors.js";
 import { FileLock, SILENT_MS, silenceOf } from "../../files/file-lock.js";
 import { keepTouching, stopTouching } from "../../files/heartbeat.js";
-import { makeFolder } from "../../files/make-folder.js";
+import { makeFolder, removeIfEmpty } from "../../files/make-folder.js";
 import { writeFileAtomic } from "../../files/whole-files.js";
 
 const POLL_MS = 20;
@@ -77,15 +77,7 @@ export class NameClaims {
     stopTouching(this.#file);
     rmSync(this.#file, { force: true });
     this.#names.clear();
-    if (this.#made === undefined) return;
-    try {
-      for (let folder = resolve(this.#folder); ; folder = dirname(folder)) {
-        rmdirSync(folder);
-        if (folder === resolve(this.#made)) break;
-      }
-    } catch {
-      // It holds files now.
-    }
+    removeIfEmpty(this.#folder, this.#made);
     this.#made = undefined;
   }
 

@@ -115,7 +115,6 @@ export class Gallery {
    */
   static open(folder: string, now = () => new Date()): Gallery {
     const studio = join(folder, ".studio");
-    makeFolder(studio);
     const lock = FileLock.acquire(studio, "server");
     if (!(lock instanceof FileLock))
       throw new MiroError(
