@@ -24,8 +24,8 @@ export class RunLock {
   }
 
   /**
-   * Takes the folder of a run, which is made where it is missing. Where nothing is known of the owner of its lock, waits
-   * for a sign of life of it, which refuses this training, or for a silence that shows that it was killed.
+   * Takes the folder of a run, which is made where it is missing. Where nothing is known of the owner of its lock,
+   * waits for a sign of life of it, which refuses this training, or for a silence that shows that it was killed.
    * @throws InvalidInputError when another training is running there
    */
   static async acquire(output: string, { signal, onMessage }: RunLockOptions = {}): Promise<RunLock> {
