@@ -1,6 +1,7 @@
 import fs, { mkdtempSync, readdirSync, readFileSync, rmSync, utimesSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { processIdentity } from "@miro-t2i/torch/atomic-write";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { InvalidInputError } from "../errors.js";
 import { RunLock } from "../training/state/run-lock.js";
@@ -88,6 +89,13 @@ describe("a lock", () => {
     other!.release();
     expect(readdirSync(path)).toEqual(["made"]);
     (FileLock.acquire(folder, "x") as FileLock).release();
+  });
+
+  it("clears its folder of what killed processes left unfinished, its own beginnings too", () => {
+    const dead = processIdentity().replace(/\d+$/, "1");
+    for (const name of [".a.lock.1", "made.csv"]) writeFileSync(join(folder, `.${name}.${dead}.0123456789ab.tmp`), "");
+    (acquire() as FileLock).release();
+    expect(readdirSync(folder)).toEqual([]);
   });
 
   it("says what is wrong with its folder", () => {

@@ -12,7 +12,7 @@ import { randomBytes } from "node:crypto";
 import { closeSync, existsSync, openSync, readdirSync, readFileSync, rmSync, statSync } from "node:fs";
 import { hostname } from "node:os";
 import { dirname, join } from "node:path";
-import { lifeOf, processIdentity, writeFileAtomically } from "@miro-t2i/torch/atomic-write";
+import { lifeOf, processIdentity, removeKilledWrites, writeFileAtomically } from "@miro-t2i/torch/atomic-write";
 import { z } from "zod";
 import { MiroError, systemReason } from "../errors.js";
 import { keepTouching, stopTouching } from "./heartbeat.js";
@@ -50,7 +50,7 @@ export class FileLock {
 
   /**
    * Takes a lock, in a folder that is made where it is missing. When the lock is released, that folder goes too unless
-   * something has come to lie in it.
+   * something has come to lie in it. What killed processes left unfinished in the folder is removed.
    * @returns the lock, or its owner when another process has it
    * @throws MiroError when the folder cannot be made or written
    */
@@ -88,6 +88,7 @@ export class FileLock {
         continue;
       }
       for (const other of all) if (other < number) rmSync(join(folder, prefix + other), { force: true });
+      removeKilledWrites(folder);
       return new FileLock(path, token, made);
     }
   }

@@ -13,7 +13,7 @@ import { getNumThreads, setNumThreads } from "@miro-t2i/torch";
 import { InvalidInputError, invalid, MiroError } from "../../errors.js";
 import { FileLock } from "../../files/file-lock.js";
 import { sha256 } from "../../files/sha256.js";
-import { readBytes, removeKilledWrites } from "../../files/whole-files.js";
+import { readBytes } from "../../files/whole-files.js";
 import { proveWritable } from "../../files/writable.js";
 import { about, type Message, message, option } from "../../message.js";
 import { counted, plural } from "../../numbers.js";
@@ -202,8 +202,6 @@ async function prepare(options: ResolvedOptions): Promise<Prepared> {
   if (writesScores) proveWritable(csvDir, "folder", "csvDir");
   const folders = stages.includes("vae") ? await locateModels(options) : null;
   signal?.throwIfAborted();
-  if (dest !== undefined && stages.includes("vae")) removeKilledWrites(dest);
-  if (writesScores) removeKilledWrites(csvDir);
   return { options, stages, shards, csvDir, table, scorers, folders };
 }
 
