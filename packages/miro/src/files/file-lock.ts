@@ -148,7 +148,7 @@ function create(path: string, token: string): boolean {
   } catch (error) {
     const reason = (error as Error).cause ?? error;
     if ((reason as NodeJS.ErrnoException).code === "EEXIST") return false;
-    throw new MiroError(`${path}: cannot be written: ${systemReason(reason)}`, { cause: error });
+    throw new MiroError(`${dirname(path)}: cannot be written: ${systemReason(reason)}`, { cause: error });
   }
 }
 

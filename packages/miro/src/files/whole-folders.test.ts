@@ -47,6 +47,22 @@ it("a folder is replaced as a whole, and nothing stays beside it", async () => {
   expect([textIn(path), readdirSync(path), readdirSync(join(root, "a"))]).toEqual(["two", ["below"], ["release"]]);
 });
 
+it("a folder that has appeared meanwhile is only replaced where that was asked for", async () => {
+  const path = join(root, "release");
+  const fillBeside = async (folder: string) => {
+    await replaceFolder(path, fill("other"));
+    fill("one")(folder);
+  };
+  mkdirSync(path); // an empty one is in nobody's way
+  await expect(replaceFolder(path, fillBeside, { overwrite: false })).rejects.toThrow(/release: exists already; /);
+  expect([textIn(path), readdirSync(root)]).toEqual(["other", ["release"]]);
+  rmSync(path, { recursive: true });
+  mkdirSync(path);
+  await replaceFolder(path, fill("one"), { overwrite: false });
+  await replaceFolder(path, fillBeside);
+  expect([textIn(path), readdirSync(root)]).toEqual(["one", ["release"]]);
+});
+
 it("a folder behind a link is replaced where it is", async () => {
   mkdirSync(join(root, "far"));
   symlinkSync("far", join(root, "link"));

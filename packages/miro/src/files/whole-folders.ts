@@ -5,14 +5,20 @@ import { beginFile, publishFolder } from "@miro-t2i/torch/atomic-write";
 import { InvalidInputError, MiroError } from "../errors.js";
 import { Message } from "../message.js";
 import { makeFolder, removeIfEmpty } from "./make-folder.js";
+import { existing } from "./whole-files.js";
 
 /**
  * Fills a new folder beside `path` and puts it in its place once it is complete. Behind a link, it is the folder that
  * the link leads to which is replaced.
- * @throws InvalidInputError for a mount point, which cannot be replaced; what `fill` throws, where errors that name a
- *   file of the new folder name it as it would have been called; `path` is as it was then
+ * @throws InvalidInputError for a mount point, which cannot be replaced, and without `overwrite` where a folder with
+ *   something in it is there, even if it appeared meanwhile; what `fill` throws, where errors that name a file of the
+ *   new folder name it as it would have been called; `path` is as it was then
  */
-export async function replaceFolder(path: string, fill: (folder: string) => void | Promise<void>): Promise<void> {
+export async function replaceFolder(
+  path: string,
+  fill: (folder: string) => void | Promise<void>,
+  { overwrite = true }: { overwrite?: boolean } = {},
+): Promise<void> {
   const target = existsSync(path) ? realpathSync(path) : resolve(path);
   if (isMountPoint(target))
     throw new InvalidInputError(`${path}: is a mount point, which cannot be replaced as a whole; name a folder in it`);
@@ -22,7 +28,7 @@ export async function replaceFolder(path: string, fill: (folder: string) => void
   try {
     mkdirSync(temporary);
     await fill(temporary);
-    publishFolder(temporary, target);
+    publishFolder(temporary, target, overwrite);
   } catch (error) {
     try {
       rmSync(temporary, { recursive: true, force: true });
@@ -30,6 +36,7 @@ export async function replaceFolder(path: string, fill: (folder: string) => void
     } catch {
       // What has failed may keep this from being done too; the next one that is written here does it.
     }
+    if (/^(ENOTEMPTY|EEXIST)$/.test((error as NodeJS.ErrnoException).code ?? "")) throw existing(path);
     nameFinally(error, temporary, path);
     throw error;
   }

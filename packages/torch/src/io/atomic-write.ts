@@ -238,11 +238,12 @@ export function publishFile(temporary: string, path: string): void {
 /**
  * Puts a folder that is filled in the place of `path`, durably. What is there is set aside first and removed last: it
  * is missing between two renames only.
- * @throws the system's error; `path` is as it was then
+ * @param overwrite whether a folder that is there and not empty may be replaced
+ * @throws the system's error, without `overwrite` ENOTEMPTY; `path` is as it was then
  */
-export function publishFolder(temporary: string, path: string): void {
+export function publishFolder(temporary: string, path: string, overwrite = true): void {
   flushBelow(temporary);
-  const before = fs.existsSync(path) ? beginFile(path) : null;
+  const before = overwrite && fs.existsSync(path) ? beginFile(path) : null;
   if (before !== null) fs.renameSync(path, before);
   try {
     fs.renameSync(temporary, path);

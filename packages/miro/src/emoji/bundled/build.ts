@@ -52,7 +52,7 @@ const LOSS = "loss.png";
 /** Makes the folder; it is there as a whole or as it was. @throws MiroError naming what is missing */
 export async function buildBundledModel(options: BuildOptions): Promise<void> {
   const { network, vae, before, classifier, measurements, output, overwrite, onMessage } = options;
-  checkOutput(output, overwrite);
+  checkOutput(output, overwrite, network);
   const template = readTextFile(options.template);
   const examples = readTextFile(join(before, EXAMPLES));
   const loss = await lossPicture(options);
