@@ -1,5 +1,6 @@
 // The set-up against made-up clones: what it skips, what it asks for, what it says when something is missing.
-import { execFileSync, spawnSync } from "node:child_process";
+import { execFileSync, spawn, spawnSync } from "node:child_process";
+import { once } from "node:events";
 import {
   chmodSync,
   cpSync,
@@ -285,13 +286,14 @@ esac`,
 
     test("is unpacked whole, with what is needed and nothing left over", async () => {
       const env = withPip({ "2.13.0+cpu": wheel("torch-2.13.0+cpu-py3.whl", cpu) });
+      write("my cache/unpack-killed/torch/lib/libtorch_cpu.so", "half");
       await libtorchStep.run(context(env));
       expect(said).toContain("fetching a private copy of 2.13.0");
       const folder = path.join(root, "my cache/libtorch-2.13.0/torch");
       expect(chosenLibtorch(context(env))).toMatchObject({ folder, version: "2.13.0", source: "private copy" });
       expect(readdirSync(path.join(folder, "lib"))).toEqual(["libtorch_cpu.so"]);
       expect(readdirSync(folder).sort()).toEqual(["include", "lib"]);
-      expect(readdirSync(path.join(root, "my cache"))).toEqual(["libtorch-2.13.0"]);
+      expect(readdirSync(path.join(root, "my cache"))).toEqual(["libtorch-2.13.0"]); // nothing of a killed one either
       rmSync(path.join(root, "packages"), { recursive: true });
       await libtorchStep.run(context(env));
       expect(readFileSync(path.join(root, "downloads"), "utf8")).toBe("x\n"); // the second clone uses the first's
@@ -512,6 +514,28 @@ describe("the lock", () => {
         async () => "done",
       ),
     ).toBe("done");
+  });
+
+  test("of a dead process is taken over by one at a time, however many see it", async () => {
+    const dead = ownerText().replace(/\d+\n$/, "1\n");
+    const file = write("lock", dead);
+    write("lock.stale", dead); // one died while it removed a dead lock
+    const program = `
+      import { withLock } from ${JSON.stringify(new URL("setup/lock.mjs", import.meta.url).href)};
+      import { closeSync, openSync, rmSync } from "node:fs";
+      const [file, inside] = process.argv.slice(1);
+      await withLock(file, () => {}, async () => {
+        closeSync(openSync(inside, "wx"));
+        await new Promise((resolve) => setTimeout(resolve, 20));
+        rmSync(inside);
+      });`;
+    const inside = path.join(root, "inside");
+    const ends = Array.from({ length: 6 }, async () => {
+      const child = spawn(process.execPath, ["--input-type=module", "-e", program, file, inside], { stdio: "inherit" });
+      return (await once(child, "exit"))[0];
+    });
+    expect(await Promise.all(ends)).toEqual(Array(6).fill(0));
+    expect(readdirSync(root).filter((name) => name.startsWith("lock"))).toEqual([]);
   });
 
   test("is waited for aloud while its owner lives, or nothing is known of it", async () => {

@@ -125,17 +125,31 @@ async function privateCopy(context) {
     const python = await pipOf(env);
     log(`setup: no libtorch found; fetching a private copy of ${version} (about 200 MB) into ${cache} ...\n`);
     const downloads = path.join(cache, "downloads");
+    // With the lock held nobody else unpacks: these are of set-ups that were killed.
+    for (const name of readdirSync(cache)) if (name.startsWith("unpack-")) remove(path.join(cache, name));
     const unpacked = mkdtempSync(path.join(cache, "unpack-"));
+    const clean = () => remove(unpacked);
+    process.once("exit", clean); // Ctrl-C
     try {
       await download(python, downloads, unpacked, context);
       rmSync(home, { recursive: true, force: true });
       renameSync(unpacked, home);
       rmSync(downloads, { recursive: true, force: true });
     } finally {
-      rmSync(unpacked, { recursive: true, force: true });
+      process.off("exit", clean);
+      clean();
     }
     return folder;
   });
+}
+
+/** Removes a folder, as far as that goes while a process that has lost its parent may still write into it. */
+function remove(folder) {
+  try {
+    rmSync(folder, { recursive: true, force: true });
+  } catch {
+    // The next set-up does it.
+  }
 }
 
 /** The Python whose pip fetches libtorch. @throws SetupError naming what is missing */

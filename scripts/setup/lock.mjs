@@ -2,18 +2,7 @@
  * A lock file between processes: two `npm start` in one clone take turns; a lock left by a killed process is taken
  * over.
  */
-import { randomUUID } from "node:crypto";
-import {
-  closeSync,
-  openSync,
-  readFileSync,
-  readlinkSync,
-  renameSync,
-  rmSync,
-  statSync,
-  utimesSync,
-  writeSync,
-} from "node:fs";
+import { closeSync, openSync, readFileSync, readlinkSync, rmSync, statSync, utimesSync, writeSync } from "node:fs";
 import { hostname } from "node:os";
 import { setTimeout as sleep } from "node:timers/promises";
 
@@ -76,6 +65,22 @@ function acquire(file) {
 }
 
 /**
+ * Removes a dead lock. One at a time may: of several that saw it, one could remove the lock of another that was faster.
+ */
+function removeStale(file) {
+  const guard = `${file}.stale`;
+  if (!acquire(guard)) {
+    if (isStale(guard)) rmSync(guard, { force: true });
+    return;
+  }
+  try {
+    if (isStale(file)) rmSync(file, { force: true });
+  } finally {
+    rmSync(guard, { force: true });
+  }
+}
+
+/**
  * Runs `work` while holding the lock `file`; waits for another holder, saying so once.
  * @template T
  * @param {string} file  @param {(text: string) => void} log  @param {() => Promise<T>} work
@@ -85,12 +90,7 @@ export async function withLock(file, log, work) {
   let waiting = false;
   while (!acquire(file)) {
     if (isStale(file)) {
-      // The rename picks one winner among several that saw the dead lock.
-      const aside = `${file}.${randomUUID()}.stale`;
-      try {
-        renameSync(file, aside);
-        rmSync(aside, { force: true });
-      } catch {}
+      removeStale(file);
       continue;
     }
     if (!waiting) log("setup: another set-up is running here, waiting for it ...\n");

@@ -6,7 +6,7 @@ import { Argument, type Command, Option } from "commander";
 import type { z } from "zod";
 import { invalid } from "../errors.js";
 import { checkKey } from "../files/plain-data.js";
-import { proveWritable, withoutParents } from "../files/writable.js";
+import { behindLinks, proveWritable, withoutParents } from "../files/writable.js";
 import { message, type OptionMention } from "../message.js";
 import {
   choices,
@@ -146,9 +146,10 @@ export function declare<S extends z.ZodObject>(
       const kind = isDeclared(of) ? declarationOf(of).writes : undefined;
       const path = options[name];
       if (kind === undefined || typeof path !== "string") continue;
+      const place = kind === "file" ? behindLinks(withoutParents(path)) : withoutParents(path);
       for (const places of [options, given] as Record<string, unknown>[])
-        if (places[name] === path) places[name] = withoutParents(path);
-      if (!isDry) proveWritable(path, kind, name);
+        if (places[name] === path) places[name] = place;
+      if (!isDry) proveWritable(place, kind, name);
     }
     await run(options, given as Given<S>, givenTo(command, schema, ["default", "config"]) as Given<S>);
   });

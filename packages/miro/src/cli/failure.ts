@@ -12,8 +12,10 @@ export function isForUsers(error: unknown): boolean {
 export function failureText(error: unknown, names: FlagNames): string {
   if (error instanceof MiroError) return oneLine(withFlags(error.wording, names));
   if (!(error instanceof Error)) return oneLine(String(error));
-  const { path } = error as NodeJS.ErrnoException;
-  return oneLine(isOfSystem(error) ? `${path ? `${path}: ` : ""}${systemReason(error)}` : error.message);
+  const { code, path, dest } = error as NodeJS.ErrnoException & { dest?: string };
+  // Of a copy it is the new file that was refused, where the old one was found.
+  const subject = code === "ENOENT" ? path : (dest ?? path);
+  return oneLine(isOfSystem(error) ? `${subject ? `${subject}: ` : ""}${systemReason(error)}` : error.message);
 }
 
 function isOfSystem({ code, syscall }: NodeJS.ErrnoException): boolean {

@@ -1,4 +1,4 @@
-import { existsSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
@@ -47,6 +47,18 @@ describe("miro train", () => {
         /MISSING {2}disk: 1,000,000,000,003 checkpoints of .* MB/,
       ])
         expect(out).toMatch(line);
+    } finally {
+      rmSync(folder, { recursive: true });
+    }
+  });
+
+  it("leaves nothing where it cannot begin", async () => {
+    const folder = mkdtempSync(join(tmpdir(), "miro-no-start-"));
+    try {
+      const args = ["emoji", `data.cache=${folder}/cache`, "data.text_encoder=nowhere", "trainer.replicas=1"];
+      const { code, err } = await call(...args, "--output", join(folder, "runs", "one"));
+      expect([code, err]).toEqual([2, expect.stringMatching(/error: data\.text_encoder: nowhere is not there/)]);
+      expect(readdirSync(folder)).toEqual([]);
     } finally {
       rmSync(folder, { recursive: true });
     }

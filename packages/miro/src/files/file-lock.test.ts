@@ -1,6 +1,7 @@
 import fs, { mkdtempSync, readdirSync, readFileSync, rmSync, utimesSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { processIdentity } from "@miro-t2i/torch/atomic-write";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { InvalidInputError } from "../errors.js";
 import { RunLock } from "../training/state/run-lock.js";
@@ -77,8 +78,31 @@ describe("a lock", () => {
     expect(readdirSync(folder)).toEqual([]);
   });
 
+  it("makes its folder, which goes with it unless something has come to lie in it", () => {
+    const path = join(folder, "a", "b");
+    (FileLock.acquire(path, "x") as FileLock).release();
+    expect(readdirSync(folder)).toEqual([]);
+    const [one, other] = ["x", "y"].map((name) => FileLock.acquire(path, name) as FileLock);
+    one!.release();
+    expect(readdirSync(path)).toEqual([".y.lock.1"]);
+    writeFileSync(join(path, "made"), "");
+    other!.release();
+    expect(readdirSync(path)).toEqual(["made"]);
+    (FileLock.acquire(folder, "x") as FileLock).release();
+  });
+
+  it("clears its folder of what killed processes left unfinished, its own beginnings too", () => {
+    const dead = processIdentity().replace(/\d+$/, "1");
+    for (const name of [".a.lock.1", "made.csv"]) writeFileSync(join(folder, `.${name}.${dead}.0123456789ab.tmp`), "");
+    (acquire() as FileLock).release();
+    expect(readdirSync(folder)).toEqual([]);
+  });
+
   it("says what is wrong with its folder", () => {
-    expect(() => FileLock.acquire(join(folder, "none"), "a")).toThrow(/none: cannot be read: no such file/);
+    writeFileSync(join(folder, "file"), "");
+    const below = join(folder, "file", "below");
+    expect(() => FileLock.acquire(below, "a")).toThrow(/below: cannot be created: a part of its path is not a folder/);
+    expect(() => FileLock.acquire("/proc/none", "a")).toThrow(/none: cannot be created: no such file/);
   });
 });
 
@@ -93,7 +117,7 @@ describe("the folder of a run", () => {
     first.check();
     first.release();
     (await RunLock.acquire(output())).release();
-    expect(readdirSync(output())).toEqual([]);
+    expect(readdirSync(folder)).toEqual([]); // nothing was trained
   });
 
   it("whose owner cannot be looked at is waited for aloud, until it is heard of or silent for long", async () => {

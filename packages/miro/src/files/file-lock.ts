@@ -9,13 +9,14 @@
  * system; owners touch theirs from a thread of its own, which no long computation holds up.
  */
 import { randomBytes } from "node:crypto";
-import { closeSync, openSync, readdirSync, readFileSync, rmSync, statSync } from "node:fs";
+import { closeSync, existsSync, openSync, readdirSync, readFileSync, rmSync, statSync } from "node:fs";
 import { hostname } from "node:os";
-import { join } from "node:path";
-import { lifeOf, processIdentity, writeFileAtomically } from "@miro-t2i/torch/atomic-write";
+import { dirname, join } from "node:path";
+import { lifeOf, processIdentity, removeKilledWrites, writeFileAtomically } from "@miro-t2i/torch/atomic-write";
 import { z } from "zod";
 import { MiroError, systemReason } from "../errors.js";
 import { keepTouching, stopTouching } from "./heartbeat.js";
+import { makeFolder, removeIfEmpty } from "./make-folder.js";
 
 /** An owner that cannot be looked at and was silent for this long is taken for dead. */
 export const SILENT_MS = 120_000;
@@ -34,21 +35,40 @@ export interface LockOwner {
 
 export class FileLock {
   readonly #token: string;
+  /** The first folder that was made for the lock. */
+  readonly #made: string | undefined;
 
   private constructor(
     readonly path: string,
     token: string,
+    made: string | undefined,
   ) {
     this.#token = token;
+    this.#made = made;
     keepTouching(path);
   }
 
   /**
-   * Takes a lock. The folder must be there.
+   * Takes a lock, in a folder that is made where it is missing. When the lock is released, that folder goes too unless
+   * something has come to lie in it. What killed processes left unfinished in the folder is removed.
    * @returns the lock, or its owner when another process has it
-   * @throws MiroError when the folder cannot be written
+   * @throws MiroError when the folder cannot be made or written
    */
   static acquire(folder: string, name: string): FileLock | LockOwner {
+    const made = makeLockFolder(folder);
+    try {
+      const taken = FileLock.#take(folder, name, made);
+      if (!(taken instanceof FileLock)) removeIfEmpty(folder, made);
+      return taken;
+    } catch (error) {
+      removeIfEmpty(folder, made);
+      // Whoever had made the folder has given it up in this moment.
+      if (made === undefined && !existsSync(folder)) return FileLock.acquire(folder, name);
+      throw error;
+    }
+  }
+
+  static #take(folder: string, name: string, made: string | undefined): FileLock | LockOwner {
     const prefix = `.${name}.lock.`;
     for (;;) {
       const newest = lockNumbers(folder, prefix).at(-1);
@@ -68,7 +88,8 @@ export class FileLock {
         continue;
       }
       for (const other of all) if (other < number) rmSync(join(folder, prefix + other), { force: true });
-      return new FileLock(path, token);
+      removeKilledWrites(folder);
+      return new FileLock(path, token, made);
     }
   }
 
@@ -89,6 +110,17 @@ export class FileLock {
   release(): void {
     stopTouching(this.path);
     if (this.isHeld()) rmSync(this.path, { force: true });
+    removeIfEmpty(dirname(this.path), this.#made);
+  }
+}
+
+function makeLockFolder(folder: string): string | undefined {
+  try {
+    return makeFolder(folder);
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    const reason = code === "EEXIST" ? "a part of its path is a file" : systemReason(error);
+    throw new MiroError(`${folder}: cannot be created: ${reason}`, { cause: error });
   }
 }
 
@@ -116,7 +148,7 @@ function create(path: string, token: string): boolean {
   } catch (error) {
     const reason = (error as Error).cause ?? error;
     if ((reason as NodeJS.ErrnoException).code === "EEXIST") return false;
-    throw new MiroError(`${path}: cannot be written: ${systemReason(reason)}`, { cause: error });
+    throw new MiroError(`${dirname(path)}: cannot be written: ${systemReason(reason)}`, { cause: error });
   }
 }
 

@@ -1,8 +1,8 @@
-import { existsSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, expect, it } from "vitest";
-import { makeFolder } from "./make-folder.js";
+import { makeFolder, makeFolderAside, removeIfEmpty } from "./make-folder.js";
 
 const folder = mkdtempSync(join(tmpdir(), "miro-folder-"));
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
@@ -11,6 +11,30 @@ it("folders are made with those above them, and the first that was new is told",
   expect(makeFolder(join(folder, "a/b/c"))).toBe(join(folder, "a"));
   expect(existsSync(join(folder, "a/b/c"))).toBe(true);
   expect(makeFolder(join(folder, "a/b"))).toBeUndefined();
+});
+
+it.each([
+  ["at once", async (path: string) => makeFolder(path)],
+  ["beside the event loop", makeFolderAside],
+])("folders that were made %s and stayed empty are removed, and no others", async (_, make) => {
+  const top = join(folder, "top");
+  const path = join(top, "b", "c");
+  const made = await make(path);
+  expect(made).toBe(top);
+  removeIfEmpty(path, made);
+  expect(readdirSync(folder)).not.toContain("top");
+  expect(await make(top)).toBe(top);
+  const below = await make(path);
+  expect(below).toBe(join(top, "b"));
+  removeIfEmpty(path, below);
+  expect(readdirSync(top)).toEqual([]);
+  removeIfEmpty(top, await make(top));
+  expect(existsSync(top)).toBe(true);
+  await make(path);
+  writeFileSync(join(top, "b", "file"), "");
+  removeIfEmpty(path, top);
+  expect(readdirSync(join(top, "b"))).toEqual(["file"]);
+  rmSync(top, { recursive: true });
 });
 
 it("a file in the way and a place where no folder can be are errors, and the call ends", () => {

@@ -2,7 +2,7 @@
  * Folders: whether a path is one, and making one with those above it. Node's own `mkdir` with `recursive` never ends
  * where the system says that a new folder has no parent although it has one, as below `/proc`.
  */
-import { mkdirSync, statSync } from "node:fs";
+import { mkdirSync, rmdirSync, statSync } from "node:fs";
 import { mkdir, stat } from "node:fs/promises";
 import { dirname, resolve } from "node:path";
 
@@ -31,26 +31,50 @@ export function makeFolder(path: string): string | undefined {
       mkdirSync(folder);
     } catch (error) {
       // Another process may have been faster.
-      if ((error as NodeJS.ErrnoException).code !== "EEXIST" || !isFolder(folder)) throw error;
+      if ((error as NodeJS.ErrnoException).code === "EEXIST" && isFolder(folder)) continue;
+      if (folder !== missing[0]) removeIfEmpty(dirname(folder), missing[0]);
+      throw error;
     }
   }
   return missing[0];
 }
 
-/** As {@link makeFolder}, beside the event loop. @throws the system's error */
-export async function makeFolderAside(path: string): Promise<void> {
+/**
+ * Removes a folder that {@link makeFolder} has made, and those above it that it had to make, where nothing has come to
+ * lie in them: what fails before it has written anything leaves nothing.
+ *
+ * @param made what {@link makeFolder} has returned
+ */
+export function removeIfEmpty(path: string, made: string | undefined): void {
+  if (made === undefined) return;
   try {
-    await mkdir(path);
-  } catch (error) {
-    const { code } = error as NodeJS.ErrnoException;
-    if (code === "ENOENT" && dirname(path) !== path) {
-      await makeFolderAside(dirname(path));
-      await mkdir(path).catch((again: unknown) => unlessFolder(path, again)); // another may have been faster
-    } else await unlessFolder(path, error);
+    for (let folder = resolve(path); ; folder = dirname(folder)) {
+      rmdirSync(folder);
+      if (folder === resolve(made)) break;
+    }
+  } catch {
+    // It holds something now.
   }
 }
 
-async function unlessFolder(path: string, error: unknown): Promise<void> {
+/** As {@link makeFolder}, beside the event loop. @throws the system's error */
+export async function makeFolderAside(path: string): Promise<string | undefined> {
+  try {
+    await mkdir(path);
+    return path;
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    if (code !== "ENOENT" || dirname(path) === path) return unlessFolder(path, error);
+    const made = await makeFolderAside(dirname(path));
+    const rest = await mkdir(path).then(
+      () => path,
+      (again: unknown) => unlessFolder(path, again), // another may have been faster
+    );
+    return made ?? rest;
+  }
+}
+
+async function unlessFolder(path: string, error: unknown): Promise<undefined> {
   const there = await stat(path).catch(() => null);
   if (!there?.isDirectory()) throw error;
 }

@@ -8,7 +8,7 @@ import { writeFileAtomically, writeFileAtomicallyAside } from "@miro-t2i/torch/a
 import { InvalidInputError, MiroError, systemReason } from "../errors.js";
 import { message, option } from "../message.js";
 import { readBounded, readBoundedAside } from "./bounded-read.js";
-import { makeFolder, makeFolderAside } from "./make-folder.js";
+import { makeFolder, makeFolderAside, removeIfEmpty } from "./make-folder.js";
 
 export { removeKilledWrites } from "@miro-t2i/torch/atomic-write";
 export { readJson } from "./json-file.js";
@@ -34,13 +34,20 @@ export function writeFileAtomic(
   data: Uint8Array | string,
   { overwrite = false, mode }: WriteOptions = {},
 ): void {
-  createFolder(dirname(path), path);
+  const folder = dirname(path);
+  let made: string | undefined;
+  try {
+    made = makeFolder(folder);
+  } catch (error) {
+    throw refusedFolder(path, error);
+  }
   try {
     writeFileAtomically(path, (write) => write(typeof data === "string" ? Buffer.from(data) : data), {
       overwrite,
       mode,
     });
   } catch (error) {
+    removeIfEmpty(folder, made);
     throw refusedWrite(path, error);
   }
 }
@@ -51,14 +58,17 @@ export async function writeFileAside(
   data: Uint8Array,
   { overwrite = false, mode }: WriteOptions = {},
 ): Promise<void> {
+  const folder = dirname(path);
+  let made: string | undefined;
   try {
-    await makeFolderAside(dirname(path));
+    made = await makeFolderAside(folder);
   } catch (error) {
     throw refusedFolder(path, error);
   }
   try {
     await writeFileAtomicallyAside(path, data, { overwrite, mode });
   } catch (error) {
+    removeIfEmpty(folder, made);
     throw refusedWrite(path, error);
   }
 }
@@ -67,15 +77,6 @@ function refusedWrite(path: string, error: unknown): Error {
   const reason = (error as Error).cause ?? error;
   if ((reason as NodeJS.ErrnoException).code === "EEXIST") return existing(path);
   return new MiroError(`${path}: cannot be written: ${systemReason(reason)}`, { cause: error });
-}
-
-/** Makes the folder of a file. @throws MiroError naming the file when the disk refuses */
-export function createFolder(folder: string, path: string): void {
-  try {
-    makeFolder(folder);
-  } catch (error) {
-    throw refusedFolder(path, error);
-  }
 }
 
 function refusedFolder(path: string, error: unknown): MiroError {

@@ -3,7 +3,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, expect, it } from "vitest";
 import { InvalidInputError, MiroError } from "../errors.js";
-import { proveWritable, withoutParents } from "./writable.js";
+import { behindLinks, proveWritable, withoutParents } from "./writable.js";
 
 const folder = mkdtempSync(join(tmpdir(), "miro-writable-"));
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
@@ -35,6 +35,22 @@ it("what the system refuses is told with its reason", () => {
   expect(prove).toThrow(MiroError);
   expect(prove).not.toThrow(InvalidInputError);
   expect(prove).toThrow(/^output: \/proc\/none\/a cannot be created: ./);
+});
+
+it("a file is written where a link leads to, and what is no file is left to be told", () => {
+  mkdirSync(join(folder, "places", "far"), { recursive: true });
+  const at = (name: string) => join(folder, "places", name);
+  writeFileSync(at("far/file"), "");
+  symlinkSync("far/file", at("link"));
+  symlinkSync("link", at("second"));
+  symlinkSync(at("far/none"), at("dangling"));
+  symlinkSync("circle", at("circle"));
+  symlinkSync("far", at("folder"));
+  symlinkSync("/dev/null", at("device"));
+  expect(["link", "second", "far/file"].map((name) => behindLinks(at(name)))).toEqual(Array(3).fill(at("far/file")));
+  expect(behindLinks(at("dangling"))).toBe(at("far/none"));
+  expect(() => behindLinks(at("circle"))).toThrow(/ELOOP/);
+  for (const name of ["folder", "device", "none"]) expect(behindLinks(at(name))).toBe(at(name));
 });
 
 it("a path without its parents is the place that the system takes it for", () => {

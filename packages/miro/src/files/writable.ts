@@ -1,5 +1,15 @@
 /** Proof, before long work, that what comes of it can be written. Nothing is left behind. */
-import { accessSync, constants, lstatSync, mkdirSync, realpathSync, rmdirSync, type Stats, statSync } from "node:fs";
+import {
+  accessSync,
+  constants,
+  lstatSync,
+  mkdirSync,
+  readlinkSync,
+  realpathSync,
+  rmdirSync,
+  type Stats,
+  statSync,
+} from "node:fs";
 import { dirname, isAbsolute, join, resolve, sep } from "node:path";
 import { beginFile } from "@miro-t2i/torch/atomic-write"; // without loading libtorch
 import { InvalidInputError, MiroError, systemReason } from "../errors.js";
@@ -29,6 +39,20 @@ export function withoutParents(path: string): string {
     known = join(isLink ? realpathSync(known) : known, part);
   }
   return known;
+}
+
+/**
+ * Where a file is written that a path names: where a link leads to, unless that is a folder, a device or a pipe.
+ * @throws the system's error where links lead in a circle
+ */
+export function behindLinks(path: string): string {
+  if (look(path)?.isFile() === false) return path;
+  let place = path;
+  while (look(place, lstatSync)?.isSymbolicLink()) {
+    const target = readlinkSync(place);
+    place = isAbsolute(target) ? target : withoutParents(`${dirname(place)}/${target}`);
+  }
+  return place;
 }
 
 /**

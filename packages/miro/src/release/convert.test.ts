@@ -154,6 +154,17 @@ describe("a published checkpoint", () => {
     );
   });
 
+  it("is not replaced with what it is in, be it a folder with config.json or a release around it", async () => {
+    const home = at("around");
+    await converted(ckpt, "--output", home);
+    copyFileSync(ckpt, join(home, "last.ckpt"));
+    const again = [join(home, "last.ckpt"), "--output", home, "--overwrite"];
+    expect(await refused(...again)).toMatch(/around holds .*last\.ckpt, which would go with it/);
+    rmSync(join(home, "uncond_embedding.npy"));
+    expect(await refused(...again)).toMatch(/around holds files and is no release/);
+    expect(existsSync(join(home, "last.ckpt"))).toBe(true);
+  });
+
   it("does not replace what is no release, and a release only when asked to", async () => {
     mkdirSync(at("mine"));
     writeFileSync(join(at("mine"), "thesis.txt"), "words");

@@ -3,21 +3,22 @@
  * card `README.md`. Tensors pass one at a time; the finished file is read again for one forward pass. The folder
  * appears as a whole or not at all.
  */
-import { existsSync, readdirSync, statSync } from "node:fs";
-import { join, resolve } from "node:path";
+import { readdirSync, realpathSync, statSync } from "node:fs";
+import { join } from "node:path";
 import { buildInfo, memory, scope } from "@miro-t2i/torch";
 import { writeNpy } from "@miro-t2i/torch/io";
 import { InvalidInputError } from "../errors.js";
 import { writeFileAtomic } from "../files/whole-files.js";
+import { replaceFolder } from "../files/whole-folders.js";
 import { message, option } from "../message.js";
 import { counted } from "../numbers.js";
 import { countParameters } from "../pipeline/loading/checkpoint.js";
 import { releaseConfigToJson } from "../pipeline/loading/release-config.js";
-import { replaceFolder } from "../training/state/replace-folder.js";
 import { version } from "../version.js";
 import { type CardOptions, writeCard } from "./card.js";
 import { factsFile, type ReleaseFacts } from "./facts.js";
 import { type ForwardCheck, forwardCheck } from "./forward-check.js";
+import { isReleaseFolder } from "./open-folder.js";
 import type { ReleaseSource } from "./source.js";
 import { checkWeights, expectedTensors, type OnBytes } from "./weights.js";
 import { type ReleaseDType, writeWeights } from "./write-weights.js";
@@ -49,33 +50,37 @@ export interface Converted {
 /** Writes a release. @throws MiroError when the tensors do not fit the configuration; nothing is there then */
 export async function convertToRelease(source: ReleaseSource, options: ConvertOptions): Promise<Converted> {
   const { output, dtype, onMessage = () => {} } = options;
-  checkOutput(output, options.overwrite);
+  checkOutput(output, options.overwrite, source.path);
   const { config, weights } = source;
   const expected = expectedTensors(config, weights);
   checkWeights(source.path, weights, expected);
   let check: ForwardCheck | undefined;
   let files: string[] = [];
   let parameters = 0;
-  await replaceFolder(resolve(output), async (folder) => {
-    onMessage(`writing ${counted(expected.size, "tensor")} as ${dtype}`);
-    writeWeights(folder, weights, expected, options);
-    scope(() => writeNpy(join(folder, "uncond_embedding.npy"), source.uncondEmbedding.float().contiguous()));
-    const { network, preconditioning, ...rest } = releaseConfigToJson(config);
-    const json = { network, preconditioning, ...rest, dtype };
-    writeFileAtomic(join(folder, "config.json"), `${JSON.stringify(json, null, 2)}\n`, { overwrite: true });
-    await source.copyParts(folder, dtype);
-    onMessage("checking the network by one forward pass");
-    memory.emptyCache(); // what the tensors left, one after the other, is not what the network wants
-    check = forwardCheck(folder, dtype);
-    parameters = countParameters(folder);
-    const facts = factsFile(factsOf(source, { dtype, check, parameters }));
-    writeFileAtomic(join(folder, facts.name), facts.text, { overwrite: true });
-    await options.onFilled?.(folder);
-    writeCard({ ...options.card, folder });
-    files = readdirSync(folder, { recursive: true, encoding: "utf8" })
-      .filter((name) => statSync(join(folder, name)).isFile())
-      .sort();
-  });
+  await replaceFolder(
+    output,
+    async (folder) => {
+      onMessage(`writing ${counted(expected.size, "tensor")} as ${dtype}`);
+      writeWeights(folder, weights, expected, options);
+      scope(() => writeNpy(join(folder, "uncond_embedding.npy"), source.uncondEmbedding.float().contiguous()));
+      const { network, preconditioning, ...rest } = releaseConfigToJson(config);
+      const json = { network, preconditioning, ...rest, dtype };
+      writeFileAtomic(join(folder, "config.json"), `${JSON.stringify(json, null, 2)}\n`, { overwrite: true });
+      await source.copyParts(folder, dtype);
+      onMessage("checking the network by one forward pass");
+      memory.emptyCache(); // what the tensors left, one after the other, is not what the network wants
+      check = forwardCheck(folder, dtype);
+      parameters = countParameters(folder);
+      const facts = factsFile(factsOf(source, { dtype, check, parameters }));
+      writeFileAtomic(join(folder, facts.name), facts.text, { overwrite: true });
+      await options.onFilled?.(folder);
+      writeCard({ ...options.card, folder });
+      files = readdirSync(folder, { recursive: true, encoding: "utf8" })
+        .filter((name) => statSync(join(folder, name)).isFile())
+        .sort();
+    },
+    options,
+  );
   return { output, files, tensors: expected.size, parameters, check: check! };
 }
 
@@ -99,18 +104,25 @@ function factsOf(
   };
 }
 
-/** A folder is replaced only where it is an earlier release, and that was asked for. */
-export function checkOutput(output: string, overwrite: boolean): void {
+/**
+ * A folder is replaced only where it is an earlier release, and that was asked for.
+ * @param source what the release is made of, which must not go with the earlier one
+ */
+export function checkOutput(output: string, overwrite: boolean, source: string): void {
   const stat = statSync(output, { throwIfNoEntry: false });
   if (stat === undefined) return;
   if (!stat.isDirectory()) throw new InvalidInputError(message`${option("output")}: ${output} is a file`);
   if (readdirSync(output).length === 0) return;
-  if (!existsSync(join(output, "config.json")))
+  if (!isReleaseFolder(output))
     throw new InvalidInputError(
       message`${option("output")}: ${output} holds files and is no release; name a new folder`,
     );
   if (!overwrite)
     throw new InvalidInputError(
       message`${option("output")}: ${output} holds a release; ${option("overwrite", true)} replaces it`,
+    );
+  if (realpathSync(source).startsWith(`${realpathSync(output)}/`))
+    throw new InvalidInputError(
+      message`${option("output")}: ${output} holds ${source}, which would go with it; name another folder`,
     );
 }

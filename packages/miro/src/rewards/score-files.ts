@@ -12,7 +12,7 @@ import { z } from "zod";
 import { InvalidInputError, invalid, MiroError } from "../errors.js";
 import { FileLock } from "../files/file-lock.js";
 import { sha256 } from "../files/sha256.js";
-import { createFolder, readBytes } from "../files/whole-files.js";
+import { readBytes } from "../files/whole-files.js";
 import { message, option } from "../message.js";
 import { callback, field, type OptionsOf, parseOptions } from "../options.js";
 import { decodeWithOrientation, type OrientedImage } from "../pictures/decode.js";
@@ -161,9 +161,7 @@ export async function scoreFilesWithReport(
 }
 
 function lockOutput(output: string): FileLock {
-  const folder = dirname(output);
-  createFolder(folder, output);
-  const lock = FileLock.acquire(folder, basename(output));
+  const lock = FileLock.acquire(dirname(output), basename(output));
   if (lock instanceof FileLock) return lock;
   throw new MiroError(`${output}: ${lock.text} is writing to it; wait until it is done, or choose another file`);
 }

@@ -236,6 +236,45 @@ export function publishFile(temporary: string, path: string): void {
 }
 
 /**
+ * Puts a folder that is filled in the place of `path`, durably. What is there is set aside first and removed last: it
+ * is missing between two renames only.
+ * @param overwrite whether a folder that is there and not empty may be replaced
+ * @throws the system's error, without `overwrite` ENOTEMPTY; `path` is as it was then
+ */
+export function publishFolder(temporary: string, path: string, overwrite = true): void {
+  flushBelow(temporary);
+  const before = overwrite && fs.existsSync(path) ? beginFile(path) : null;
+  if (before !== null) fs.renameSync(path, before);
+  try {
+    fs.renameSync(temporary, path);
+  } catch (error) {
+    if (before !== null) fs.renameSync(before, path);
+    throw error;
+  }
+  flushFolder(dirname(path));
+  if (before !== null) fs.rmSync(before, { recursive: true, force: true });
+}
+
+/** Flushes a folder and all that is below it. */
+function flushBelow(folder: string): void {
+  for (const entry of fs.readdirSync(folder, { withFileTypes: true })) {
+    const path = join(folder, entry.name);
+    if (entry.isDirectory()) flushBelow(path);
+    else if (entry.isFile()) flushFile(path);
+  }
+  flushFolder(folder);
+}
+
+function flushFile(path: string): void {
+  const descriptor = fs.openSync(path, "r");
+  try {
+    fs.fsyncSync(descriptor);
+  } finally {
+    fs.closeSync(descriptor);
+  }
+}
+
+/**
  * Makes a rename in a folder durable. Some file systems refuse to flush a folder; the file is in place all the same.
  */
 export function flushFolder(folder: string): void {

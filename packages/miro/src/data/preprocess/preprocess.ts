@@ -12,9 +12,8 @@ import { basename, dirname, join } from "node:path";
 import { getNumThreads, setNumThreads } from "@miro-t2i/torch";
 import { InvalidInputError, invalid, MiroError } from "../../errors.js";
 import { FileLock } from "../../files/file-lock.js";
-import { makeFolder } from "../../files/make-folder.js";
 import { sha256 } from "../../files/sha256.js";
-import { readBytes, removeKilledWrites } from "../../files/whole-files.js";
+import { readBytes } from "../../files/whole-files.js";
 import { proveWritable } from "../../files/writable.js";
 import { about, type Message, message, option } from "../../message.js";
 import { counted, plural } from "../../numbers.js";
@@ -214,19 +213,12 @@ async function prepare(options: ResolvedOptions): Promise<Prepared> {
   if (writesScores) proveWritable(csvDir, "folder", "csvDir");
   const folders = stages.includes("vae") ? await locateModels(options) : null;
   signal?.throwIfAborted();
-  if (dest !== undefined && stages.includes("vae")) makeOutputFolder(dest);
-  if (writesScores) makeOutputFolder(csvDir);
   return { options, stages, shards, csvDir, table, scorers, folders };
 }
 
 /** Where the scores of a source go by default: two tables of a folder have shards of the same names. */
 function scoresFolder(src: string): string {
   return statSync(src).isDirectory() ? join(src, "scores") : join(dirname(src), "scores", basename(src));
-}
-
-function makeOutputFolder(folder: string): void {
-  makeFolder(folder);
-  removeKilledWrites(folder);
 }
 
 async function latentStage(prepared: Prepared, stage: Stage, pool: DecodePool, meter: Meter): Promise<ShardReport[]> {

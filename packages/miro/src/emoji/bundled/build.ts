@@ -3,11 +3,12 @@
  * the sampler's defaults, names, figures, pictures and card.
  */
 import { copyFileSync, existsSync, readFileSync, rmSync } from "node:fs";
-import { join, resolve } from "node:path";
+import { join } from "node:path";
 import { InvalidInputError } from "../../errors.js";
 import { filledLines } from "../../files/table-file.js";
 import { readTextFile } from "../../files/text-file.js";
 import { writeFileAtomic } from "../../files/whole-files.js";
+import { replaceFolder } from "../../files/whole-folders.js";
 import { encodePng } from "../../pictures/png.js";
 import { BUNDLED_MODEL as NAME } from "../../pipeline/loading/bundled.js";
 import { countParameters } from "../../pipeline/loading/checkpoint.js";
@@ -19,7 +20,6 @@ import { openSource } from "../../release/open-source.js";
 import { runChart } from "../../training/logging/run-chart.js";
 import { readRunLog } from "../../training/logging/run-log.js";
 import { copyFrozenParts } from "../../training/state/export.js";
-import { replaceFolder } from "../../training/state/replace-folder.js";
 import { loadVocabulary } from "../scenes/vocabulary.js";
 import { releaseVocabulary } from "../scenes/vocabulary-file.js";
 import { fillCard, readPartFigures } from "./card.js";
@@ -52,11 +52,11 @@ const LOSS = "loss.png";
 /** Makes the folder; it is there as a whole or as it was. @throws MiroError naming what is missing */
 export async function buildBundledModel(options: BuildOptions): Promise<void> {
   const { network, vae, before, classifier, measurements, output, overwrite, onMessage } = options;
-  checkOutput(output, overwrite);
+  checkOutput(output, overwrite, network);
   const template = readTextFile(options.template);
   const examples = readTextFile(join(before, EXAMPLES));
   const loss = await lossPicture(options);
-  await replaceFolder(resolve(output), async (folder) => {
+  await replaceFolder(output, async (folder) => {
     await prepare(folder, { network, vae, onMessage });
     const figures = await measureForCard({
       model: folder,

@@ -6,7 +6,7 @@
  *                                 /snapshots/COMMIT/PATH        links to the blobs
  */
 import { existsSync, readdirSync, realpathSync, writeFileSync } from "node:fs";
-import { copyFile, link as hardLink, mkdir, readFile, rename, rm, symlink } from "node:fs/promises";
+import { copyFile, link as hardLink, mkdir, readFile, realpath, rename, rm, symlink } from "node:fs/promises";
 import { dirname, join, relative, sep } from "node:path";
 import { beginFile } from "@miro-t2i/torch/atomic-write";
 import { InvalidInputError, MiroError, systemReason } from "../../errors.js";
@@ -62,19 +62,22 @@ export function tagCache(cache: string): void {
   }
 }
 
-/** A relative link; a file of its own where the file system has no links, or the user wants none. */
+/**
+ * A relative link; a file of its own where the file system has no links, or the user wants none. It appears by a
+ * rename: another process may have brought the same file, and be about to read it.
+ */
 export async function link(blob: string, path: string): Promise<void> {
   await writable(path, async () => {
     makeFolder(dirname(path));
-    await rm(path, { force: true });
+    const temporary = beginFile(path);
     try {
-      if (symlinksDisabled()) await hardLink(realpathSync(blob), path);
-      else await symlink(relative(dirname(path), blob), path);
-    } catch (error) {
-      if ((error as NodeJS.ErrnoException).code === "EEXIST") return; // another process was faster
-      const temporary = beginFile(path);
-      await copyFile(blob, temporary);
+      await (symlinksDisabled()
+        ? realpath(blob).then((file) => hardLink(file, temporary))
+        : symlink(relative(dirname(path), blob), temporary)
+      ).catch(() => copyFile(blob, temporary));
       await rename(temporary, path);
+    } finally {
+      await rm(temporary, { force: true }); // where it failed, or where both were the same file already
     }
   });
 }

@@ -172,7 +172,7 @@ async function receive(
       yield part;
     }
   };
-  const sink = createWriteStream(partial.path, { flags: resumed ? "a" : "w" });
+  const sink = createWriteStream(partial.path, { flags: resumed ? "a" : "w", flush: true });
   const closed = new Promise<void>((resolve) => sink.once("close", () => resolve()));
   try {
     await pipeline(counted, sink, signal ? { signal } : {});

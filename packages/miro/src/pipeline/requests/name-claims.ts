@@ -7,15 +7,14 @@
  * removed by the next command.
  */
 import { randomBytes } from "node:crypto";
-import { readdirSync, readFileSync, rmdirSync, rmSync } from "node:fs";
-import { dirname, join, resolve } from "node:path";
+import { readdirSync, readFileSync, rmSync } from "node:fs";
+import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
-import { IDENTITY_PATTERN, lifeOf, processIdentity } from "@miro-t2i/torch/atomic-write";
+import { IDENTITY_PATTERN, lifeOf, processIdentity, writeFileAtomically } from "@miro-t2i/torch/atomic-write";
 import { MiroError, systemReason } from "../../errors.js";
 import { FileLock, SILENT_MS, silenceOf } from "../../files/file-lock.js";
 import { keepTouching, stopTouching } from "../../files/heartbeat.js";
-import { makeFolder } from "../../files/make-folder.js";
-import { writeFileAtomic } from "../../files/whole-files.js";
+import { makeFolder, removeIfEmpty } from "../../files/make-folder.js";
 
 const POLL_MS = 20;
 const FILE = new RegExp(`^\\.claims\\.(${IDENTITY_PATTERN})\\.[0-9a-f]{12}\\.json$`);
@@ -64,11 +63,20 @@ export class NameClaims {
       const before = this.#names.size;
       for (const path of choose(this.#claimsOfOthers())) this.#names.add(NameClaims.key(path));
       if (this.#names.size > before) {
-        writeFileAtomic(this.#file, JSON.stringify({ names: [...this.#names] }), { overwrite: true });
+        this.#write();
         if (before === 0) keepTouching(this.#file);
       }
     } finally {
       lock.release();
+    }
+  }
+
+  #write(): void {
+    try {
+      writeFileAtomically(this.#file, (write) => write(Buffer.from(JSON.stringify({ names: [...this.#names] }))));
+    } catch (error) {
+      const reason = systemReason((error as Error).cause ?? error);
+      throw new MiroError(`${this.#folder}: cannot be written: ${reason}`, { cause: error });
     }
   }
 
@@ -77,15 +85,7 @@ export class NameClaims {
     stopTouching(this.#file);
     rmSync(this.#file, { force: true });
     this.#names.clear();
-    if (this.#made === undefined) return;
-    try {
-      for (let folder = resolve(this.#folder); ; folder = dirname(folder)) {
-        rmdirSync(folder);
-        if (folder === resolve(this.#made)) break;
-      }
-    } catch {
-      // It holds files now.
-    }
+    removeIfEmpty(this.#folder, this.#made);
     this.#made = undefined;
   }
 

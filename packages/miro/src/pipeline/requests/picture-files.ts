@@ -9,7 +9,7 @@ import { z } from "zod";
 import { describe, InvalidInputError, invalid, MiroError } from "../../errors.js";
 import { isFolder } from "../../files/make-folder.js";
 import { existing, removeKilledWrites, writeFileAside } from "../../files/whole-files.js";
-import { refuseFileAsFolder, withoutParents } from "../../files/writable.js";
+import { behindLinks, refuseFileAsFolder, withoutParents } from "../../files/writable.js";
 import { about, message, option } from "../../message.js";
 import { declarationOf, field, flag, type OptionsOf, parseOptions } from "../../options.js";
 import {
@@ -139,8 +139,8 @@ export class PictureFiles {
       );
     }
     this.#options = checked;
-    this.#file = named ? output! : null;
-    this.#folder = named ? dirname(output!) : (output ?? DEFAULT_OUTPUT);
+    this.#file = named ? behindLinks(output!) : null;
+    this.#folder = this.#file === null ? (output ?? DEFAULT_OUTPUT) : dirname(this.#file);
     this.#numbered = output === undefined && !overwrite && !resume;
     refuseFileAsFolder(this.#folder, "output");
     if (this.#file !== null) this.#refuseExisting(this.#file);

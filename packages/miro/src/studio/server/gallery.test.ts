@@ -1,10 +1,30 @@
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { expect, it } from "vitest";
+import { GeneratedImage } from "../../pipeline/generated-image.js";
+import type { ImageSettings } from "../../pipeline/settings.js";
 import { Gallery } from "./gallery.js";
 import type { JobView } from "./job.js";
 import { KEEP_JOB_MS } from "./limits.js";
+
+const SETTINGS: ImageSettings = {
+  prompt: "a fox",
+  seed: 7,
+  steps: 4,
+  guidanceScale: 3,
+  guidanceType: "constant",
+  sampler: "euler",
+  shift: 1,
+  rewardTargets: {},
+  negativeRewardTargets: {},
+  model: "tiny",
+  width: 8,
+  height: 4,
+  device: "cpu",
+  dtype: "float32",
+  versions: { miro: "1.2.3", torch: "2.13.0" },
+};
 
 it("knows the jobs of an earlier server as long as its own, and then forgets them", () => {
   const folder = mkdtempSync(join(tmpdir(), "miro-gallery-"));
@@ -43,6 +63,29 @@ it("does not begin with favourites that are none, and says which file holds them
     // It is not taken for another server's.
     writeFileSync(file, "[]");
     Gallery.open(folder).close();
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+});
+
+it("does not take for a favourite what it could not store", async () => {
+  const folder = mkdtempSync(join(tmpdir(), "miro-gallery-"));
+  try {
+    const picture = new GeneratedImage({ width: 8, height: 4, data: new Uint8Array(8 * 4 * 3) }, SETTINGS);
+    for (const name of ["a.png", "b.png"]) await picture.save(join(folder, name));
+    const gallery = Gallery.open(folder);
+    try {
+      expect(await gallery.repair()).toMatchObject({ added: 2 });
+      const [one, other] = gallery.list({ limit: 2 }).pictures.map(({ id }) => id) as [string, string];
+      const file = join(folder, ".studio", "favourites.json");
+      mkdirSync(file); // in the way, as a full disk would be
+      expect(() => gallery.setFavourite(one, true)).toThrow(/favourites\.json: cannot be written/);
+      rmSync(file, { recursive: true });
+      gallery.setFavourite(other, true);
+      expect(JSON.parse(readFileSync(file, "utf8"))).toEqual([other]);
+    } finally {
+      gallery.close();
+    }
   } finally {
     rmSync(folder, { recursive: true, force: true });
   }

@@ -96,7 +96,7 @@ export class Gallery {
   readonly #studio: string;
   readonly #lock: FileLock;
   readonly #db: Database.Database;
-  readonly #favourites: Set<string>;
+  #favourites: ReadonlySet<string>;
   readonly #now: () => Date;
 
   private constructor(folder: string, studio: string, lock: FileLock, now: () => Date) {
@@ -115,7 +115,6 @@ export class Gallery {
    */
   static open(folder: string, now = () => new Date()): Gallery {
     const studio = join(folder, ".studio");
-    makeFolder(studio);
     const lock = FileLock.acquire(studio, "server");
     if (!(lock instanceof FileLock))
       throw new MiroError(
@@ -322,10 +321,12 @@ export class Gallery {
 
   setFavourite(id: string, favourite: boolean): boolean {
     if (!this.#row(id)) return false;
-    if (favourite) this.#favourites.add(id);
-    else this.#favourites.delete(id);
-    const text = `${JSON.stringify([...this.#favourites].sort())}\n`;
+    const favourites = new Set(this.#favourites);
+    if (favourite) favourites.add(id);
+    else favourites.delete(id);
+    const text = `${JSON.stringify([...favourites].sort())}\n`;
     writeFileAtomic(join(this.#studio, "favourites.json"), text, { overwrite: true });
+    this.#favourites = favourites;
     this.#write(() => this.#db.prepare("UPDATE pictures SET favourite = ? WHERE id = ?").run(favourite ? 1 : 0, id));
     return true;
   }

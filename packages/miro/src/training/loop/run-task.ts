@@ -19,6 +19,7 @@ import { checkObject } from "../../arguments.js";
 import { invalid, MiroError } from "../../errors.js";
 import { makeFolder } from "../../files/make-folder.js";
 import { writeFileAtomic } from "../../files/whole-files.js";
+import { replaceFolder } from "../../files/whole-folders.js";
 import { checkDevice } from "../../pipeline/loading/device.js";
 import type { StoredCheckpoint } from "../../pipeline/loading/run-checkpoint.js";
 import { streamSeed } from "../../random/streams.js";
@@ -33,7 +34,6 @@ import {
   setAsideNewer,
   type TrainingCheckpoint,
 } from "../state/checkpoint.js";
-import { replaceFolder } from "../state/replace-folder.js";
 import type { RunLock } from "../state/run-lock.js";
 import { runLoop, type Work } from "./loop.js";
 import { WarmupCosine } from "./lr-schedule.js";

@@ -20,19 +20,10 @@
  * too, after the folder is in place and before older ones go; who resumes takes the newest folder and needs no link.
  */
 
-import {
-  existsSync,
-  mkdirSync,
-  readdirSync,
-  readFileSync,
-  renameSync,
-  rmSync,
-  symlinkSync,
-  writeFileSync,
-} from "node:fs";
+import { mkdirSync, readdirSync, readFileSync, renameSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { basename, join } from "node:path";
 import { scope, type Tensor, TorchError } from "@miro-t2i/torch";
-import { beginFile, flushFolder, removeKilledWrites } from "@miro-t2i/torch/atomic-write";
+import { beginFile, flushFolder, publishFolder, removeKilledWrites } from "@miro-t2i/torch/atomic-write";
 import { readSafetensors, writeSafetensors } from "@miro-t2i/torch/io";
 import type { GradScalerState } from "@miro-t2i/torch/optim";
 import { checkName, checkObject, isObject } from "../../arguments.js";
@@ -130,14 +121,10 @@ export function saveTrainingCheckpoint(
     for (const [name, average] of Object.entries(checkpoint.emas))
       writeSafetensors(join(temporary, emaFile(name)), average);
     writeSafetensors(join(temporary, "optimizer.safetensors"), checkpoint.optimizer);
-    writeFileSync(join(temporary, STATE_FILE), `${JSON.stringify(checkpoint.state, null, 2)}\n`, { flush: true });
-    for (const [name, text] of Object.entries(checkpoint.texts ?? {}))
-      writeFileSync(join(temporary, name), text, { flush: true });
-    writeFileSync(join(temporary, SUMS_FILE), sumsOf(temporary), { flush: true });
-    flushFolder(temporary);
-    if (existsSync(path)) removeFolder(folder, name);
-    renameSync(temporary, path);
-    flushFolder(folder);
+    writeFileSync(join(temporary, STATE_FILE), `${JSON.stringify(checkpoint.state, null, 2)}\n`);
+    for (const [name, text] of Object.entries(checkpoint.texts ?? {})) writeFileSync(join(temporary, name), text);
+    writeFileSync(join(temporary, SUMS_FILE), sumsOf(temporary));
+    publishFolder(temporary, path);
     pointTo(folder, name);
   } catch (error) {
     try {

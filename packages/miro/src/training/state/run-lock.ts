@@ -1,8 +1,7 @@
 /** One training in a run's folder: two that write there would remove each other's checkpoints. */
 import { setTimeout as sleep } from "node:timers/promises";
-import { InvalidInputError, MiroError, systemReason } from "../../errors.js";
+import { InvalidInputError, MiroError } from "../../errors.js";
 import { FileLock } from "../../files/file-lock.js";
-import { makeFolder } from "../../files/make-folder.js";
 import { message, option } from "../../message.js";
 
 const POLL_MS = 1000;
@@ -25,16 +24,11 @@ export class RunLock {
   }
 
   /**
-   * Makes the folder of a run and takes it. Where nothing is known of the owner of its lock, waits for a sign of life
-   * of it, which refuses this training, or for a silence that shows that it was killed.
+   * Takes the folder of a run, which is made where it is missing. Where nothing is known of the owner of its lock,
+   * waits for a sign of life of it, which refuses this training, or for a silence that shows that it was killed.
    * @throws InvalidInputError when another training is running there
    */
   static async acquire(output: string, { signal, onMessage }: RunLockOptions = {}): Promise<RunLock> {
-    try {
-      makeFolder(output);
-    } catch (error) {
-      throw new MiroError(`${output}: cannot be created: ${systemReason(error)}`, { cause: error });
-    }
     let silentMs: number | null = null;
     for (;;) {
       signal?.throwIfAborted();
