@@ -250,8 +250,9 @@ function report(error: unknown, called: Command | null, settings: Settings, cont
     return 2;
   }
   if (context.signal.aborted || error instanceof InterruptedError) {
-    const what = error instanceof InterruptedError ? oneLine(withFlags(error.wording, names)) : "";
-    context.stderr(what === "" ? "Interrupted.\n" : `Interrupted: ${what}\n`);
+    const what = error instanceof InterruptedError ? oneLine(withFlags(error.wording, names)) : null;
+    // Nothing to say: another process says it.
+    if (what !== "") context.stderr(what === null ? "Interrupted.\n" : `Interrupted: ${what}\n`);
     return 130;
   }
   if (error instanceof MiroError) {

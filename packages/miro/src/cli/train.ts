@@ -250,7 +250,12 @@ async function train({ json, path, origins }: ComposedRecipe, flags: Resolved, c
   const result = await ("kind" in recipe
     ? runTask({ recipe, ...surroundings })
     : runTraining({ recipe, ...surroundings })
-  ).finally(() => progress.end());
+  )
+    .catch((error: unknown) => {
+      // The first tells that all were stopped.
+      throw context.signal.aborted && !first ? new InterruptedError("", { cause: error }) : error;
+    })
+    .finally(() => progress.end());
   if (flags.json && first) context.stdout(`${JSON.stringify(result)}\n`);
   if (!result.finished && result.outOfTime !== true) {
     // Of several processes any may have been asked, not only this one; the first tells it.

@@ -9,6 +9,7 @@
 
 #include <c10/core/Event.h>
 #include <c10/core/impl/VirtualGuardImpl.h>
+#include <c10/util/Logging.h>
 #include <torch/csrc/distributed/c10d/FileStore.hpp>
 #include <torch/csrc/distributed/c10d/PrefixStore.hpp>
 #include <torch/csrc/distributed/c10d/ProcessGroup.hpp>
@@ -162,6 +163,27 @@ napi_value promiseOf(Environment& e, std::function<void()> run, std::function<na
   return promise;
 }
 
+// While one exists, c10d logs nothing of what it tries to reach: an attempt that fails is a warning with a stack of C++,
+// on every rank, and what counts is the error at the end. TORCH_CPP_LOG_LEVEL brings all of it back.
+class QuietLog {
+ public:
+  QuietLog() { change(1); }
+  ~QuietLog() { change(-1); }
+  QuietLog(const QuietLog&) = delete;
+  QuietLog& operator=(const QuietLog&) = delete;
+
+ private:
+  static void change(int by) {
+    static std::mutex mutex;
+    static int count = 0, usual = 0;
+    if (std::getenv("TORCH_CPP_LOG_LEVEL") != nullptr) return;
+    const std::lock_guard<std::mutex> lock(mutex);
+    if (count == 0) usual = FLAGS_caffe2_log_level;
+    count += by;
+    FLAGS_caffe2_log_level = count > 0 ? 3 /* fatal errors alone */ : usual;
+  }
+};
+
 milliseconds timeoutAt(Environment& e, napi_value v) {
   // Beyond it c10d's sums of times would overflow
   return milliseconds(intWithin(e, v, "timeoutMs", 1, int64_t{1} << 40));
@@ -182,6 +204,7 @@ napi_value storeTcp(Environment& e, napi_value* argv, size_t argc) {
   return promiseOf(
       e,
       [store, options, host = toString(e, argv[0], "host")] {
+        const QuietLog quiet;
         auto tcp = c10::make_intrusive<c10d::TCPStore>(host, options);
         store->port = tcp->getPort();
         store->store = std::move(tcp);
@@ -256,6 +279,7 @@ napi_value groupNew(Environment& e, napi_value* argv, size_t argc) {
   return promiseOf(
       e,
       [store, group, nccl] {
+        const QuietLog quiet;
         Group& g = *group;
         g.store = c10::make_intrusive<c10d::PrefixStore>("miro", store->store);
         g.store->setTimeout(g.timeout);

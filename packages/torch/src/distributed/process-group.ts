@@ -118,11 +118,19 @@ interface Membership {
   readonly timeoutMs: number;
 }
 
+/** What Gloo says happened, without its own source file and its general advice. */
+function glooReason(line: string): string {
+  return line.replace(/^\[\S+\.(?:cc|h):\d+\] /, "").replace(/\. This is typically caused by .*$/, "");
+}
+
 /** One line about a failed operation between processes: the rank, the operation, what happened, what to do. */
 function collectiveError(group: Membership, operation: string, error: unknown): TorchError {
-  const reason = firstLine(error);
+  const reason = glooReason(firstLine(error));
+  const absent = /keys: \/miro\/0\/(\d+)/.exec(reason)?.[1];
   let what = reason;
-  if (/tim(ed|e) ?out/i.test(reason)) what = `the other ranks did not answer within ${group.timeoutMs} ms (${reason})`;
+  if (absent !== undefined) what = `rank ${absent} has not come within ${group.timeoutMs} ms, and perhaps others`;
+  else if (/tim(ed|e) ?out/i.test(reason))
+    what = `the other ranks did not answer within ${group.timeoutMs} ms (${reason})`;
   else if (/closed|reset by peer|refused|broken pipe/i.test(reason)) what = `another rank has ended (${reason})`;
   return new TorchError(
     `${operation} failed on rank ${group.rank} of ${group.worldSize} (${group.backend}): ${what}; see what the other ranks reported and start all of them again`,

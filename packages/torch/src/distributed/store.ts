@@ -1,4 +1,5 @@
 // Where processes meet: c10d's TCPStore and FileStore, small key-value stores that hold the addresses of the ranks.
+import { lookup } from "node:dns/promises";
 import { TorchError } from "../errors.js";
 import { native } from "../native.js";
 
@@ -36,9 +37,12 @@ export class RendezvousStore {
     try {
       return new RendezvousStore(await native.storeTcp(host, port, serves, timeoutMs));
     } catch (error) {
-      const what = serves ? "could not be served" : `was not reached within ${timeoutMs} ms`;
-      const todo = serves ? "choose another port, or 0" : "check that the first rank runs and that the port is open";
-      throw new TorchError(`the store at ${host}:${port} ${what}: ${firstLine(error)}; ${todo}`, { cause: error });
+      const reason = firstLine(error).replace(/\.$/, "");
+      // A served store is reached too, by its own process, under the name that the others know.
+      const isServed = serves && !/client socket|network address of|ping|validat/i.test(reason);
+      const what = isServed ? "could not be served" : `was not reached within ${timeoutMs} ms`;
+      const todo = isServed ? "choose another port, or 0" : await advice(host, reason, serves);
+      throw new TorchError(`the store at ${host}:${port} ${what}: ${reason}; ${todo}`, { cause: error });
     }
   }
 
@@ -61,6 +65,19 @@ export class RendezvousStore {
     if (this.#id !== undefined) native.storeFree(this.#id);
     this.#id = undefined;
   }
+}
+
+/** What to do about a store that was not reached. */
+async function advice(host: string, reason: string, serves: boolean): Promise<string> {
+  const isKnown = await lookup(host).then(
+    () => true,
+    () => false,
+  );
+  if (!isKnown) return `this machine does not know the name ${host}`;
+  if (/ping|validat/i.test(reason)) return "something else answers there: choose another port";
+  return serves
+    ? `check that ${host} is this machine, which serves it`
+    : "check that the first rank runs there and that the port is open";
 }
 
 /** The first line of an error: libtorch adds a stack of its own to some. */

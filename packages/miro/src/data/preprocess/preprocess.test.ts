@@ -641,6 +641,15 @@ describe("locks", () => {
     lock.release();
     expect(readdirSync(where.dest)).toEqual([]);
   });
+
+  it("leave a shard whose scores another process makes to it in all stages", async () => {
+    const where = places();
+    mkdirSync(where.csvDir, { recursive: true });
+    const lock = FileLock.acquire(where.csvDir, "a_scores") as FileLock;
+    expect((await run(where, { shards: ["a"] })).counts).toEqual({ done: 0, skipped: 0, locked: 2, failed: 0 });
+    lock.release();
+    expect((await run(where, { shards: ["a"] })).counts).toEqual({ done: 2, skipped: 0, locked: 0, failed: 0 });
+  });
 });
 
 describe("a raw shard that was cut", () => {

@@ -344,7 +344,7 @@ function close(
 
 /** Works on one shard after another, each under its lock. */
 async function eachShard(
-  { options, shards }: Prepared,
+  { options, shards, csvDir }: Prepared,
   stage: Stage,
   meter: Meter,
   folder: string,
@@ -365,7 +365,10 @@ async function eachShard(
       seconds: {},
     };
     reports.push(report);
-    const lock = FileLock.acquire(folder, stage === "vae" ? shard.stem : `${shard.stem}_scores`);
+    const scores = `${shard.stem}_scores`;
+    // What another process scores has no scores yet.
+    const scorer = stage === "vae" && existsSync(csvDir) ? FileLock.holder(csvDir, scores) : null;
+    const lock = scorer ?? FileLock.acquire(folder, stage === "vae" ? shard.stem : scores);
     if (!(lock instanceof FileLock)) {
       report.status = "locked";
       report.message = `${lock.text} works on it`;

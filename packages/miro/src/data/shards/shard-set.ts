@@ -10,6 +10,7 @@ import { z } from "zod";
 import { checkName, checkObject } from "../../arguments.js";
 import { describe, InvalidInputError, systemReason } from "../../errors.js";
 import { byCodePoint } from "../../files/code-point-order.js";
+import { message } from "../../message.js";
 import { counted } from "../../numbers.js";
 import { field, type OptionsOf, parseOptions, readOnly } from "../../options.js";
 import { sums, upperBound } from "./order.js";
@@ -439,6 +440,9 @@ export function tarsIn(folder: string): string[] {
     throw new ShardError({ path: folder, rule: "Unreadable", message: systemReason(error) }, { cause: error });
   }
   const tars = names.filter((name) => name.endsWith(".tar") && !name.startsWith("."));
-  if (tars.length === 0) throw new ShardError({ path: folder, rule: "NoShards", message: "no *.tar in this folder" });
+  if (tars.length === 0) {
+    const remedy = message`miro preprocess makes shards of pictures and captions`;
+    throw new ShardError({ path: folder, rule: "NoShards", message: "no *.tar in this folder" }, { remedy });
+  }
   return tars.sort(byCodePoint).map((name) => join(folder, name));
 }

@@ -4,7 +4,7 @@
  * first shard of each root is read.
  */
 import { existsSync, statSync } from "node:fs";
-import { join } from "node:path";
+import { isAbsolute, join, resolve } from "node:path";
 import { keptBins } from "../../data/dataset/bins-of.js";
 import { syntheticName } from "../../data/dataset/caption-source.js";
 import { openShards } from "../../data/dataset/open-shards.js";
@@ -144,7 +144,7 @@ function shardsIn(
     checks.push({ status: "missing", subject: root, finding, remedy });
     return [];
   };
-  if (!existsSync(root)) return missing("not there");
+  if (!existsSync(root)) return missing(isAbsolute(root) ? "not there" : `not there (${resolve(root)})`);
   try {
     if (!statSync(root).isDirectory()) {
       const paths = root.endsWith(".json") ? readWidsIndex(root).shards.map(({ path }: IndexedShard) => path) : [root];

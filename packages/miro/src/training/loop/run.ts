@@ -3,13 +3,14 @@
  * processes of its own, one for each device of the recipe. What a process does is in train-process.ts.
  */
 
+import { hostname } from "node:os";
 import { cuda } from "@miro-t2i/torch";
 import { checkObject } from "../../arguments.js";
-import { InvalidInputError } from "../../errors.js";
+import { exitCodeOf, InvalidInputError, MiroError } from "../../errors.js";
 import { message, option } from "../../message.js";
 import { counted } from "../../numbers.js";
 import { type RankPlace, rankPlaceOf } from "../process-group/launch-environment.js";
-import { DataParallelGroup } from "../process-group/process-group.js";
+import { DataParallelGroup, isLostRank } from "../process-group/process-group.js";
 import { planOf } from "../recipes/batch-plan.js";
 import type { Recipe } from "../recipes/recipe.js";
 import type { RunOptions, RunResult } from "./run-options.js";
@@ -27,12 +28,21 @@ export async function runTraining(options: RunOptions): Promise<RunResult> {
   checkProcesses(trainer, place);
   if (place === null)
     return planOf(trainer).worldSize > 1 ? runRanks(options) : trainProcess(options, DataParallelGroup.alone());
-  const group = await DataParallelGroup.join(place, trainer);
+  const group = await DataParallelGroup.join(place, trainer, options.onMessage);
   try {
     return await trainProcess(options, group);
+  } catch (error) {
+    throw options.signal?.aborted ? error : ofRank(error, place);
   } finally {
     await group.leave();
   }
+}
+
+/** An error with the process and the machine that it is of: the log of a job has those of all of them. */
+function ofRank(cause: unknown, { rank, worldSize }: RankPlace): unknown {
+  if (!(cause instanceof Error) || isLostRank(cause)) return cause;
+  const wording = message`rank ${rank} of ${worldSize} on ${hostname()}: ${cause}`;
+  return exitCodeOf(cause) === 2 ? new InvalidInputError(wording, { cause }) : new MiroError(wording, { cause });
 }
 
 /**

@@ -1,7 +1,7 @@
 // Trainings in several processes, compared with one process, interrupted, and with processes that are lost.
 import { type ChildProcess, spawn } from "node:child_process";
 import { cpSync, existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { hostname, tmpdir } from "node:os";
 import { join } from "node:path";
 import { scope } from "@miro-t2i/torch";
 import { readSafetensors } from "@miro-t2i/torch/io";
@@ -196,7 +196,13 @@ describe("processes that somebody else starts", { timeout: 120_000 }, () => {
     expect(endings.map(({ code }) => code)).toEqual([130, 130]);
     const { step } = newest(output);
     expect(await storedBefore).toBe(step);
-    expect(endings[0]!.stderr).toContain(`stopped at step ${step}`);
+    expect(endings[0]!.stderr).toContain(`Interrupted: stopped at step ${step}`);
+    expect(endings[1]!.stderr).not.toContain("Interrupted");
+    const again = await Promise.all(both().map(({ ended }) => ended));
+    for (const [rank, { code, stderr }] of again.entries()) {
+      expect(code).toBe(2);
+      expect(stderr).toContain(`error: rank ${rank} of 2 on ${hostname()}: ${output}: holds a run at step ${step};`);
+    }
     const resumed = await Promise.all(both("--resume").map(({ ended }) => ended));
     expect(resumed.map(({ code }) => code)).toEqual([0, 0]);
     expect(newest(output).step).toBe(150);

@@ -70,16 +70,18 @@ export function checkOutput(
     });
     return checks;
   }
-  checks.push(
-    finding("checkpoint", () => {
-      const { path, step } = checkpointToResume(join(output, "checkpoints"), resume)!;
-      const state = readJson(join(path, "state.json")) as TrainingState;
-      const changes = allowChanges ? [] : changesSince(state.recipe).map(({ key }) => key);
-      if (changes.length > 0)
-        throw new MiroError(`${path}: the run was made by another recipe, which differs in ${changes.join(", ")}`);
-      return `goes on at step ${wholeNumber(step)}`;
-    }),
-  );
+  let differs = false;
+  const checkpoint = finding("checkpoint", () => {
+    const { path, step } = checkpointToResume(join(output, "checkpoints"), resume)!;
+    const state = readJson(join(path, "state.json")) as TrainingState;
+    const changes = allowChanges ? [] : changesSince(state.recipe).map(({ key }) => key);
+    differs = changes.length > 0;
+    if (differs)
+      throw new MiroError(`${path}: the run was made by another recipe, which differs in ${changes.join(", ")}`);
+    return `goes on at step ${wholeNumber(step)}`;
+  });
+  const remedy = message`give the recipe it was made with, or continue with ${option("allowChanges", true)}`;
+  checks.push(differs ? { ...checkpoint, remedy } : checkpoint);
   return checks;
 }
 

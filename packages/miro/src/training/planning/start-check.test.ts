@@ -49,6 +49,10 @@ describe("what would stop a run", () => {
     expect(await found(changed, { output: run, resume: true })).toEqual([
       expect.stringMatching(/^checkpoint: .*made by another recipe, which differs in seed, optimizer\.lr$/),
     ]);
+    const { remedy } = (await checkStart(changed, { output: run, resume: true })).find(
+      ({ subject }) => subject === "checkpoint",
+    )!;
+    expect(String(remedy)).toMatch(/`allowChanges: true`$/);
     expect(await found(changed, { output: run, resume: true, allowChanges: true })).toEqual([]);
     expect(await found(recipe(), { output: run, resume: 2 })).toEqual([
       expect.stringMatching(/holds no checkpoint of step 2; there are those of 3/),

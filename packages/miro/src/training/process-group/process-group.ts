@@ -17,6 +17,9 @@ import type { RankPlace } from "./launch-environment.js";
 /** How processes work together; `trainer.strategy` of a recipe. */
 export type Strategy = Recipe["trainer"]["strategy"];
 
+/** A wait for the other processes that is longer is told. */
+const WAIT_TOLD_MS = 10_000;
+
 /** What joins several processes. */
 interface Processes {
   group: ProcessGroup;
@@ -46,12 +49,14 @@ export class DataParallelGroup {
 
   /**
    * Meets the other processes.
-   * @param device of the training; a rank on `cuda` takes the GPU of its local number
+   * @param trainer.device a rank on `cuda` takes the GPU of its local number
+   * @param onMessage told when it waits longer
    * @throws TorchError when they do not come within the timeout
    */
   static async join(
     place: RankPlace,
     { device, strategy }: { device: string; strategy: Strategy },
+    onMessage?: (message: string) => void,
   ): Promise<DataParallelGroup> {
     const cuda = device.startsWith("cuda");
     if (cuda) chooseGpu(place.localRank);
@@ -59,12 +64,25 @@ export class DataParallelGroup {
     if (!cuda && place.oneMachine) process.env.GLOO_SOCKET_IFNAME ??= "lo";
     const timeoutMs = strategy.timeoutSeconds * 1000;
     const { rank, worldSize, host, port, serves } = place;
-    const store = await RendezvousStore.tcp({ host, port, serves, timeoutMs });
+    let isReached = false;
+    const told = setTimeout(() => {
+      // Rank 0 cannot say that it does not run.
+      if (rank > 1 || (rank === 1 && isReached)) return;
+      const others = rank === 0 ? counted(worldSize - 1, "other process", "other processes") : "rank 0";
+      const most = `at most ${counted(strategy.timeoutSeconds, "second")}`;
+      onMessage?.(`rank ${rank} waits for ${others} at ${host}:${port}, ${most}`);
+    }, WAIT_TOLD_MS);
     try {
-      const group = await initProcessGroup({ backend: cuda ? "nccl" : "gloo", store, rank, worldSize, timeoutMs });
-      return new DataParallelGroup(rank, worldSize, { group, device, strategy });
+      const store = await RendezvousStore.tcp({ host, port, serves, timeoutMs });
+      isReached = true;
+      try {
+        const group = await initProcessGroup({ backend: cuda ? "nccl" : "gloo", store, rank, worldSize, timeoutMs });
+        return new DataParallelGroup(rank, worldSize, { group, device, strategy });
+      } finally {
+        store.close(); // the group holds what it needs of it
+      }
     } finally {
-      store.close(); // the group holds what it needs of it
+      clearTimeout(told);
     }
   }
 
