@@ -6,8 +6,8 @@
  *   torch <- files, pictures, random, threads <- networks, text, autoencoder <- flow <- pipeline <- rewards, data
  *     <- training, evaluation <- release <- studio, emoji <- cli, exports
  *
- * Layers are made of the folders of packages/miro/src. Files that lie beside them (errors.ts, version.ts) are below all,
- * index.ts is above. Type-only imports count; test files are not looked at.
+ * Layers are made of the folders of packages/miro/src. Files that lie beside them (errors.ts, version.ts) are below
+ * all, index.ts is above. Type-only imports count; test files are not looked at.
  *
  *   npm run check:imports
  */

@@ -1,6 +1,6 @@
 /** Programs that measure for minutes, part by part: a bar, notes above it, and a Ctrl-C that leaves what is done. */
 import type { z } from "zod";
-import { onStop } from "../surroundings.js";
+import { onStop } from "../stop-requests.js";
 import type { quietOptions } from "./common-options.js";
 import { hasColours } from "./paint.js";
 import { type Program, runProgram } from "./program.js";

@@ -2,8 +2,8 @@
 import { Command, CommanderError } from "commander";
 import type { z } from "zod";
 import { exitCodeOf } from "../errors.js";
+import { surviveLostOutput } from "../lost-output.js";
 import { oneLine, printable } from "../printable.js";
-import { surviveLostOutput } from "../surroundings.js";
 import { declare } from "./add-options.js";
 import { failureText, isForUsers } from "./failure.js";
 import { flagNames } from "./flag-names.js";

@@ -22,6 +22,10 @@ export const REWARD_KEYS = [
   "sciscore_score",
 ] as const;
 
+/** Layers and heads of the conditioning transformer: the same in every configuration. */
+export const CONDITIONING_LAYERS = 2;
+export const CONDITIONING_HEADS = 16;
+
 const size = z.int().positive();
 /** Width of a feed-forward layer over that of its input. */
 const multiplier = z.number().positive().max(64);
@@ -40,7 +44,7 @@ export const rinConfigSchema = z
     ),
     dataDim: setting(size, "width D of the data tokens"),
     numLatents: setting(size, "number N of latent tokens"),
-    latentsDim: setting(size, "width L of the latent tokens, a multiple of 16"),
+    latentsDim: setting(size, `width L of the latent tokens, a multiple of ${CONDITIONING_HEADS}`),
     numProcessingLayers: setting(size, "self-attention layers in each block"),
     numBlocks: setting(size, "blocks, each of which reads the data, computes and writes back"),
     patchSize: setting(size, "side of the square of latents that makes one data token"),
@@ -82,8 +86,8 @@ export const rinConfigSchema = z
     );
     divides(c.readWriteHeads, c.latentsDim, "readWriteHeads", "latents_dim");
     divides(c.computeHeads, c.latentsDim, "computeHeads", "latents_dim");
-    if (c.latentsDim % 16 !== 0)
-      refuse("latentsDim", "must be a multiple of 16 (the heads of the conditioning transformer)");
+    if (c.latentsDim % CONDITIONING_HEADS !== 0)
+      refuse("latentsDim", `must be a multiple of ${CONDITIONING_HEADS} (the heads of the conditioning transformer)`);
     if (c.coherenceKeys.length === 0) refuse("coherenceKeys", "must be a list of keys");
     if (new Set(c.coherenceKeys).size !== c.coherenceKeys.length)
       refuse("coherenceKeys", "must not name a reward twice");

@@ -5,7 +5,7 @@
  *
  *   linear layer: tokens · from · to        attention: 2 · queries · keys · width (scores, and values weighted by them)
  */
-import type { RinConfig } from "./config.js";
+import { CONDITIONING_LAYERS, type RinConfig } from "./config.js";
 import { swiGluWidth } from "./feed-forward.js";
 
 /** Multiply-adds of one sample, one forward pass. */
@@ -30,9 +30,6 @@ export interface ForwardWork {
   /** Patches to data tokens and back. */
   patches: number;
 }
-
-/** Layers of the conditioning transformer. */
-const CONDITIONING_LAYERS = 2;
 
 /**
  * The work of one sample.

@@ -20,7 +20,7 @@ import {
   rewardMatrix,
   trimText,
 } from "./conditioning.js";
-import type { RinConfig } from "./config.js";
+import { CONDITIONING_HEADS, CONDITIONING_LAYERS, type RinConfig } from "./config.js";
 import { ScalarEmbedder } from "./embedders.js";
 import { GeluMlp } from "./feed-forward.js";
 import { inTurn } from "./fused.js";
@@ -32,10 +32,6 @@ import { type RinInput, rinInput, type UpstreamBatch } from "./rin-input.js";
 export type { Conditioning, ConditioningInput } from "./conditioning.js";
 export type { RinConfig } from "./config.js";
 export type { RinInput, UpstreamBatch } from "./rin-input.js";
-
-/** Layers and heads of the conditioning transformer: the same in every configuration. */
-const CONDITIONING_LAYERS = 2;
-const CONDITIONING_HEADS = 16;
 
 /** The network's output. */
 export interface RinOutput {

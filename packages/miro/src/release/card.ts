@@ -34,17 +34,19 @@ export const SAMPLES_FILE = "samples.png";
 const TAGS = ["text-to-image", "diffusion", "flow-matching", "miro", "reward-conditioning"];
 
 /** What the rewards of the published models measure. */
-const MEANINGS: Record<string, string> = {
-  clip_score: "CLIP alignment of text and picture",
-  aesthetic_score: "LAION aesthetic predictor",
-  image_reward_score: "ImageReward: general preference",
-  pick_a_score_score: "PickScore: human preference",
-  hpsv2_score: "HPSv2: human preference",
-  vqa_score: "VQAScore: whether the picture shows what the text says",
-  sciscore_score: "SciScore: scientific plausibility",
-  sharpness: "sharpness of the picture",
-  colorfulness: "colourfulness of the picture",
-};
+const MEANINGS = new Map(
+  Object.entries({
+    clip_score: "CLIP alignment of text and picture",
+    aesthetic_score: "LAION aesthetic predictor",
+    image_reward_score: "ImageReward: general preference",
+    pick_a_score_score: "PickScore: human preference",
+    hpsv2_score: "HPSv2: human preference",
+    vqa_score: "VQAScore: whether the picture shows what the text says",
+    sciscore_score: "SciScore: scientific plausibility",
+    sharpness: "sharpness of the picture",
+    colorfulness: "colourfulness of the picture",
+  }),
+);
 
 const BIBTEX = `\`\`\`bibtex
 @inproceedings{dufour2026miro,
@@ -242,7 +244,11 @@ function snippets(repo: string, variant: string | undefined, keys: readonly stri
 }
 
 function rewardSection({ coherenceKeys }: ReleaseConfig): string {
-  const rows = coherenceKeys.map((key) => [`\`${key}\``, "0 to 1", MEANINGS[key] ?? "a score of the training data"]);
+  const rows = coherenceKeys.map((key) => [
+    `\`${key}\``,
+    "0 to 1",
+    MEANINGS.get(key) ?? "a score of the training data",
+  ]);
   return `## Rewards\n\nThese are the rewards that the checkpoint knows. A target is 1 unless another is given; the negative branch of guidance asks for 0.\n\n${table(["key", "range", "meaning"], rows)}`;
 }
 

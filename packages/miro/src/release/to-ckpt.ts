@@ -19,6 +19,7 @@ import { MiroError } from "../errors.js";
 import { FlowPrecond } from "../networks/precond.js";
 import { Rin } from "../networks/rin.js";
 import { emaName } from "../training/loop/ema.js";
+import { scheduleOf, type WarmupCosineOptions, warmupCosine } from "../training/loop/lr-schedule.js";
 import { parameterGroups } from "../training/loop/parameter-groups.js";
 import type { Recipe } from "../training/recipes/recipe.js";
 import { emaFile, type TrainingState } from "../training/state/checkpoint.js";
@@ -29,7 +30,7 @@ import { checkWeights, deferred, expectedTensors, infoOf, type OnBytes, ReadMete
 const LIGHTNING = "2.6.0";
 /** What the published configuration trains with; a release does not say it. */
 const PUBLISHED = { lr: 1e-3, betas: [0.9, 0.999], eps: 1e-8, weightDecay: 0.01 } as const;
-const SCHEDULE = { warmupSteps: 5000, totalSteps: 500_000, rate: 0.8 } as const;
+const SCHEDULE: WarmupCosineOptions = { warmupSteps: 5000, totalSteps: 500_000, rate: 0.8 };
 
 /**
  * Writes the checkpoint.
@@ -138,7 +139,7 @@ function optimizerState({ config }: ReleaseSource, run: RunState | null, meter: 
   const listed = groups.map(({ params }, i) => (i === 0 ? everything.filter((param) => !plain.has(param)) : params));
   const state = new Map<number, Picklable>();
   let number = 0;
-  const lr = run === null ? settings.lr : settings.lr * scheduleFactor(run.recipe, run.state.step);
+  const lr = run === null ? settings.lr : settings.lr * warmupCosine(run.state.step, scheduleOf(run.recipe));
   const paramGroups = groups.map(({ weightDecay, layerAdaptation }, i) => {
     const params = listed[i]!.map((param) => {
       const place = places.get(param);
@@ -178,19 +179,8 @@ function momentsOf(run: RunState | null, place: number, meter: ReadMeter): Pickl
   };
 }
 
-/** The share of the base rate that the schedule has come to. */
-function scheduleFactor({ lrScheduler, trainer }: Recipe, step: number): number {
-  const { warmupSteps, rate, totalSteps = trainer.maxSteps } = lrScheduler;
-  if (step < warmupSteps) return step / warmupSteps;
-  return 0.5 * (1 + Math.cos((rate * Math.PI * (step - warmupSteps)) / Math.max(1, totalSteps - warmupSteps)));
-}
-
 function schedule(recipe: Recipe | null): Picklable {
-  const {
-    warmupSteps,
-    rate,
-    totalSteps = recipe?.trainer.maxSteps ?? SCHEDULE.totalSteps,
-  } = recipe?.lrScheduler ?? SCHEDULE;
+  const { warmupSteps, totalSteps, rate = 1 } = recipe === null ? SCHEDULE : scheduleOf(recipe);
   const { lr, excludeLnAndBiasesFromWeightDecay: split = true } = recipe?.optimizer ?? {
     ...PUBLISHED,
     excludeLnAndBiasesFromWeightDecay: true,

@@ -68,9 +68,10 @@ describe("score files", () => {
     const read = parseScores("key,a,b\r\nx,nan,-inf\r\ny,inf,1e-5\r\n", "s.csv");
     expect([...read.get("x")!.values()]).toEqual([Number.NaN, Number.NEGATIVE_INFINITY]);
     expect([...read.get("y")!.values()]).toEqual([Number.POSITIVE_INFINITY, 1e-5]);
-    expect(() => parseScores("key,a\r\nx,1\r\ny,0x10\r\n", "s.csv")).toThrow(
-      's.csv:3, column a: expected a number, received "0x10"',
-    );
+    for (const cell of ["0x10", "constructor"])
+      expect(() => parseScores(`key,a\r\nx,1\r\ny,${cell}\r\n`, "s.csv")).toThrow(
+        `s.csv:3, column a: expected a number, received "${cell}"`,
+      );
     expect(() => parseScores("key,a\r\nx,1,2\r\n", "s.csv")).toThrow(
       /s\.csv:2: expected 2 cells as in the header, found 3/,
     );

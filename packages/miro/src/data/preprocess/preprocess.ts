@@ -9,7 +9,6 @@
 import { existsSync, realpathSync, statSync } from "node:fs";
 import { availableParallelism } from "node:os";
 import { basename, dirname, join } from "node:path";
-import { getNumThreads, setNumThreads } from "@miro-t2i/torch";
 import { InvalidInputError, invalid, MiroError } from "../../errors.js";
 import { FileLock } from "../../files/file-lock.js";
 import { sha256 } from "../../files/sha256.js";
@@ -20,6 +19,7 @@ import { counted, plural } from "../../numbers.js";
 import { parseOptions } from "../../options.js";
 import { checkDevice } from "../../pipeline/loading/device.js";
 import type { LoadedScorer, ScorerSpec } from "../../rewards/scorer.js";
+import { withThreads } from "../../with-threads.js";
 import { problemText, ShardError } from "../shards/shard-error.js";
 import { DecodePool } from "./decode-pool.js";
 import {
@@ -95,27 +95,30 @@ interface Prepared {
 export async function preprocess(given: PreprocessOptions): Promise<PreprocessResult> {
   const started = performance.now();
   const prepared = await prepare(parseOptions(preprocessSchema, given));
-  const { options, stages } = prepared;
+  const { options } = prepared;
+  const reports = await withThreads(options.threads, () => runStages(prepared));
+  const counts = { done: 0, skipped: 0, locked: 0, failed: 0 };
+  for (const { status } of reports) counts[status]++;
+  reportUnturned(options, reports);
+  reportWithoutSynthetic(options, reports);
+  return { shards: reports, counts, seconds: Math.round(performance.now() - started) / 1000 };
+}
+
+async function runStages(prepared: Prepared): Promise<ShardReport[]> {
+  const { options, stages, shards } = prepared;
   const reports: ShardReport[] = [];
-  const threads = getNumThreads();
-  if (options.threads !== undefined) setNumThreads(options.threads);
   const pool = new DecodePool(options.workers ?? Math.min(8, availableParallelism()));
   try {
     for (const [i, stage] of stages.entries()) {
-      const meter = new Meter(stage, i, stages.length, prepared.shards.length, options.onProgress);
+      const meter = new Meter(stage, i, stages.length, shards.length, options.onProgress);
       const done = await (stage === "vae" ? latentStage : scoreStage)(prepared, stage, pool, meter);
       reports.push(...done);
       refuseNothing(options.src, done);
     }
   } finally {
     await pool.close();
-    if (options.threads !== undefined) setNumThreads(threads);
   }
-  const counts = { done: 0, skipped: 0, locked: 0, failed: 0 };
-  for (const { status } of reports) counts[status]++;
-  reportUnturned(options, reports);
-  reportWithoutSynthetic(options, reports);
-  return { shards: reports, counts, seconds: Math.round(performance.now() - started) / 1000 };
+  return reports;
 }
 
 /** What to do about samples that are left out, for those reasons of which a whole data set may be. */

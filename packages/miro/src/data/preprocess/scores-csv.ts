@@ -33,11 +33,11 @@ function scoreColumns(table: ScoreTable): string[] {
 }
 
 const NUMBER = /^[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?$/;
-const NOT_FINITE: Record<string, number> = {
-  nan: Number.NaN,
-  inf: Number.POSITIVE_INFINITY,
-  infinity: Number.POSITIVE_INFINITY,
-};
+const NOT_FINITE: ReadonlyMap<string, number> = new Map([
+  ["nan", Number.NaN],
+  ["inf", Number.POSITIVE_INFINITY],
+  ["infinity", Number.POSITIVE_INFINITY],
+]);
 
 /**
  * Reads a file; an empty table when there is none.
@@ -73,7 +73,7 @@ function parseNumber(cell: string, where: () => string): number {
   const text = cell.trim();
   if (NUMBER.test(text)) return Number(text);
   const [, sign, word] = /^([-+]?)([a-z]+)$/i.exec(text) ?? [];
-  const value = word === undefined ? undefined : NOT_FINITE[word.toLowerCase()];
+  const value = word === undefined ? undefined : NOT_FINITE.get(word.toLowerCase());
   if (value === undefined)
     throw new InvalidInputError(`${where()}: expected a number, received ${JSON.stringify(cell)}`);
   return sign === "-" ? -value : value;

@@ -1,5 +1,5 @@
 /**
- * One job of the studio: its state and the events that its listeners hear, which they can hear again from any place.
+ * One job of the studio: its state and its events, which listeners get again from any place on.
  */
 import { randomBytes } from "node:crypto";
 import { z } from "zod";
@@ -59,7 +59,7 @@ export const jobView = z.object({
 /** As {@link jobView} has it. */
 export type JobView = z.output<typeof jobView>;
 
-type Hear = (event: JobEvent) => void;
+type Listener = (event: JobEvent) => void;
 
 export class Job {
   readonly id = `job-${Date.now().toString(36)}${randomBytes(6).toString("hex")}`;
@@ -94,7 +94,7 @@ export class Job {
   /** Events that are kept; of those that may be missed only the last of each kind and picture. */
   #events: JobEvent[] = [];
   #next = 1;
-  readonly #listeners = new Set<Hear>();
+  readonly #listeners = new Set<Listener>();
 
   constructor(work: JobWork, requestKey?: string) {
     this.work = work;
@@ -124,7 +124,7 @@ export class Job {
     if (mayBeMissed(entry))
       this.#events = this.#events.filter((old) => old.event !== event || old.data.image !== data.image);
     this.#events.push(entry);
-    for (const hear of [...this.#listeners]) hear(entry);
+    for (const listener of [...this.#listeners]) listener(entry);
   }
 
   /** Tells what who asked should know, each once. */
@@ -152,12 +152,12 @@ export class Job {
 
   /**
    * Hears the events after `last`, those that were and those that come.
-   * @returns ends the hearing
+   * @returns ends the listening
    */
-  listen(hear: Hear, last = 0): () => void {
-    for (const event of this.#events) if (event.id > last) hear(event);
-    this.#listeners.add(hear);
-    return () => void this.#listeners.delete(hear);
+  listen(listener: Listener, last = 0): () => void {
+    for (const event of this.#events) if (event.id > last) listener(event);
+    this.#listeners.add(listener);
+    return () => void this.#listeners.delete(listener);
   }
 
   get listeners(): number {

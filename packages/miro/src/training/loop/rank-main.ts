@@ -4,9 +4,9 @@
  */
 import { MiroError } from "../../errors.js";
 import { loadModules } from "../../extension-modules.js";
+import { surviveLostOutput } from "../../lost-output.js";
 import { message } from "../../message.js";
 import { loadScorerModules } from "../../rewards/scorer-modules.js";
-import { surviveLostOutput } from "../../surroundings.js";
 import { DataParallelGroup, isLostRank } from "../process-group/process-group.js";
 import { parseRecipe } from "../recipes/recipe.js";
 import type { FromRank, ToRank } from "./rank-messages.js";

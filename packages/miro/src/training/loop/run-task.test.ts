@@ -1,7 +1,7 @@
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { nn, randn, type Tensor } from "@miro-t2i/torch";
+import { getNumThreads, nn, randn, setNumThreads, type Tensor } from "@miro-t2i/torch";
 import { afterAll, describe, expect, it } from "vitest";
 import { z } from "zod";
 import type { RunOptions } from "./run-options.js";
@@ -80,6 +80,12 @@ describe("runTask", () => {
     expect(losses.map((line) => line.step)).toEqual(Array.from({ length: 12 }, (_, i) => i + 1));
     expect(losses.at(-1).loss).toBeLessThan(losses[0].loss);
     expect(log.filter((line) => "weight" in line).map((line) => line.step)).toEqual([6, 12]);
+  });
+
+  it("leaves the threads of the process as they were", async () => {
+    setNumThreads(2); // the recipe has one
+    await run("threads");
+    expect(getNumThreads()).toBe(2);
   });
 
   it("gives the same weights, bit for bit, when it is stopped and resumed", async () => {

@@ -12,7 +12,7 @@
  */
 
 import { join } from "node:path";
-import { manualSeed, scope, setNumThreads, type Tensor } from "@miro-t2i/torch";
+import { manualSeed, scope, type Tensor } from "@miro-t2i/torch";
 import { AdamW, clipGradNorm_ } from "@miro-t2i/torch/optim";
 import { stringify } from "yaml";
 import { checkObject } from "../../arguments.js";
@@ -23,6 +23,7 @@ import { replaceFolder } from "../../files/whole-folders.js";
 import { checkDevice } from "../../pipeline/loading/device.js";
 import type { StoredCheckpoint } from "../../pipeline/loading/run-checkpoint.js";
 import { streamSeed } from "../../random/streams.js";
+import { withThreads } from "../../with-threads.js";
 import { type LogRecord, MetricsLog } from "../logging/logging.js";
 import { DataParallelGroup } from "../process-group/process-group.js";
 import { recipeToJson } from "../recipes/recipe.js";
@@ -66,7 +67,7 @@ export async function runTask(options: RunOptions<TaskRecipe>): Promise<RunResul
   const deadline = deadlineOf(recipe.trainer);
   const spec = taskOf({ ...recipe });
   if (spec === null) throw invalid("recipe.kind", "the kind of a registered task", recipe.kind);
-  return withRunLock(options, async (lock) => {
+  const run = async (lock: RunLock): Promise<RunResult> => {
     checkDevice(recipe.trainer.device, "trainer.device");
     const newest = await openRunFolder(options, DataParallelGroup.alone());
     if (newest && !allowChanges) {
@@ -81,7 +82,8 @@ export async function runTask(options: RunOptions<TaskRecipe>): Promise<RunResul
     } finally {
       task.dispose?.();
     }
-  });
+  };
+  return withThreads(recipe.trainer.threads, () => withRunLock(options, run));
 }
 
 /** How the recipe of a checkpoint differs from the run's, in values that decide what is computed. */
@@ -102,7 +104,6 @@ async function trainTask(
   { recipe, output, signal, onProgress, onMessage = () => {} }: RunOptions<TaskRecipe>,
 ): Promise<RunResult> {
   const { trainer } = recipe;
-  if (trainer.threads > 0) setNumThreads(trainer.threads);
   const checkpoints = join(output, "checkpoints");
   const training = new TaskTraining(task, recipe);
   if (newest) {

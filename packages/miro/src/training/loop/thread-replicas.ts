@@ -74,12 +74,19 @@ export class Replicas {
       worker.on("error", (error) => {
         this.#failure = new MiroError(`a training thread failed: ${error.message}`);
       });
+      worker.on("exit", () => {
+        this.#failure ??= new MiroError("a training thread stopped");
+      });
       return { worker, rows };
     });
   }
 
-  /** Hands the other threads their rows of a batch; call `collect` after the own rows are done. */
+  /**
+   * Hands the other threads their rows of a batch; call `collect` after the own rows are done.
+   * @throws MiroError when one of them has ended
+   */
   start(k: number, batch: LossBatch, lossScale = 1): void {
+    if (this.#failure !== null) throw this.#failure;
     for (const { worker, rows } of this.#others) {
       const { x0, textEmbeddings, textMask, rewards } = rowsOf(batch, rows);
       const task: ReplicaTask = {
@@ -91,7 +98,7 @@ export class Replicas {
         rewards: Object.fromEntries(Object.entries(rewards).map(([key, value]) => [key, share(value)])),
       };
       const answer = new Promise<ReplicaAnswer>((resolve, reject) => {
-        const stopped = () => reject(this.#failure ?? new MiroError("a training thread stopped"));
+        const stopped = () => reject(this.#failure);
         worker.once("exit", stopped);
         worker.once("message", (message: ReplicaAnswer) => {
           worker.off("exit", stopped);
@@ -104,7 +111,7 @@ export class Replicas {
     }
   }
 
-  /** Waits for the other threads and adds their gradients, in a fixed order. */
+  /** Waits for the other threads, and adds their gradients, in a fixed order. */
   async collect(): Promise<{ terms: number[]; rows: Rows }[]> {
     const answers = await Promise.all(this.#pending.splice(0));
     for (const { gradients } of answers) scope(() => this.#add(gradients));

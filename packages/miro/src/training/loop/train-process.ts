@@ -10,7 +10,7 @@
  *   RUN/export/          the EMA weights in the release layout, after the last step or when the time is over
  */
 import { join } from "node:path";
-import { buildInfo, manualSeed, scope, setNumThreads } from "@miro-t2i/torch";
+import { buildInfo, manualSeed, scope } from "@miro-t2i/torch";
 import { type BatchSpan, samplesBefore } from "../../data/shards/order.js";
 import { InvalidInputError } from "../../errors.js";
 import { writeFileAtomic } from "../../files/whole-files.js";
@@ -22,6 +22,7 @@ import { counted } from "../../numbers.js";
 import type { StoredCheckpoint } from "../../pipeline/loading/run-checkpoint.js";
 import { streamSeed } from "../../random/streams.js";
 import { version } from "../../version.js";
+import { withThreads } from "../../with-threads.js";
 import { checkFrozenParts } from "../batches/part-check.js";
 import { RunRecords } from "../logging/run-records.js";
 import type { DataParallelGroup } from "../process-group/process-group.js";
@@ -57,8 +58,11 @@ import type { Validation } from "./validation.js";
  * @param group the processes that share the work; the first of them alone writes to the folder of the run
  */
 export async function trainProcess(options: RunOptions, group: DataParallelGroup): Promise<RunResult> {
-  if (!group.isFirst) return trainInGroup(options, group, null);
-  return withRunLock(options, (lock) => trainInGroup(options, group, lock));
+  return withThreads(options.recipe.trainer.threads, () =>
+    group.isFirst
+      ? withRunLock(options, (lock) => trainInGroup(options, group, lock))
+      : trainInGroup(options, group, null),
+  );
 }
 
 /** What one process of the group does. @param lock of the run's folder, which the process that writes there holds */
@@ -73,7 +77,6 @@ async function trainInGroup(options: RunOptions, group: DataParallelGroup, lock:
   const warn = first ? onWarning : (message: string) => onWarning(`rank ${group.rank}: ${message}`);
   const { newest, spans } = await startingPoint(options, group);
   if (resume !== false && !newest) onMessage(`${output}: no checkpoint yet, starting at step 0`);
-  if (recipe.trainer.threads > 0) setNumThreads(recipe.trainer.threads);
 
   const { trainer: settings } = recipe;
   const { device, replicas: threads = 1 } = settings;

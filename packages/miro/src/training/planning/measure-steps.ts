@@ -2,8 +2,9 @@
  * How long an optimizer step of a recipe takes on this machine, by making some: with its network, its batch and random
  * data, so that nothing has to be prepared. Reading the data is not counted; it goes on beside the computation.
  */
-import { getNumThreads, setNumThreads, zeros } from "@miro-t2i/torch";
+import { zeros } from "@miro-t2i/torch";
 import { parseRinConfig } from "../../networks/config.js";
+import { withThreads } from "../../with-threads.js";
 import { RandomBatches } from "../batches/batches.js";
 import { sourceFacts } from "../batches/sources.js";
 import { assemble, createCapture } from "../loop/assemble.js";
@@ -28,14 +29,19 @@ export interface MeasuredSteps {
  * Makes steps for about so many seconds, three at least, in this process alone.
  * @throws the signal's reason when it is aborted
  */
-export async function measureSteps(
+export function measureSteps(
+  recipe: Recipe,
+  options: { seconds: number; signal?: AbortSignal | undefined },
+): Promise<MeasuredSteps> {
+  return withThreads(recipe.trainer.threads, () => measure(recipe, options));
+}
+
+async function measure(
   recipe: Recipe,
   { seconds, signal }: { seconds: number; signal?: AbortSignal | undefined },
 ): Promise<MeasuredSteps> {
   const { trainer: settings } = recipe;
   const config = parseRinConfig(recipe.network);
-  const threads = getNumThreads();
-  if (settings.threads > 0) setNumThreads(settings.threads);
   const uncondEmbedding = zeros([1, config.labelDim], { device: settings.device });
   const parts = assemble(recipe, { uncondEmbedding });
   const replicas = (settings.replicas ?? 1) > 1 ? new Replicas(recipe, settings.replicas!, parts) : null;
@@ -84,7 +90,6 @@ export async function measureSteps(
     parts.network.dispose();
     parts.preconditioning.dispose();
     uncondEmbedding.dispose();
-    setNumThreads(threads);
   }
   const durations = ends
     .slice(1)

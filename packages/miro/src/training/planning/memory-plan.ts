@@ -6,7 +6,7 @@
  * SwiGLU both halves, the gate's SiLU and the product. Under autocast products are in half precision; residual streams
  * and the inputs of norms stay float32.
  */
-import { parseRinConfig, type RinConfig } from "../../networks/config.js";
+import { CONDITIONING_LAYERS, parseRinConfig, type RinConfig } from "../../networks/config.js";
 import { swiGluWidth } from "../../networks/feed-forward.js";
 import { sourceFacts } from "../batches/sources.js";
 import { planOf } from "../recipes/batch-plan.js";
@@ -30,8 +30,6 @@ export interface MemoryPlan {
 
 const FLOAT = 4;
 const HALF = 2;
-/** Layers of the conditioning transformer. */
-const CONDITIONING_LAYERS = 2;
 
 /** Memory of a step. */
 export function memoryPlan(recipe: Recipe, size: ModelSize, textTokens: number): MemoryPlan {

@@ -212,9 +212,9 @@ function DropZone() {
       if (file) takeOverDropped(file);
     };
     const on = { dragenter: drag, dragover: drag, dragleave: leave, drop } as const;
-    for (const [name, hear] of Object.entries(on)) window.addEventListener(name as "drop", hear);
+    for (const [name, listener] of Object.entries(on)) window.addEventListener(name as "drop", listener);
     return () => {
-      for (const [name, hear] of Object.entries(on)) window.removeEventListener(name as "drop", hear);
+      for (const [name, listener] of Object.entries(on)) window.removeEventListener(name as "drop", listener);
     };
   }, []);
   return over ? <div class="drop">Drop a picture to take over its settings</div> : null;

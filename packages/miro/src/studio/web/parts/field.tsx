@@ -129,6 +129,33 @@ export function Slider({ label, value, min, max, step, onChange, most, disabled,
   );
 }
 
+interface ChoiceProps<T extends string> {
+  label: string;
+  value: T;
+  /** What may be chosen, and how it is called. */
+  choices: readonly (readonly [value: T, name: string])[];
+  onChange: (value: T) => void;
+  children?: ComponentChildren;
+}
+
+/** One of a few values. */
+export function Choice<T extends string>({ label, value, choices, onChange, children }: ChoiceProps<T>) {
+  const id = useId();
+  return (
+    <div class="field">
+      <label for={id}>{label}</label>
+      <select id={id} value={value} onChange={(event) => onChange(event.currentTarget.value as T)}>
+        {choices.map(([value, name]) => (
+          <option key={value} value={value}>
+            {name}
+          </option>
+        ))}
+      </select>
+      {children}
+    </div>
+  );
+}
+
 interface FileButtonProps {
   /** Of the field behind the button. */
   label: string;

@@ -1,19 +1,17 @@
 /** Sampling settings, the seed, and what is drawn over. */
 import { useEffect, useId, useLayoutEffect, useRef, useState } from "preact/hooks";
-import { pictureUrl, thumbnailUrl } from "../state/api.js";
+import { type Model, pictureUrl, thumbnailUrl } from "../state/api.js";
 import { form, lastSeed, model, randomSeed, set, source } from "../state/form.js";
 import { isMasked, mask, maskSize, show } from "../state/mask.js";
 import { tell } from "../state/notices.js";
-import { FileButton, NumberField, Slider } from "./field.js";
+import { Choice, FileButton, NumberField, Slider } from "./field.js";
 import { Icon, IconButton } from "./icon.js";
 import { MASK_COLOUR, MaskEditor } from "./mask-editor.js";
 import { Picture } from "./picture.js";
 
 export function Sampling() {
   const chosen = model.value;
-  const { steps, guidance, guidanceOff, images, sampler, shift, guidanceType, negativePrompt } = form.value;
-  const { bestOf, scorer, samplerOptions } = form.value;
-  const id = useId();
+  const { steps, guidance, guidanceOff, images } = form.value;
   if (chosen === null) return null;
   const fine = chosen.defaults.guidanceScale < 2;
   return (
@@ -59,92 +57,91 @@ export function Sampling() {
         <Seed />
       </div>
       <SourcePanel />
-      <details>
-        <summary>More settings</summary>
-        <div class="fields">
-          <div class="field wide">
-            <label for={`${id}-negative`}>Negative prompt</label>
-            <input
-              id={`${id}-negative`}
-              type="text"
-              dir="auto"
-              value={negativePrompt}
-              placeholder="what guidance leads away from"
-              onInput={(event) => set({ negativePrompt: event.currentTarget.value })}
-            />
-          </div>
-          <div class="field">
-            <label for={`${id}-sampler`}>Sampler</label>
-            <select
-              id={`${id}-sampler`}
-              value={sampler}
-              onChange={(event) => set({ sampler: event.currentTarget.value, samplerOptions: null })}
-            >
-              {chosen.samplers.map((name) => (
-                <option key={name} value={name}>
-                  {name}
-                </option>
-              ))}
-            </select>
-            {samplerOptions !== null && (
-              <p class="help">
-                {Object.entries(samplerOptions)
-                  .map(([name, value]) => `${name} ${value}`)
-                  .join(", ")}
-              </p>
-            )}
-          </div>
-          <div class="field">
-            <label for={`${id}-type`}>Guidance over the steps</label>
-            <select
-              id={`${id}-type`}
-              value={guidanceType}
-              onChange={(event) => set({ guidanceType: event.currentTarget.value as "constant" | "linear" })}
-            >
-              <option value="constant">constant</option>
-              <option value="linear">rising</option>
-            </select>
-          </div>
-          <Slider
-            label="Shift"
-            value={shift}
-            min={0.05}
-            max={5}
-            step={0.05}
-            most={100}
-            onChange={(value) => set({ shift: value })}
-          />
-          <Slider
-            label="Best of"
-            value={bestOf}
-            min={1}
-            max={16}
-            step={1}
-            most={64}
-            onChange={(value) => set({ bestOf: value })}
-          />
-          {bestOf > 1 && (
-            <div class="field wide">
-              <label for={`${id}-scorer`}>Best by the scorer</label>
-              <input
-                id={`${id}-scorer`}
-                list={`${id}-scorers`}
-                value={scorer}
-                onInput={(event) => set({ scorer: event.currentTarget.value })}
-              />
-              <datalist id={`${id}-scorers`}>
-                {chosen.scorers.map((name) => (
-                  <option key={name} value={name} />
-                ))}
-              </datalist>
-              <p class="help">
-                One, or several with weights: <code>sharpness,colorfulness=0.5</code>
-              </p>
-            </div>
-          )}
-        </div>
-      </details>
+      <MoreSettings chosen={chosen} />
     </section>
+  );
+}
+
+function MoreSettings({ chosen }: { chosen: Model }) {
+  const { sampler, shift, guidanceType, negativePrompt, bestOf, scorer, samplerOptions } = form.value;
+  const id = useId();
+  return (
+    <details>
+      <summary>More settings</summary>
+      <div class="fields">
+        <div class="field wide">
+          <label for={`${id}-negative`}>Negative prompt</label>
+          <input
+            id={`${id}-negative`}
+            type="text"
+            dir="auto"
+            value={negativePrompt}
+            placeholder="what guidance leads away from"
+            onInput={(event) => set({ negativePrompt: event.currentTarget.value })}
+          />
+        </div>
+        <Choice
+          label="Sampler"
+          value={sampler}
+          choices={chosen.samplers.map((name) => [name, name])}
+          onChange={(value) => set({ sampler: value, samplerOptions: null })}
+        >
+          {samplerOptions !== null && (
+            <p class="help">
+              {Object.entries(samplerOptions)
+                .map(([name, value]) => `${name} ${value}`)
+                .join(", ")}
+            </p>
+          )}
+        </Choice>
+        <Choice
+          label="Guidance over the steps"
+          value={guidanceType}
+          choices={[
+            ["constant", "constant"],
+            ["linear", "rising"],
+          ]}
+          onChange={(value) => set({ guidanceType: value })}
+        />
+        <Slider
+          label="Shift"
+          value={shift}
+          min={0.05}
+          max={5}
+          step={0.05}
+          most={100}
+          onChange={(value) => set({ shift: value })}
+        />
+        <Slider
+          label="Best of"
+          value={bestOf}
+          min={1}
+          max={16}
+          step={1}
+          most={64}
+          onChange={(value) => set({ bestOf: value })}
+        />
+        {bestOf > 1 && (
+          <div class="field wide">
+            <label for={`${id}-scorer`}>Best by the scorer</label>
+            <input
+              id={`${id}-scorer`}
+              list={`${id}-scorers`}
+              value={scorer}
+              onInput={(event) => set({ scorer: event.currentTarget.value })}
+            />
+            <datalist id={`${id}-scorers`}>
+              {chosen.scorers.map((name) => (
+                <option key={name} value={name} />
+              ))}
+            </datalist>
+            <p class="help">
+              One, or several with weights: <code>sharpness,colorfulness=0.5</code>
+            </p>
+          </div>
+        )}
+      </div>
+    </details>
   );
 }
 

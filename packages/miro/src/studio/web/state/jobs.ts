@@ -34,8 +34,8 @@ export interface JobState {
   /** When it began and ended, on this machine's clock. */
   startedAt: number | null;
   finishedAt: number | null;
-  /** Progress when this page first heard of the job, for the time that is left. */
-  heardAt: { time: number; progress: number } | null;
+  /** Progress when this page first knew of the job, for the time that is left. */
+  firstSeen: { time: number; progress: number } | null;
   error: string | null;
   warnings: string[];
 }
@@ -45,13 +45,13 @@ export interface StoredJob {
   purpose: Purpose;
   prompt: string;
   total: number;
-  /** Whether this tab has heard its end: it need not be known for ever. */
+  /** Whether this tab knows its end: it need not be known for ever. */
   ended: boolean;
 }
 
 export interface Job extends StoredJob {
   state: Signal<JobState>;
-  /** Last event that was heard. */
+  /** The last event that came. */
   last: number;
 }
 
@@ -77,11 +77,11 @@ const POLL_MS = 1500;
 const SILENT_MS = 40_000;
 
 export const jobs = signal<Job[]>([]);
-const hearers = new Set<(job: Job, event: string, image: number | null) => void>();
+const listeners = new Set<(job: Job, event: string, image: number | null) => void>();
 
-/** Hears of pictures and ends of all jobs. */
-export function onJobEvent(hear: (job: Job, event: string, image: number | null) => void): void {
-  hearers.add(hear);
+/** Calls a listener with pictures and ends of all jobs. */
+export function onJobEvent(listener: (job: Job, event: string, image: number | null) => void): void {
+  listeners.add(listener);
 }
 
 export const isEnded = ({ status }: JobState) => status !== "queued" && status !== "running";
@@ -100,8 +100,8 @@ export function progressOf({ tiles }: JobState): number {
 /** Seconds that a job still takes by what it took so far; null where that says nothing yet. */
 export function secondsLeft(state: JobState, now: number): number | null {
   const progress = progressOf(state);
-  if (state.heardAt === null || progress - state.heardAt.progress < 0.02) return null;
-  const rate = (progress - state.heardAt.progress) / (now - state.heardAt.time);
+  if (state.firstSeen === null || progress - state.firstSeen.progress < 0.02) return null;
+  const rate = (progress - state.firstSeen.progress) / (now - state.firstSeen.time);
   return rate <= 0 ? null : (1 - progress) / rate / 1000;
 }
 
@@ -230,7 +230,7 @@ function newJob(stored: StoredJob): Job {
       position: null,
       startedAt: null,
       finishedAt: null,
-      heardAt: null,
+      firstSeen: null,
       error: null,
       warnings: [],
       tiles: Array.from({ length: stored.total }, () => ({ ...tile })),
@@ -269,7 +269,7 @@ function apply(job: Job, event: string, data: Record<string, unknown>): void {
   else if (event === "step") {
     changeTile(job, image!, { step: Number(data.step), steps: Number(data.steps) });
     const state = job.state.value;
-    if (state.heardAt === null) change(job, { heardAt: { time: Date.now(), progress: progressOf(state) } });
+    if (state.firstSeen === null) change(job, { firstSeen: { time: Date.now(), progress: progressOf(state) } });
   } else if (event === "preview") changeTile(job, image!, { preview: String(data.data) });
   else if (event === "picture") {
     changeTile(job, image!, {
@@ -283,7 +283,7 @@ function apply(job: Job, event: string, data: Record<string, unknown>): void {
   else if (event === "failed" || event === "lost") {
     change(job, { status: event, position: null, finishedAt: Date.now(), error: sentence(String(data.message)) });
   }
-  for (const hear of hearers) hear(job, event, image);
+  for (const listener of listeners) listener(job, event, image);
 }
 
 /** What the server knows of a job that has no stream. */

@@ -1,6 +1,6 @@
 /**
- * What a process meets from outside while it works: terminals that go away, disks that are full, signals, and a
- * launcher that is gone. None of it may end long work without its checkpoint.
+ * How a process is asked to stop while it works: by signals, or by the end of what has started it. Long work stops with
+ * its checkpoint then.
  */
 import { readFileSync, readlinkSync } from "node:fs";
 import { basename } from "node:path";
@@ -8,29 +8,6 @@ import { basename } from "node:path";
 /** Time in which the same request may come by several ways: `npx` passes on what the terminal has sent to all. */
 const SAME_REQUEST_MS = 500;
 const PARENT_POLL_MS = 1000;
-
-/**
- * Lets writing to stdout and stderr fail without an exception: a reader that has hung up, a full disk, a lost terminal.
- * @returns tells the first failure of stdout that is not a reader's hanging up, because whoever wanted the output lacks
- * it then
- */
-export function surviveLostOutput(): () => NodeJS.ErrnoException | null {
-  let lost: NodeJS.ErrnoException | null = null;
-  process.stdout.on("error", (error: NodeJS.ErrnoException) => {
-    if (error.code !== "EPIPE") lost ??= error;
-  });
-  process.stderr.on("error", () => {});
-  return () => lost;
-}
-
-/** Writes what need not arrive. */
-export function writeSafely(stream: NodeJS.WriteStream, text: string): void {
-  try {
-    stream.write(text);
-  } catch {
-    // Failures come as events, but for a stream whose device was gone before it was opened.
-  }
-}
 
 /** How {@link onStop} tells that this process is wanted to stop. */
 export interface StopHandlers {
