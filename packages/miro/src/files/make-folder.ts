@@ -49,13 +49,13 @@ export function makeFolder(path: string): string | undefined {
  */
 export function removeIfEmpty(path: string, made: string | undefined): void {
   if (made === undefined) return;
-  try {
-    for (let folder = resolve(path); ; folder = dirname(folder)) {
+  for (let folder = resolve(path); ; folder = dirname(folder)) {
+    try {
       rmdirSync(folder);
-      if (folder === resolve(made)) break;
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== "ENOENT") return; // it holds something now
     }
-  } catch {
-    // It holds something now.
+    if (folder === resolve(made)) return;
   }
 }
 
