@@ -1,4 +1,4 @@
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Command } from "commander";
@@ -161,5 +161,44 @@ describe("a command's options", () => {
   it("refuse a key of an object's own machinery, and a record without a value", async () => {
     await expect(given(command, "a", "--reward", "__proto__=1")).rejects.toThrow(/--reward: the key "__proto__"/);
     await expect(given(command, "a", "--reward", "x")).rejects.toThrow("expected key=value");
+  });
+});
+
+describe("a command that fails", () => {
+  const outputs = z.strictObject({
+    output: field(z.string(), { expected: "a folder", help: "a folder", flag: "--output <dir>", writes: "folder" }),
+    plot: field(z.string(), { expected: "a file", help: "a file", flag: "--plot <file>", writes: "file" }),
+  });
+  /** Runs a command that makes the folders of its outputs and fails unless told otherwise. */
+  const run = (work: (output: string) => void) => {
+    const command = declare(new Command().exitOverride(), outputs, ({ output, plot }) => {
+      mkdirSync(output, { recursive: true });
+      mkdirSync(join(plot, ".."), { recursive: true });
+      work(output);
+    });
+    const args = ["--output", join(folder, "a", "b"), "--plot", join(folder, "c", "d", "plot.png")];
+    return command.parseAsync(args, { from: "user" });
+  };
+  const fails = () => {
+    throw new Error("failed");
+  };
+
+  it("leaves no folder that it has made and put nothing in", async () => {
+    await expect(run(fails)).rejects.toThrow("failed");
+    expect(readdirSync(folder)).toEqual([]);
+    mkdirSync(join(folder, "a"));
+    await expect(run(fails)).rejects.toThrow("failed");
+    expect(readdirSync(folder)).toEqual(["a"]);
+  });
+
+  it("leaves what it has written, and one that succeeds its empty folders", async () => {
+    const writes = (output: string) => {
+      writeFileSync(join(output, "made"), "");
+      fails();
+    };
+    await expect(run(writes)).rejects.toThrow("failed");
+    expect(readdirSync(folder)).toEqual(["a"]);
+    await run(() => {});
+    expect(existsSync(join(folder, "c", "d"))).toBe(true);
   });
 });

@@ -2,9 +2,11 @@
  * Commands out of declared options (`options.ts`): flags and arguments, their help with types and defaults, and what
  * was given as typed, checked values under the options' own names.
  */
+import { dirname } from "node:path";
 import { Argument, type Command, Option } from "commander";
 import type { z } from "zod";
 import { invalid } from "../errors.js";
+import { removeIfEmpty } from "../files/make-folder.js";
 import { checkKey } from "../files/plain-data.js";
 import { behindLinks, proveWritable, withoutParents } from "../files/writable.js";
 import { message, type OptionMention } from "../message.js";
@@ -123,7 +125,7 @@ export function addOptions<S extends z.ZodObject>(
 
 /**
  * Declares a command: adds its options, and runs it with what was given, once it is known that what it is to write can
- * be written.
+ * be written. A command that fails leaves no folder that it has made for that and put nothing in.
  *
  * @param run gets all options, defaults filled in; those alone that were given, on the command line or by a settings
  *   file; and those of the command line alone
@@ -142,6 +144,8 @@ export function declare<S extends z.ZodObject>(
     const options: Record<string, unknown> & z.output<S> = parseOptions(schema, given);
     // A dry run writes nothing, and tells everything that would stop the work at once.
     const isDry = "dryRun" in options && options.dryRun === true;
+    /** Folders that the command will make, each with the first of those above it that are missing. */
+    const made = new Map<string, string>();
     for (const [name, of] of Object.entries<z.ZodType>(schema.shape)) {
       const kind = isDeclared(of) ? declarationOf(of).writes : undefined;
       const path = options[name];
@@ -149,9 +153,16 @@ export function declare<S extends z.ZodObject>(
       const place = kind === "file" ? behindLinks(withoutParents(path)) : withoutParents(path);
       for (const places of [options, given] as Record<string, unknown>[])
         if (places[name] === path) places[name] = place;
-      if (!isDry) proveWritable(place, kind, name);
+      if (isDry) continue;
+      const missing = proveWritable(place, kind, name);
+      if (missing !== undefined) made.set(kind === "file" ? dirname(place) : place, missing);
     }
-    await run(options, given as Given<S>, givenTo(command, schema, ["default", "config"]) as Given<S>);
+    try {
+      await run(options, given as Given<S>, givenTo(command, schema, ["default", "config"]) as Given<S>);
+    } catch (error) {
+      for (const [folder, first] of made) removeIfEmpty(folder, first);
+      throw error;
+    }
   });
 }
 

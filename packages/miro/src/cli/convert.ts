@@ -123,6 +123,7 @@ async function convert(options: Options, context: CliContext): Promise<void> {
     card: { repo, variant, title, description, license },
     onMessage: say,
     onBytes,
+    signal: context.signal,
     onFilled: async (folder) => {
       if (samples === 0) return;
       say(`drawing ${counted(samples, "picture")}`);

@@ -1,7 +1,7 @@
-import { existsSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import fs, { existsSync, mkdtempSync, readdirSync, rmdirSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterAll, expect, it } from "vitest";
+import { afterAll, expect, it, vi } from "vitest";
 import { makeFolder, makeFolderAside, removeIfEmpty } from "./make-folder.js";
 
 const folder = mkdtempSync(join(tmpdir(), "miro-folder-"));
@@ -35,6 +35,19 @@ it.each([
   removeIfEmpty(path, top);
   expect(readdirSync(join(top, "b"))).toEqual(["file"]);
   rmSync(top, { recursive: true });
+});
+
+it("a folder above that another process removes meanwhile is made again", () => {
+  const mkdir = fs.mkdirSync;
+  const made = vi.spyOn(fs, "mkdirSync").mockImplementationOnce((path) => {
+    rmdirSync(join(folder, "shared"));
+    return mkdir(path) as undefined;
+  });
+  mkdir(join(folder, "shared"));
+  expect(makeFolder(join(folder, "shared", "own"))).toBe(join(folder, "shared"));
+  expect(made).toHaveBeenCalledTimes(3);
+  made.mockRestore();
+  expect(readdirSync(join(folder, "shared"))).toEqual(["own"]);
 });
 
 it("a file in the way and a place where no folder can be are errors, and the call ends", () => {

@@ -2,7 +2,7 @@
  * Folders: whether a path is one, and making one with those above it. Node's own `mkdir` with `recursive` never ends
  * where the system says that a new folder has no parent although it has one, as below `/proc`.
  */
-import { mkdirSync, rmdirSync, statSync } from "node:fs";
+import fs, { existsSync, rmdirSync, statSync } from "node:fs";
 import { mkdir, stat } from "node:fs/promises";
 import { dirname, resolve } from "node:path";
 
@@ -25,13 +25,15 @@ export function makeFolder(path: string): string | undefined {
     there = dirname(there);
   }
   // A file at this place is told as EEXIST or ENOTDIR.
-  if (missing.length === 0 && !statSync(there).isDirectory()) mkdirSync(there);
+  if (missing.length === 0 && !statSync(there).isDirectory()) fs.mkdirSync(there);
   for (const folder of missing) {
     try {
-      mkdirSync(folder);
+      fs.mkdirSync(folder);
     } catch (error) {
-      // Another process may have been faster.
-      if ((error as NodeJS.ErrnoException).code === "EEXIST" && isFolder(folder)) continue;
+      const { code } = error as NodeJS.ErrnoException;
+      // Another process may have been faster, or have removed the folder above as an empty one of its own.
+      if (code === "EEXIST" && isFolder(folder)) continue;
+      if (code === "ENOENT" && !existsSync(dirname(folder))) return makeFolder(path);
       if (folder !== missing[0]) removeIfEmpty(dirname(folder), missing[0]);
       throw error;
     }
@@ -47,13 +49,13 @@ export function makeFolder(path: string): string | undefined {
  */
 export function removeIfEmpty(path: string, made: string | undefined): void {
   if (made === undefined) return;
-  try {
-    for (let folder = resolve(path); ; folder = dirname(folder)) {
+  for (let folder = resolve(path); ; folder = dirname(folder)) {
+    try {
       rmdirSync(folder);
-      if (folder === resolve(made)) break;
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== "ENOENT") return; // it holds something now
     }
-  } catch {
-    // It holds something now.
+    if (folder === resolve(made)) return;
   }
 }
 

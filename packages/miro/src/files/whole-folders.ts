@@ -44,7 +44,8 @@ export async function replaceFolder(
 
 /** Makes an error speak of the folder instead of the unfinished one. */
 function nameFinally(error: unknown, temporary: string, path: string): void {
-  if (!(error instanceof Error)) return;
+  // What says that somebody wanted an end cannot be changed, and names nothing.
+  if (!(error instanceof Error) || error.name === "AbortError") return;
   const named = (text: string) => text.replaceAll(temporary, path);
   error.message = named(error.message);
   const { path: first, dest: second } = error as NodeJS.ErrnoException & { dest?: string };

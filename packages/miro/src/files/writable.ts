@@ -10,7 +10,7 @@ import {
   type Stats,
   statSync,
 } from "node:fs";
-import { dirname, isAbsolute, join, resolve, sep } from "node:path";
+import { dirname, isAbsolute, join, relative, resolve, sep } from "node:path";
 import { beginFile } from "@miro-t2i/torch/atomic-write"; // without loading libtorch
 import { InvalidInputError, MiroError, systemReason } from "../errors.js";
 import { about, message } from "../message.js";
@@ -62,14 +62,16 @@ export function behindLinks(path: string): string {
  * @param parameter the option that names the path, for the error
  * @throws InvalidInputError where a file is in the place of a folder, or the reverse; MiroError with the system's
  * reason
+ * @returns the first folder that will have to be made for it, if any
  */
-export function proveWritable(path: string, kind: Writing, parameter: string): void {
+export function proveWritable(path: string, kind: Writing, parameter: string): string | undefined {
   const target = resolve(path);
   const there = look(target);
   if (kind === "file" && there?.isDirectory())
     throw new InvalidInputError(message`${about(parameter)}: ${path} is a folder, expected a file`);
-  if (kind === "file" && there && !there.isFile()) return; // a device or a pipe takes what it is given
-  const folder = firstThere(kind === "file" ? dirname(target) : target);
+  if (kind === "file" && there && !there.isFile()) return undefined; // a device or a pipe takes what it is given
+  const wanted = kind === "file" ? dirname(target) : target;
+  const folder = firstThere(wanted);
   refuseFile(folder, path, parameter);
   try {
     const probe = beginFile(join(folder, "writable"));
@@ -81,6 +83,7 @@ export function proveWritable(path: string, kind: Writing, parameter: string): v
       cause: error,
     });
   }
+  return folder === wanted ? undefined : join(folder, relative(folder, wanted).split(sep)[0]!);
 }
 
 /** Whether files can be made in a folder. */

@@ -16,7 +16,7 @@ import { full, manualSeed, nn, ones, randn, scope, type Tensor, zeros } from "@m
 import { readSafetensors, TorchCheckpoint, type TorchTensor, writeTorchCheckpoint } from "@miro-t2i/torch/io";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { parse } from "yaml";
-import { runCaptured } from "../cli/testing/run-captured.js";
+import { runCaptured, runStoppable } from "../cli/testing/run-captured.js";
 import { parseSize } from "../files/sizes.js";
 import { REWARD_KEYS } from "../networks/config.js";
 import { FlowPrecond } from "../networks/precond.js";
@@ -30,6 +30,8 @@ import { listCheckpoints } from "../training/state/checkpoint.js";
 import { writeConstants } from "../training/state/data-constants.js";
 import { tinyRecipe } from "../training/testing/tiny.js";
 import { readRunConfiguration } from "./config-yaml.js";
+import { convertToRelease } from "./convert.js";
+import { openSource } from "./open-source.js";
 import { PRESETS } from "./presets.js";
 
 const fixtures = join(import.meta.dirname, "../training/fixtures");
@@ -163,6 +165,29 @@ describe("a published checkpoint", () => {
     rmSync(join(home, "uncond_embedding.npy"));
     expect(await refused(...again)).toMatch(/around holds files and is no release/);
     expect(existsSync(join(home, "last.ckpt"))).toBe(true);
+  });
+
+  it("is left when it is asked to stop, and the folder is as it was", async () => {
+    const stopped = await runStoppable(["convert", ckpt, "--output", at("stopped")], AbortSignal.abort());
+    expect(stopped).toMatchObject({
+      code: 130,
+      stderr: expect.stringMatching(/stopped is as it was; the same command/),
+    });
+    for (const when of ["writing", "checking"]) {
+      const stop = new AbortController();
+      using source = openSource(ckpt, {});
+      const work = convertToRelease(source, {
+        output: at("stopped"),
+        dtype: "float32",
+        maxShardBytes: 50_000,
+        overwrite: false,
+        card: {},
+        signal: stop.signal,
+        onMessage: (text) => text.startsWith(when) && stop.abort(),
+      });
+      await expect(work).rejects.toThrow(/abort/);
+    }
+    expect(readdirSync(at(".")).filter((name) => name.includes("stopped"))).toEqual([]);
   });
 
   it("does not replace what is no release, and a release only when asked to", async () => {

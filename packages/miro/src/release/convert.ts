@@ -12,6 +12,7 @@ import { writeFileAtomic } from "../files/whole-files.js";
 import { replaceFolder } from "../files/whole-folders.js";
 import { message, option } from "../message.js";
 import { counted } from "../numbers.js";
+import { breathe } from "../pipeline/interruption.js";
 import { countParameters } from "../pipeline/loading/checkpoint.js";
 import { releaseConfigToJson } from "../pipeline/loading/release-config.js";
 import { version } from "../version.js";
@@ -34,6 +35,8 @@ export interface ConvertOptions {
   onMessage?: (message: string) => void;
   /** Told how much of the weights is written. */
   onBytes?: OnBytes;
+  /** Stops between two files of weights and between two parts of the work. */
+  signal?: AbortSignal;
   /** Called with the finished folder before it gets its name. */
   onFilled?: (folder: string) => Promise<void>;
 }
@@ -49,7 +52,7 @@ export interface Converted {
 
 /** Writes a release. @throws MiroError when the tensors do not fit the configuration; nothing is there then */
 export async function convertToRelease(source: ReleaseSource, options: ConvertOptions): Promise<Converted> {
-  const { output, dtype, onMessage = () => {} } = options;
+  const { output, dtype, onMessage = () => {}, signal } = options;
   checkOutput(output, options.overwrite, source.path);
   const { config, weights } = source;
   const expected = expectedTensors(config, weights);
@@ -61,18 +64,21 @@ export async function convertToRelease(source: ReleaseSource, options: ConvertOp
     output,
     async (folder) => {
       onMessage(`writing ${counted(expected.size, "tensor")} as ${dtype}`);
-      writeWeights(folder, weights, expected, options);
+      await writeWeights(folder, weights, expected, options);
       scope(() => writeNpy(join(folder, "uncond_embedding.npy"), source.uncondEmbedding.float().contiguous()));
       const { network, preconditioning, ...rest } = releaseConfigToJson(config);
       const json = { network, preconditioning, ...rest, dtype };
       writeFileAtomic(join(folder, "config.json"), `${JSON.stringify(json, null, 2)}\n`, { overwrite: true });
+      await breathe(signal);
       await source.copyParts(folder, dtype);
+      await breathe(signal);
       onMessage("checking the network by one forward pass");
       memory.emptyCache(); // what the tensors left, one after the other, is not what the network wants
       check = forwardCheck(folder, dtype);
       parameters = countParameters(folder);
       const facts = factsFile(factsOf(source, { dtype, check, parameters }));
       writeFileAtomic(join(folder, facts.name), facts.text, { overwrite: true });
+      await breathe(signal);
       await options.onFilled?.(folder);
       writeCard({ ...options.card, folder });
       files = readdirSync(folder, { recursive: true, encoding: "utf8" })

@@ -3,6 +3,7 @@ import { join } from "node:path";
 import type { DType } from "@miro-t2i/torch";
 import { type DeferredTensor, writeSafetensors } from "@miro-t2i/torch/io";
 import { writeFileAtomic } from "../files/whole-files.js";
+import { breathe } from "../pipeline/interruption.js";
 import { WEIGHTS_INDEX } from "../pipeline/loading/checkpoint.js";
 import { bytesOf, deferred, type ExpectedTensor, type OnBytes, ReadMeter, type Weight } from "./weights.js";
 
@@ -10,17 +11,26 @@ import { bytesOf, deferred, type ExpectedTensor, type OnBytes, ReadMeter, type W
 export const RELEASE_DTYPES = ["float32", "float16", "bfloat16"] as const;
 export type ReleaseDType = (typeof RELEASE_DTYPES)[number];
 
+/** How the weights are written. */
+export interface WriteOptions {
+  dtype: ReleaseDType;
+  /** Values of a file, unless a single tensor is larger. */
+  maxShardBytes: number;
+  onBytes?: OnBytes | undefined;
+  /** Stops between two files. */
+  signal?: AbortSignal | undefined;
+}
+
 /**
  * Writes the tensors, one in memory at a time.
- * @param maxShardBytes values of a file, unless a single tensor is larger
  * @returns names of the files
  */
-export function writeWeights(
+export async function writeWeights(
   folder: string,
   weights: ReadonlyMap<string, Weight>,
   expected: ReadonlyMap<string, ExpectedTensor>,
-  { dtype, maxShardBytes, onBytes }: { dtype: ReleaseDType; maxShardBytes: number; onBytes?: OnBytes | undefined },
-): string[] {
+  { dtype, maxShardBytes, onBytes, signal }: WriteOptions,
+): Promise<string[]> {
   const shards: { bytes: number; tensors: Map<string, DeferredTensor> }[] = [];
   let total = 0;
   const meter = new ReadMeter(onBytes);
@@ -40,7 +50,10 @@ export function writeWeights(
   const names = shards.map((_, i) =>
     shards.length === 1 ? "model.safetensors" : `model-${digits(i + 1)}-of-${digits(shards.length)}.safetensors`,
   );
-  for (const [i, { tensors }] of shards.entries()) writeSafetensors(join(folder, names[i]!), tensors, { format: "pt" });
+  for (const [i, { tensors }] of shards.entries()) {
+    await breathe(signal);
+    writeSafetensors(join(folder, names[i]!), tensors, { format: "pt" });
+  }
   if (shards.length === 1) return names;
   const places = shards.flatMap(({ tensors }, i) => [...tensors.keys()].map((name) => [name, names[i]!] as const));
   const index = {

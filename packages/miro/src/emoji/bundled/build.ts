@@ -57,7 +57,7 @@ export async function buildBundledModel(options: BuildOptions): Promise<void> {
   const examples = readTextFile(join(before, EXAMPLES));
   const loss = await lossPicture(options);
   await replaceFolder(output, async (folder) => {
-    await prepare(folder, { network, vae, onMessage });
+    await prepare(folder, { network, vae, onMessage, signal: options.signal });
     const figures = await measureForCard({
       model: folder,
       classifier,
@@ -86,7 +86,7 @@ export async function buildBundledModel(options: BuildOptions): Promise<void> {
 /** Network, text encoder and autoencoder in half precision, as they are measured and released. */
 async function prepare(
   folder: string,
-  { network, vae, onMessage }: Pick<BuildOptions, "network" | "vae" | "onMessage">,
+  { network, vae, onMessage, signal }: Pick<BuildOptions, "network" | "vae" | "onMessage" | "signal">,
 ): Promise<void> {
   using source = openSource(network, { ...(onMessage && { onMessage }) });
   onMessage?.(`${source.path}: ${source.average}${source.step === null ? "" : `, step ${source.step}`}`);
@@ -96,6 +96,7 @@ async function prepare(
     maxShardBytes: Number.MAX_SAFE_INTEGER,
     overwrite: true,
     card: {},
+    ...(signal && { signal }),
     onFilled: async (filled) => {
       if (vae !== undefined) await copyFrozenParts({ autoencoder: vae }, filled, { half: true });
     },

@@ -19,6 +19,20 @@ describe("MetricsLog", () => {
   });
 });
 
+describe("a log that is opened at a step", () => {
+  it("has once what the resumed run measures of that step once more", () => {
+    const path = join(folder, "again.jsonl");
+    for (let round = 0; round < 3; round++) {
+      const log = new MetricsLog(path, round === 0 ? 0 : 2);
+      if (round === 0) log.write({ step: 2, loss: 2, seconds: 1 });
+      log.write({ step: 2, accuracy: 0.5, seconds: round });
+      log.close();
+    }
+    const lines = ['{"step":2,"loss":2,"seconds":1}', '{"step":2,"accuracy":0.5,"seconds":0}'];
+    expect(readFileSync(path, "utf8")).toBe(`${lines.join("\n")}\n`);
+  });
+});
+
 describe("progress", () => {
   const now = { step: 1200, totalSteps: 6000, loss: 0.41234, imagesPerSecond: 138.2, secondsLeft: 3440 };
   it("shows step, loss, speed and time left", () => {

@@ -19,6 +19,8 @@ export interface LogRecord {
  */
 export class MetricsLog {
   readonly #file: LogFile;
+  /** What the log has of the step that it was opened at: a run that is finished, or nearly, measures that anew. */
+  readonly #known = new Set<string>();
 
   /** @param onTrouble called when the file cannot be written, which does not end a run */
   constructor(path: string, step: number, onTrouble?: (message: string) => void) {
@@ -27,18 +29,26 @@ export class MetricsLog {
       const kept = readFileSync(path, "utf8")
         .split("\n")
         .filter((line) => (parse(line)?.step ?? Number.POSITIVE_INFINITY) <= step);
+      for (const record of kept.map((line) => parse(line)!))
+        if (record.step === step) this.#known.add(columnsOf(record));
       writeFileAtomic(path, kept.map((line) => `${line}\n`).join(""), { overwrite: true });
     }
     this.#file = new LogFile(path, openSync(path, "a"), onTrouble);
   }
 
   write(record: LogRecord): void {
+    if (this.#known.has(columnsOf(record))) return;
     this.#file.append(Buffer.from(`${JSON.stringify(record)}\n`));
   }
 
   close(): void {
     this.#file.close();
   }
+}
+
+/** Which figures of which step a line has. */
+function columnsOf(record: LogRecord): string {
+  return `${record.step} ${Object.keys(record)}`;
 }
 
 function parse(line: string): LogRecord | null {
