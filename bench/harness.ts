@@ -1,6 +1,6 @@
 /** What every benchmark shares: options, the machine, medians, running the Python reference, storing a result. */
 import { execFileSync, spawnSync } from "node:child_process";
-import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from "node:fs";
 import { cpus, platform, release, totalmem } from "node:os";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -88,6 +88,45 @@ export function seconds(repeats: number, warmup: number, work: () => void): numb
     work();
     return (performance.now() - start) / 1000;
   });
+}
+
+/** One of those that are measured against each other. */
+export interface Side {
+  name: string;
+  /** Pictures at a time. */
+  batch: number;
+  /** Measures it once more. */
+  run(): void | Promise<void>;
+  /** Why it is not measured any more. */
+  failure?: string;
+}
+
+/**
+ * Measures all sides in each round, one after the other, so that a change of the machine's speed meets all of them. One
+ * that fails, as a batch that does not fit, takes none of the others with it.
+ * @param keep called after each run that came through: what is known then outlives a benchmark that is stopped
+ */
+export async function inTurns(rounds: number, sides: readonly Side[], keep: () => void): Promise<void> {
+  for (let round = 0; round < rounds; round++) {
+    for (const side of sides) {
+      if (side.failure !== undefined) continue;
+      try {
+        await side.run();
+      } catch (error) {
+        side.failure = (error as Error).message;
+        console.error(`${side.name}, batch ${side.batch}: ${side.failure}`);
+        continue;
+      }
+      keep();
+    }
+    console.error(`round ${round + 1} of ${rounds} done`);
+  }
+  if (sides.every(({ failure }) => failure !== undefined)) throw new BenchError("no side could be measured");
+}
+
+/** The sides that failed, for the record. */
+export function failuresOf(sides: readonly Side[]): { name: string; batch: number; failure: string }[] {
+  return sides.flatMap(({ name, batch, failure }) => (failure === undefined ? [] : [{ name, batch, failure }]));
 }
 
 /** No process of a benchmark takes longer, unless it hangs. */
@@ -204,13 +243,15 @@ export function store(
       commit: commit(),
       node: process.versions.node,
       libtorch: buildInfo().torchVersion,
+      ...(buildInfo().cuda && { cuda: cuda.version() ?? "unknown" }),
       ...versions,
     },
     config,
     ...figures,
   };
   mkdirSync(dirname(file), { recursive: true });
-  writeFileSync(file, `${JSON.stringify(record, null, 2)}\n`);
+  writeFileSync(`${file}.tmp`, `${JSON.stringify(record, null, 2)}\n`);
+  renameSync(`${file}.tmp`, file);
   return file;
 }
 

@@ -25,7 +25,10 @@ import {
   BenchError,
   type BenchOptions,
   columns,
+  failuresOf,
+  inTurns,
   runReference,
+  type Side,
   type Spread,
   spread,
   store,
@@ -86,40 +89,47 @@ export async function sampling(options: BenchOptions): Promise<void> {
           { dtype: "float16", quantization: "none" },
         ];
   const cases = batches.flatMap((batch) => kinds.map((kind) => ({ ...kind, batch })));
-  const times = cases.map(() => [] as number[]);
-  const reference = batches.map(() => [] as number[]);
-  let python: ReferenceRun | null = null;
   const dtypes = [...new Set(["float32", ...kinds.map(({ dtype }) => dtype)])] as Case["dtype"][];
   const ceilings = new Map(dtypes.map((dtype) => [dtype, gemmCeiling(dtype, device)]));
 
-  // Alternating, so that a change of the machine's speed in between meets all of them.
-  for (let round = 0; round < options.rounds; round++) {
-    for (const [i, one] of cases.entries()) times[i]!.push(...(await ourSteps(options, one)));
-    for (const [i, batch] of batches.entries()) {
-      if (!options.python) continue;
-      const given = [
-        JSON.stringify(args),
-        TEXT_TOKENS,
-        GUIDANCE,
-        5,
-        device,
-        batch,
-        REFERENCE_DTYPE[deviceType(device)],
-      ];
-      python = runReference<ReferenceRun>(options.python, "sampling.py", given.map(String));
-      reference[i]!.push(...python.steps);
-    }
-    console.error(`round ${round + 1} of ${options.rounds} done`);
+  let python: ReferenceRun | null = null;
+  type Measured = Side & { of: Case; seconds: number[]; threads(): number; whole: boolean };
+  const sides: Measured[] = cases.map((of) => {
+    const kind = of.quantization === "int8" ? `int8 (rest ${of.dtype})` : of.dtype;
+    const byDefault = of.quantization === "none" && of.dtype === chosen ? " (default here)" : "";
+    const seconds: number[] = [];
+    const run = async () => void seconds.push(...(await ourSteps(options, of)));
+    return {
+      name: `miro, ${kind}${byDefault}`,
+      batch: of.batch,
+      of,
+      seconds,
+      threads: getNumThreads,
+      whole: false,
+      run,
+    };
+  });
+  const theirs = options.python;
+  for (const batch of theirs === null ? [] : batches) {
+    const dtype = REFERENCE_DTYPE[deviceType(device)];
+    const given = [JSON.stringify(args), TEXT_TOKENS, GUIDANCE, 5, device, batch, dtype].map(String);
+    const seconds: number[] = [];
+    sides.push({
+      name: `Python reference, ${dtype}${device === "cpu" ? " (its default)" : " autocast"}`,
+      batch,
+      of: { dtype, quantization: "none", batch },
+      seconds,
+      threads: () => python!.threads,
+      whole: true,
+      run() {
+        python = runReference<ReferenceRun>(theirs!, "sampling.py", given);
+        seconds.push(...python.steps);
+      },
+    });
   }
 
-  const result = (
-    name: string,
-    { dtype, quantization, batch }: Case,
-    threads: number,
-    steps: number[],
-    whole: boolean,
-  ): Result => {
-    const secondsPerStep = spread(steps);
+  const resultOf = ({ name, batch, of: { dtype, quantization }, seconds, threads, whole }: Measured): Result => {
+    const secondsPerStep = spread(seconds);
     const flops = 2 * batch * forwardFlops(parseRinConfig(args), TEXT_TOKENS, { conditioning: whole });
     const gflops = flops / secondsPerStep.median / 1e9;
     return {
@@ -127,7 +137,7 @@ export async function sampling(options: BenchOptions): Promise<void> {
       dtype,
       ...(quantization === "int8" && { quantization }),
       batch,
-      threads,
+      threads: threads(),
       secondsPerStep,
       gflopPerStep: flops / 1e9,
       gflops,
@@ -135,18 +145,28 @@ export async function sampling(options: BenchOptions): Promise<void> {
       secondsPerImage: (secondsPerStep.median * STEPS) / batch,
     };
   };
-  const results = cases.map((one, i) => {
-    const kind = one.quantization === "int8" ? `int8 (rest ${one.dtype})` : one.dtype;
-    const byDefault = one.quantization === "none" && one.dtype === chosen ? " (default here)" : "";
-    return result(`miro, ${kind}${byDefault}`, one, getNumThreads(), times[i]!, false);
-  });
-  if (python) {
-    const dtype = REFERENCE_DTYPE[deviceType(device)];
-    for (const [i, batch] of batches.entries()) {
-      const name = `Python reference, ${dtype}${device === "cpu" ? " (its default)" : " autocast"}`;
-      results.push(result(name, { dtype, quantization: "none", batch }, python.threads, reference[i]!, true));
-    }
-  }
+  const resultsSoFar = () => sides.filter(({ seconds }) => seconds.length > 0).map(resultOf);
+  const keep = () => {
+    const { size, rounds } = options;
+    const config = {
+      size,
+      network: args,
+      device,
+      textTokens: TEXT_TOKENS,
+      guidanceScale: GUIDANCE,
+      steps: STEPS,
+      rounds,
+    };
+    const figures = {
+      results: resultsSoFar(),
+      failures: failuresOf(sides),
+      ceilings: [...ceilings.values()],
+      ...(python && { parameters: python.parameters }),
+    };
+    return store(options, config, figures, python?.versions);
+  };
+  await inTurns(options.rounds, sides, keep);
+  const results = resultsSoFar();
 
   const base = (batch: number) => results.find((r) => r.name.startsWith("Python") && r.batch === batch);
   console.log(
@@ -179,25 +199,7 @@ export async function sampling(options: BenchOptions): Promise<void> {
     console.log(
       "The reference was not measured: name a Python that has it with --python (see tests/reference/README.md).",
     );
-  const file = store(
-    options,
-    {
-      size: options.size,
-      network: args,
-      device,
-      textTokens: TEXT_TOKENS,
-      guidanceScale: GUIDANCE,
-      steps: STEPS,
-      rounds: options.rounds,
-    },
-    {
-      results,
-      ceilings: [...ceilings.values()],
-      ...(python && { parameters: python.parameters }),
-    },
-    python?.versions,
-  );
-  console.log(`written: ${file}`);
+  console.log(`written: ${keep()}`);
 }
 
 const deviceType = (device: string): "cpu" | "cuda" => (device === "cpu" ? "cpu" : "cuda");

@@ -27,11 +27,13 @@ import { NETWORKS } from "./configurations.js";
 import { dataSheetTflops } from "./data-sheet.js";
 import { gemmCeiling } from "./gemm.js";
 import {
-  BenchError,
   type BenchOptions,
   columns,
+  failuresOf,
+  inTurns,
   runOurs,
   runReference,
+  type Side,
   type Spread,
   spread,
   store,
@@ -73,61 +75,35 @@ export async function training(options: BenchOptions): Promise<void> {
     const { label_dim: width, data_size: side, coherence_keys: scores } = networkOf(options);
     const samples = Math.max(64, 2 * Math.max(...options.batches));
     await makeShards(folder, 2, samples / 2, { width, side, scores });
-    measureAndStore(options, folder);
+    await measureAndStore(options, folder);
   } finally {
     rmSync(folder, { recursive: true, force: true });
   }
 }
 
-function measureAndStore(options: BenchOptions, shards: string): void {
+async function measureAndStore(options: BenchOptions, shards: string): Promise<void> {
   const { batches, device, precision, python, rounds, steps, thin } = options;
   const ceiling = gemmCeiling(PRODUCTS_IN[precision], device);
   const gpu = device === "cpu" ? undefined : cuda.devices()[Number(device.split(":")[1] ?? 0)];
   const peakTflops = gpu === undefined ? null : dataSheetTflops(gpu.name, PRODUCTS_IN[precision]);
-  const sides: {
-    name: string;
-    batch: number;
-    runs: TrainingFigures[];
-    run: () => TrainingFigures;
-    python: boolean;
-    failure?: string;
-  }[] = batches.flatMap((batch) => {
+  const sides: (Side & { runs: TrainingFigures[]; python: boolean })[] = batches.flatMap((batch) => {
     const data = { kind: "shards", root: shards, max_text_len: tokensOf(options), synthetic_embedding_prob: 0 };
     const ours = (graphs: boolean) =>
       ourTraining({ recipe: recipeFor(options, batch, data, { cuda_graphs: graphs }), steps }, thin);
     const random = recipeFor(options, batch, { kind: "random", text_len: tokensOf(options) });
-    const theirs = () => theirTraining(python!, random, steps);
+    const side = (name: string, measure: () => TrainingFigures, python = false) => {
+      const runs: TrainingFigures[] = [];
+      return { name, batch, runs, run: () => void runs.push(measure()), python };
+    };
     return [
-      { name: `miro, ${precision}`, batch, runs: [], run: () => ours(false), python: false },
-      ...(device === "cpu"
-        ? []
-        : [{ name: `miro, ${precision}, CUDA graphs`, batch, runs: [], run: () => ours(true), python: false }]),
-      ...(python ? [{ name: `Python reference, ${precision}`, batch, runs: [], run: theirs, python: true }] : []),
+      side(`miro, ${precision}`, () => ours(false)),
+      ...(device === "cpu" ? [] : [side(`miro, ${precision}, CUDA graphs`, () => ours(true))]),
+      ...(python ? [side(`Python reference, ${precision}`, () => theirTraining(python, random, steps), true)] : []),
     ];
   });
-  // Alternating, so that a change of the machine's speed in between meets all of them.
-  for (let round = 0; round < rounds; round++) {
-    for (const side of sides) {
-      if (side.failure !== undefined) continue;
-      try {
-        side.runs.push(side.run());
-      } catch (error) {
-        // As a batch that does not fit: the other sides are measured all the same.
-        side.failure = (error as Error).message;
-        console.error(`${side.name}, batch ${side.batch}: ${side.failure}`);
-      }
-    }
-    console.error(`round ${round + 1} of ${rounds} done`);
-  }
-
   const config = parseRinConfig(networkOf(options));
   const tokens = tokensOf(options);
-  const measured = sides.filter(({ runs }) => runs.length > 0);
-  const failures = sides.flatMap(({ name, batch, failure }) =>
-    failure === undefined ? [] : [{ name, batch, failure }],
-  );
-  if (measured.length === 0) throw new BenchError("no side could be measured");
-  const results = measured.map(({ name, batch, runs, python }): Result => {
+  const resultOf = ({ name, batch, runs, python }: (typeof sides)[number]): Result => {
     const secondsPerStep = spread(runs.flatMap(({ seconds }) => seconds));
     const cpuSeconds = runs.flatMap(({ cpuSeconds }) => cpuSeconds);
     // The pass without gradient, the one with it, and twice the latter backwards.
@@ -147,8 +123,26 @@ function measureAndStore(options: BenchOptions, shards: string): void {
       mfu: peakTflops === null ? null : tflops / peakTflops,
       peakBytes: Math.max(...runs.map(({ peakBytes }) => peakBytes)),
     };
-  });
+  };
+  const results = () => sides.filter(({ runs }) => runs.length > 0).map(resultOf);
+  const keep = () =>
+    store(
+      options,
+      { recipe: RECIPE, network: networkOf(options), precision, device, textTokens: tokens, steps, rounds },
+      { results: results(), failures: failuresOf(sides), ceiling, dataSheetTflops: peakTflops },
+      sides.find((side) => side.python)?.runs[0]?.versions,
+    );
+  await inTurns(rounds, sides, keep);
+  const file = keep();
+  print(options, results());
+  console.log(
+    `matrix product ${ceiling.shape.join(" x ")}, ${ceiling.dtype}: ${(ceiling.gflops / 1000).toFixed(3)} TFLOP/s`,
+  );
+  if (peakTflops !== null) console.log(`${gpu!.name} by its data sheet: ${peakTflops} TFLOP/s`);
+  console.log(`written: ${file}`);
+}
 
+function print({ device }: BenchOptions, results: readonly Result[]): void {
   const theirs = (batch: number) => results.find((r) => r.name.startsWith("Python") && r.batch === batch);
   console.log(
     columns([
@@ -172,17 +166,6 @@ function measureAndStore(options: BenchOptions, shards: string): void {
       ]),
     ]),
   );
-  console.log(
-    `matrix product ${ceiling.shape.join(" x ")}, ${ceiling.dtype}: ${(ceiling.gflops / 1000).toFixed(3)} TFLOP/s`,
-  );
-  if (peakTflops !== null) console.log(`${gpu!.name} by its data sheet: ${peakTflops} TFLOP/s`);
-  const file = store(
-    options,
-    { recipe: RECIPE, network: networkOf(options), precision, device, textTokens: tokens, steps, rounds },
-    { results, failures, ceiling, dataSheetTflops: peakTflops },
-    sides.find((side) => side.python)?.runs[0]?.versions,
-  );
-  console.log(`written: ${file}`);
 }
 
 /** Text tokens: four are as much work for the host as many. */

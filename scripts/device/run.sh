@@ -8,8 +8,10 @@
 # folder and stays, so that further calls begin at once.
 #
 # $OUT (default ./device-check) receives setup.log; results.json (anew after each phase) and summary.txt of the check;
-# NAME.json of a benchmark, and bench.txt with what benchmarks printed. --python python3 measures the published Python
-# code as well, where that Python has it. Exit code: that of the check or benchmark; 1 when the set-up fails.
+# NAME.json of a benchmark (sampling and training: anew after each thing measured), and bench.txt with what benchmarks
+# printed. All of it is there as it comes: a call that is stopped loses what it was at. --python python3 measures the
+# published Python code as well, where that Python has it. Exit code: that of the check or benchmark; 1 when the set-up
+# fails.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 out=${OUT:-$PWD/device-check}
@@ -51,8 +53,8 @@ code=0
 if [ "${1:-}" = bench ]; then
   shift
   rm -rf bench/results # of an earlier call
+  ln -s "$out" bench/results # so that figures are there as they come, whenever it is stopped
   node bench/dist/main.js "$@" 2>&1 | tee -a "$out/bench.txt" || code=$?
-  [ ! -d bench/results ] || cp bench/results/*.json "$out"
 else
   node tests/dist/device/main.js --output "$out/results.json" "$@" 2>&1 | tee "$out/summary.txt" || code=$?
 fi

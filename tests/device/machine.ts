@@ -59,6 +59,16 @@ function driverVersion(): string | null {
   try {
     const text = readFileSync("/proc/driver/nvidia/version", "utf8");
     return /Kernel Module[^\d]*([\d.]+)/.exec(text)?.[1] ?? null;
+  } catch {}
+  try {
+    // In a container that has no such file.
+    const args = ["--query-gpu=driver_version", "--format=csv,noheader"];
+    const said = execFileSync("nvidia-smi", args, {
+      encoding: "utf8",
+      stdio: ["ignore", "pipe", "ignore"],
+      timeout: 20_000,
+    });
+    return /^[\d.]+/.exec(said)?.[0] ?? null;
   } catch {
     return null;
   }

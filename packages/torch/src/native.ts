@@ -7,7 +7,7 @@ import { TorchError } from "./errors.js";
 import { loadNamedLibtorch } from "./named-libtorch.js";
 import { shortenSpinning } from "./spinning.js";
 
-/** A tensor's name in native code: slot index and generation in one 31-bit integer. 0 is no tensor. */
+/** A tensor's name in native code: slot index and generation in one integer of 53 bits. 0 is no tensor. */
 export type Handle = number;
 
 /** The handle of a tensor that may be missing: 0 stands for none. */

@@ -1,6 +1,6 @@
 // State of the addon in one JavaScript environment (the main thread or a worker), and helpers to talk to it.
 //
-// JavaScript names a tensor by a 31-bit integer: slot index in the low 22 bits, the slot's generation above them.
+// JavaScript names a tensor by an integer of 53 bits: slot index in the low 22, the slot's generation above them.
 // A freed slot's generation moves on, so a stale handle is recognised instead of reaching another tensor.
 #pragma once
 

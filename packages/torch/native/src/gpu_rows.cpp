@@ -54,9 +54,17 @@ const GpuProgram* programFor(c10::Device device, const Shape& shape, const char*
   if (*program != nullptr) {
     at::NoGradGuard noGrad;
     const c10::impl::ExcludeDispatchKeyGuard noAutocast(c10::autocast_dispatch_keyset);
-    const double off = difference(**program).item<double>();
-    if (!(off <= 0.02)) {  // bfloat16 has eight bits
-      distrustGpuPrograms(std::string(name) + " is off by " + std::to_string(off));
+    std::string failure;
+    try {
+      const double off = difference(**program).item<double>();
+      if (!(off <= 0.02)) failure = " is off by " + std::to_string(off);  // bfloat16 has eight bits
+    } catch (const c10::OutOfMemoryError&) {
+      throw;  // which says nothing about the program
+    } catch (const c10::Error& error) {
+      failure = std::string(": ") + error.what_without_backtrace();
+    }
+    if (!failure.empty()) {
+      distrustGpuPrograms(name + failure);
       *program = nullptr;
     }
   }
