@@ -21,6 +21,7 @@ export {
 export { CLIP_H, CLIP_L, readClipConfig } from "../rewards/clip-config.js";
 export { type ClipPixels, clipPixels } from "../rewards/clip-pixels.js";
 export { loadClip, loadClipVision } from "../rewards/clip-weights.js";
+export type { ColumnsModel, ColumnsScorer } from "../rewards/columns.js";
 export {
   IMAGE_REWARD,
   type ImageRewardConfig,

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { pythonFloat, pythonRound } from "./python-number.js";
+import { pythonFixed, pythonFloat, pythonRound } from "./python-number.js";
 
 describe("a float in Python's spelling", () => {
   it.each([
@@ -44,5 +44,27 @@ describe("a float rounded as Python does", () => {
     [1e15 + 0.5, 1000000000000000],
   ])("%d becomes %d", (value, rounded) => {
     expect(pythonRound(value) - rounded).toBe(0);
+  });
+});
+
+describe("a float with fixed digits, as Python prints it", () => {
+  it.each([
+    // Each triple printed by CPython 3.11: print(format(x, f".{digits}f"))
+    [3.125, 2, "3.12"],
+    [0.703125, 5, "0.70312"],
+    [0.5, 0, "0"],
+    [1.5, 0, "2"],
+    [2.5, 0, "2"],
+    [0.125, 2, "0.12"],
+    [0.375, 2, "0.38"],
+    [1e-7, 5, "0.00000"],
+    [99.995, 2, "100.00"],
+    [0.15, 1, "0.1"],
+    [0.25, 1, "0.2"],
+    [1.875, 2, "1.88"],
+    [-3.125, 2, "-3.12"],
+    [123456.5, 0, "123456"],
+  ])("%d with %d is %s", (value, digits, text) => {
+    expect(pythonFixed(value, digits)).toBe(text);
   });
 });

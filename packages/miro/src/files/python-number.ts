@@ -10,6 +10,17 @@ export function pythonRound(value: number): number {
   return below % 2 === 0 ? below : below + 1;
 }
 
+/** `format(float, ".2f")`: that many digits behind the point, of a half the even last one. */
+export function pythonFixed(value: number, digits: number): string {
+  const [whole, rest = ""] = value.toFixed(EXACT_DIGITS).split(".") as [string, string?];
+  const isHalf = /^50*$/.test(rest.slice(digits));
+  const down = digits === 0 ? whole : `${whole}.${rest.slice(0, digits)}`;
+  return isHalf && /[02468]$/.test(down) ? down : value.toFixed(digits);
+}
+
+/** Digits behind the point that a half needs at most, and more. */
+const EXACT_DIGITS = 60;
+
 /**
  * `repr(float)`: the shortest digits that give the number again, with `.0` on integers and an exponent below 1e-4 and
  * from 1e16 on.

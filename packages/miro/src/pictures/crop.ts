@@ -3,7 +3,7 @@ import { checkImage, checkObject } from "../arguments.js";
 import { invalid } from "../errors.js";
 import { pythonRound } from "../files/python-number.js";
 import { message } from "../message.js";
-import { type PassOrder, type ResizeFilter, resize } from "./resize.js";
+import { type PassOrder, type ResizeFilter, resize, resizePart } from "./resize.js";
 import type { RgbImage } from "./rgb.js";
 
 /** How half a pixel of an offset is rounded: to the even neighbour (torchvision) or down (transformers). */
@@ -62,5 +62,6 @@ export function resizeThenCrop(
     width <= height
       ? { width: side, height: Math.trunc((side * height) / width) }
       : { width: Math.trunc((side * width) / height), height: side };
-  return cropCentre(resize(image, size, filter, order), { width: side, height: side }, rounding);
+  const [left, top] = [cropOffset(size.width, side, rounding), cropOffset(size.height, side, rounding)];
+  return resizePart(image, { size, window: { left, top, width: side, height: side }, filter, order });
 }

@@ -6,7 +6,7 @@ import sharp from "sharp";
 import { describe, expect, it } from "vitest";
 import { centreSquare, cropCentre, cropOffset, resizeThenCrop } from "./crop.js";
 import { decodeImage, ImageError } from "./decode.js";
-import { type ResizeFilter, resize } from "./resize.js";
+import { type PassOrder, type ResizeFilter, resize, resizePart } from "./resize.js";
 import type { RgbImage } from "./rgb.js";
 
 type Kind = "gradient" | "checker" | "noise";
@@ -153,4 +153,48 @@ describe("crops", () => {
       expect(result.data.every((value, i) => value === [7, 130, 255][i % 3])).toBe(true);
     }
   });
+});
+
+describe("a part of a resized picture", () => {
+  const side = fc.integer({ min: 1, max: 40 });
+  const filters = fc.constantFrom<ResizeFilter>("bilinear", "bicubic");
+  const orders = fc.constantFrom<PassOrder>("rows-first", "pillow-13");
+
+  it("is what is cut from the whole, also of a picture in the middle of a larger one", () => {
+    const rest = fc.integer({ min: 0, max: 25 });
+    const share = fc.double({ min: 0, max: 1, noNaN: true });
+    const place = fc.tuple(side, side, side, side, rest, rest, rest, rest);
+    fc.assert(
+      fc.property(place, fc.tuple(share, share, share, share), filters, orders, (sizes, shares, filter, order) => {
+        const [width, height, toWidth, toHeight, left, right, top, bottom] = sizes;
+        const image = picture("noise", width, height);
+        const canvas = { width: left + width + right, height: top + height + bottom, left, top, colour };
+        const whole = resize(padded(image, canvas), { width: toWidth, height: toHeight }, filter, order);
+        const [x, y] = [Math.floor(shares[0] * toWidth * 0.99), Math.floor(shares[1] * toHeight * 0.99)];
+        const [w, h] = [1 + Math.floor(shares[2] * (toWidth - x - 1)), 1 + Math.floor(shares[3] * (toHeight - y - 1))];
+        const window = { left: x, top: y, width: w, height: h };
+        const size = { width: toWidth, height: toHeight };
+        expect(resizePart(image, { size, window, canvas, filter, order })).toEqual(cut(whole, window));
+      }),
+      { numRuns: 300 },
+    );
+  });
+
+  const colour = [122, 116, 104] as const;
+  function padded(image: RgbImage, { width, height, left, top }: Record<"width" | "height" | "left" | "top", number>) {
+    const data = new Uint8Array(width * height * 3).map((_, i) => colour[i % 3]!);
+    for (let y = 0; y < image.height; y++) {
+      const row = image.data.subarray(y * image.width * 3, (y + 1) * image.width * 3);
+      data.set(row, ((y + top) * width + left) * 3);
+    }
+    return { width, height, data };
+  }
+  function cut(image: RgbImage, { width, height, left, top }: Record<"width" | "height" | "left" | "top", number>) {
+    const data = new Uint8Array(width * height * 3);
+    for (let y = 0; y < height; y++) {
+      const from = ((y + top) * image.width + left) * 3;
+      data.set(image.data.subarray(from, from + width * 3), y * width * 3);
+    }
+    return { width, height, data };
+  }
 });

@@ -5,7 +5,7 @@
  * Two passes, over rows and over columns; which goes first depends on Pillow's version (see {@link PassOrder}; the
  * published latents were made with 11 and older). Each output value is the sum of the input values under a filter that
  * widens with the factor of reduction (antialiasing), in fixed point with 22 fractional bits, rounded and clipped to 8
- * bits after each pass. A pass that would not change its side is left out.
+ * bits after each pass. A pass that would not change its side changes nothing.
  */
 import { checkImage, checkObject } from "../arguments.js";
 import type { RgbImage } from "./rgb.js";
@@ -44,6 +44,11 @@ interface Weights {
   counts: Int32Array;
   values: Int32Array;
   taps: number;
+  /** Of each output position, the sum of the weights that lie beside the picture. */
+  beside: Int32Array;
+  /** The first input position that any output position needs, and the one behind the last. */
+  low: number;
+  high: number;
 }
 
 /**
@@ -61,65 +66,146 @@ export function resize(
 ): RgbImage {
   checkImage("image", image);
   checkObject("size", size, "{ width, height }", ["width", "height"]);
-  const { width, height } = size;
-  const rows = (picture: RgbImage) =>
-    width === picture.width ? picture : resizeRows(picture, width, weights(picture.width, width, filter));
-  const columns = (picture: RgbImage) =>
-    height === picture.height ? picture : resizeColumns(picture, height, weights(picture.height, height, filter));
-  const lost = image.height - height;
-  const columnsFirst = order === "pillow-13" && lost > 0 && lost > 2 * (image.width - width);
-  const result = columnsFirst ? rows(columns(image)) : columns(rows(image));
-  return result === image ? { ...image, data: image.data.slice() } : result;
+  return resizePart(image, { size, filter, order });
 }
 
-function weights(sizeIn: number, sizeOut: number, name: ResizeFilter): Weights {
-  const filter = FILTERS[name];
-  const scale = sizeIn / sizeOut;
-  const stretch = Math.max(scale, 1);
-  const support = filter.support * stretch;
-  const taps = Math.ceil(support) * 2 + 1;
-  const first = new Int32Array(sizeOut);
-  const counts = new Int32Array(sizeOut);
-  const values = new Int32Array(sizeOut * taps);
-  const row = new Float64Array(taps);
-  for (let i = 0; i < sizeOut; i++) {
-    const center = (i + 0.5) * scale;
-    const start = Math.max(0, Math.trunc(center - support + 0.5));
-    const count = Math.min(sizeIn, Math.trunc(center + support + 0.5)) - start;
-    let sum = 0;
-    for (let tap = 0; tap < count; tap++) {
-      row[tap] = filter.weight((tap + start - center + 0.5) / stretch);
-      sum += row[tap]!;
-    }
+/** What {@link resizePart} makes. */
+interface PartOptions {
+  /** Of the whole result. */
+  size: { width: number; height: number };
+  /** The part of the result that is made; default: all. */
+  window?: { left: number; top: number; width: number; height: number };
+  /** A larger picture of one colour that this one lies on; default: there is none. */
+  canvas?: { width: number; height: number; left: number; top: number; colour: readonly [number, number, number] };
+  filter: ResizeFilter;
+  order?: PassOrder;
+}
+
+/**
+ * A part of what {@link resize} gives, of the picture as it lies on a canvas. Nothing else of it is made: the whole of
+ * a narrow strip, or of the square around it, would not fit in memory.
+ */
+export function resizePart(
+  image: RgbImage,
+  {
+    size,
+    window = { left: 0, top: 0, ...size },
+    canvas = { width: image.width, height: image.height, left: 0, top: 0, colour: [0, 0, 0] },
+    filter,
+    order = "rows-first",
+  }: PartOptions,
+): RgbImage {
+  const across = weights([canvas.width, canvas.left, image.width], [size.width, window.left, window.width], filter);
+  const down = weights([canvas.height, canvas.top, image.height], [size.height, window.top, window.height], filter);
+  const lost = canvas.height - size.height;
+  const columnsFirst = order === "pillow-13" && lost > 0 && lost > 2 * (canvas.width - size.width);
+  const { colour } = canvas;
+  if (across === null && down === null) return { ...image, data: image.data.slice() };
+  // The first pass makes those rows or columns alone that the second one needs.
+  if (down === null) return resizeRows(image, across!, { begin: 0, end: image.height, colour });
+  if (across === null) return resizeColumns(image, down, { begin: 0, end: image.width, colour });
+  const [rows, columns] = [down, across].map(({ low, high }) => ({ begin: low, end: high, colour })) as [Lines, Lines];
+  return columnsFirst
+    ? resizeRows(resizeColumns(image, down, columns), shifted(across), { ...rows, begin: 0, end: window.height })
+    : resizeColumns(resizeRows(image, across, rows), shifted(down), { ...columns, begin: 0, end: window.width });
+}
+
+/** Which rows a pass over rows goes through, or columns one over columns; and the colour beside the picture. */
+interface Lines {
+  begin: number;
+  end: number;
+  colour: readonly [red: number, green: number, blue: number];
+}
+
+/** The same weights for a picture that begins with the first position that they need. */
+function shifted(weights: Weights): Weights {
+  return { ...weights, first: weights.first.map((position) => position - weights.low) };
+}
+
+/**
+ * The weights of a row or column; null where nothing changes.
+ *
+ * @param sizeIn of the canvas; then where the picture begins on it, and its size
+ * @param sizeOut of the result; then where the window begins in it, and its size
+ */
+function weights(
+  [sizeIn, from, length]: readonly [number, number, number],
+  [sizeOut, start, count]: readonly [number, number, number],
+  filter: ResizeFilter,
+): Weights | null {
+  if (sizeIn === sizeOut && sizeIn === length && sizeIn === count) return null;
+  const taps = Math.ceil(FILTERS[filter].support * Math.max(sizeIn / sizeOut, 1)) * 2 + 1;
+  const first = new Int32Array(count);
+  const counts = new Int32Array(count);
+  const values = new Int32Array(count * taps);
+  const beside = new Int32Array(count);
+  let [low, high] = [length, 0];
+  for (let i = 0; i < count; i++) {
+    const { begin, row } = filterAt(start + i, [sizeIn, sizeOut], filter);
     // Zeros at both ends are left out: they change no sum.
     let kept = 0;
-    for (let tap = 0; tap < count; tap++) {
-      const weight = (row[tap]! / sum) * ONE;
+    for (let tap = 0; tap < row.length; tap++) {
+      const weight = row[tap]! * ONE;
       const fixed = Math.trunc(weight < 0 ? weight - 0.5 : weight + 0.5);
-      if (kept === 0) {
-        if (fixed === 0) continue;
-        first[i] = start + tap;
+      const at = begin + tap - from;
+      if (at < 0 || at >= length) beside[i] = beside[i]! + fixed;
+      else if (kept > 0 || fixed !== 0) {
+        if (kept === 0) first[i] = at;
+        values[i * taps + kept++] = fixed;
       }
-      values[i * taps + kept++] = fixed;
     }
     while (kept > 0 && values[i * taps + kept - 1] === 0) kept--;
     counts[i] = kept;
+    if (kept === 0) continue;
+    low = Math.min(low, first[i]!);
+    high = Math.max(high, first[i]! + kept);
   }
-  return { first, counts, values, taps };
+  return { first, counts, values, taps, beside, low: Math.min(low, high), high };
 }
 
-function resizeRows({ width, height, data }: RgbImage, out: number, weights: Weights): RgbImage {
-  const { first, counts, values, taps } = weights;
+/**
+ * The filter at an output position: its weights, in sum 1, and the first input position that they belong to.
+ * @param round of each step of the arithmetic; default: float64
+ */
+export function filterAt(
+  i: number,
+  [sizeIn, sizeOut]: readonly [number, number],
+  name: ResizeFilter,
+  round: (value: number) => number = (value) => value,
+): { begin: number; row: Float64Array } {
+  const filter = FILTERS[name];
+  const scale = round(sizeIn / sizeOut);
+  const stretch = Math.max(scale, 1);
+  const support = round(filter.support * stretch);
+  const center = round(round(i + 0.5) * scale);
+  const begin = Math.max(0, Math.trunc(round(round(center - support) + 0.5)));
+  const end = Math.min(sizeIn, Math.trunc(round(round(center + support) + 0.5)));
+  const row = new Float64Array(end - begin);
+  let sum = 0;
+  for (let tap = 0; tap < row.length; tap++) {
+    row[tap] = filter.weight(round(round(round(tap + begin - center) + 0.5) / stretch));
+    sum += row[tap]!;
+  }
+  for (let tap = 0; tap < row.length; tap++) row[tap] = row[tap]! / sum;
+  return { begin, row };
+}
+
+function resizeRows(
+  { width, data }: RgbImage,
+  { first, counts, values, taps, beside }: Weights,
+  { begin, end: bottom, colour }: Lines,
+): RgbImage {
+  const out = first.length;
   // Clips to 8 bits by itself; the half that rounds is added at the start of each sum.
-  const result = new Uint8ClampedArray(out * height * 3);
+  const result = new Uint8ClampedArray(out * (bottom - begin) * 3);
   let to = 0;
-  for (let y = 0; y < height; y++) {
+  for (let y = begin; y < bottom; y++) {
     const row = y * width * 3;
     for (let x = 0; x < out; x++) {
       let from = row + first[x]! * 3;
-      let r = HALF;
-      let g = HALF;
-      let b = HALF;
+      let r = HALF + Math.imul(colour[0], beside[x]!);
+      let g = HALF + Math.imul(colour[1], beside[x]!);
+      let b = HALF + Math.imul(colour[2], beside[x]!);
       const start = x * taps;
       const end = start + counts[x]!;
       for (let tap = start; tap < end; tap++, from += 3) {
@@ -134,24 +220,31 @@ function resizeRows({ width, height, data }: RgbImage, out: number, weights: Wei
       to += 3;
     }
   }
-  return { width: out, height, data: new Uint8Array(result.buffer) };
+  return { width: out, height: bottom - begin, data: new Uint8Array(result.buffer) };
 }
 
-function resizeColumns({ width, data }: RgbImage, out: number, weights: Weights): RgbImage {
-  const { first, counts, values, taps } = weights;
-  const stride = width * 3;
+function resizeColumns(
+  { width: widthIn, data }: RgbImage,
+  { first, counts, values, taps, beside }: Weights,
+  { begin, end, colour }: Lines,
+): RgbImage {
+  const out = first.length;
+  const width = end - begin;
+  const [strideIn, stride] = [widthIn * 3, width * 3];
   const result = new Uint8ClampedArray(stride * out);
   const sums = new Int32Array(stride);
   for (let y = 0; y < out; y++) {
     const count = counts[y]!;
     const to = y * stride;
-    sums.fill(HALF);
+    if (beside[y] === 0) sums.fill(HALF);
+    else for (let i = 0; i < stride; i++) sums[i] = HALF + Math.imul(colour[i % 3]!, beside[y]!);
+    if (count === 0) for (let i = 0; i < stride; i++) result[to + i] = sums[i]! >> PRECISION_BITS;
     // Two input rows at a time: the sums are loaded and stored half as often.
     for (let tap = 0; tap < count; tap += 2) {
       const a = values[y * taps + tap]!;
       const b = tap + 1 < count ? values[y * taps + tap + 1]! : 0;
-      const above = (first[y]! + tap) * stride;
-      const below = tap + 1 < count ? above + stride : above;
+      const above = (first[y]! + tap) * strideIn + begin * 3;
+      const below = tap + 1 < count ? above + strideIn : above;
       if (tap + 2 < count) {
         for (let i = 0; i < stride; i++)
           sums[i] = (sums[i]! + Math.imul(data[above + i]!, a) + Math.imul(data[below + i]!, b)) | 0;

@@ -11,9 +11,10 @@
 
 import { F, scope, type Tensor, tensor } from "@miro-t2i/torch";
 import { checkImage } from "../arguments.js";
+import { invalid } from "../errors.js";
 import { pythonRound } from "../files/python-number.js";
 import { cropOffset, resizeThenCrop } from "../pictures/crop.js";
-import { padToSquare } from "../pictures/pad.js";
+import { filterAt, resizePart } from "../pictures/resize.js";
 import type { RgbImage } from "../pictures/rgb.js";
 import { pictureKey } from "./kept-features.js";
 
@@ -64,6 +65,10 @@ function longOffset({ width, height }: RgbImage, side: number, kind: "pillow" | 
 
 const ROUNDING = { pillow: "even", transformers: "down" } as const;
 
+/** Highest picture that is seen in a square: its rows take 1 GB. */
+const MAX_SIDE = 2 ** 20;
+/** Pixels of a resized picture, of which only the middle is seen, that are made at most: 200 MB in float32. */
+const MAX_RESIZED = 2 ** 24;
 /** Bytes of resized pictures that are kept for the scorers that come next. */
 const KEPT_BYTES = 16 * 2 ** 20;
 /** By {@link clipPixelsKey}; the one that was used last is the last. */
@@ -71,10 +76,13 @@ const crops = new Map<string, RgbImage>();
 let cropBytes = 0;
 
 function resizeBytes(image: RgbImage, side: number, kind: "pillow" | "transformers" | "square"): Tensor {
-  if (kind === "square") return resizeBytes(padToSquare(image, MEAN_COLOUR), side, "transformers");
   const key = clipPixelsKey(image, side, kind);
   const known = crops.get(key);
-  const crop = known ?? resizeThenCrop(image, side, "bicubic", ROUNDING[kind], "pillow-13");
+  const crop =
+    known ??
+    (kind === "square"
+      ? resizeInSquare(image, side)
+      : resizeThenCrop(image, side, "bicubic", ROUNDING[kind], "pillow-13"));
   crops.delete(key);
   crops.set(key, crop);
   if (known === undefined) cropBytes += crop.data.length;
@@ -86,20 +94,61 @@ function resizeBytes(image: RgbImage, side: number, kind: "pillow" | "transforme
   return planesOf(crop);
 }
 
+/** The picture in the middle of a square of its longer side; half a pixel of the rest goes to the right and below. */
+function resizeInSquare(image: RgbImage, side: number): RgbImage {
+  const { width, height } = image;
+  const length = Math.max(width, height);
+  if (height > MAX_SIDE)
+    throw invalid("image", `a height of at most ${MAX_SIDE} pixels, to see it in a square`, height);
+  const [left, top] = [Math.floor((length - width) / 2), Math.floor((length - height) / 2)];
+  const canvas = { width: length, height: length, left, top, colour: MEAN_COLOUR };
+  return resizePart(image, { size: { width: side, height: side }, canvas, filter: "bicubic", order: "pillow-13" });
+}
+
 function resizeTensor(image: RgbImage, side: number, kind: "tensor" | "letterbox"): Tensor {
   const { width, height } = image;
-  const planes = planesOf(image);
   if (kind === "tensor") {
-    const short = Math.min(width, height);
-    const size = [height, width].map((length) => (length === short ? side : Math.trunc((side * length) / short)));
-    const resized = bicubic(planes, size[0]!, size[1]!);
+    const [short, long] = [Math.min(width, height), Math.max(width, height)];
+    const length = Math.trunc((side * long) / short);
+    if (side * length > MAX_RESIZED) return resizeStrip(image, side, length);
+    const size = [height, width].map((one) => (one === short ? side : length));
+    const resized = bicubic(planesOf(image), size[0]!, size[1]!);
     return resized.narrow(1, cropOffset(size[0]!, side), side).narrow(2, cropOffset(size[1]!, side), side);
   }
+  const planes = planesOf(image);
   const scale = side / Math.max(width, height);
   const [h, w] = [height, width].map((length) => Math.max(1, pythonRound(length * scale))) as [number, number];
   const resized = bicubic(planes, h, w);
   const [top, left] = [Math.floor((side - h) / 2), Math.floor((side - w) / 2)];
   return F.pad(resized, [left, side - w - left, top, side - h - top]);
+}
+
+/**
+ * The middle of a picture that is much longer than wide or high: of the longer side only what is seen is resized.
+ * @param length that the longer side would have
+ */
+function resizeStrip({ width, height, data }: RgbImage, side: number, length: number): Tensor {
+  const isWide = width > height;
+  const long = Math.max(width, height);
+  const offset = cropOffset(length, side);
+  // ATen's arithmetic, as long as float32 has halves of pixels.
+  const round = length < 2 ** 20 ? Math.fround : undefined;
+  const filters = Array.from({ length: side }, (_, i) => filterAt(offset + i, [long, length], "bicubic", round));
+  const low = Math.min(...filters.map(({ begin }) => begin));
+  const count = Math.max(...filters.map(({ begin, row }) => begin + row.length)) - low;
+  const weights = new Float32Array(side * count);
+  filters.forEach(({ begin, row }, i) => {
+    weights.set(row, i * count + begin - low);
+  });
+  const [rowBytes, seen] = [3 * width, isWide ? { width: count, height } : { width, height: count }];
+  const bytes = new Uint8Array(3 * seen.width * seen.height);
+  for (let y = 0; y < seen.height; y++) {
+    const from = isWide ? y * rowBytes + 3 * low : (y + low) * rowBytes;
+    bytes.set(data.subarray(from, from + 3 * seen.width), y * 3 * seen.width);
+  }
+  const planes = planesOf({ ...seen, data: bytes });
+  const along = tensor(weights, { shape: [side, count] });
+  return bicubic(isWide ? planes.matmul(along.t()) : along.matmul(planes), side, side);
 }
 
 function bicubic(planes: Tensor, height: number, width: number): Tensor {

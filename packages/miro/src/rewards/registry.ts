@@ -9,6 +9,7 @@ import { abortSignal, callback, field, flag, parseOptions } from "../options.js"
 import { checkDevice } from "../pipeline/loading/device.js";
 import { loadSchema } from "../pipeline/loading/load-options.js";
 import type { MiroPipeline } from "../pipeline/pipeline.js";
+import { type ColumnsScorer, columnScorers } from "./columns.js";
 import { colorfulnessSpec, sharpnessSpec } from "./measured.js";
 import { checkMemory } from "./memory.js";
 import { publishedScorers } from "./published-scorers.js";
@@ -26,6 +27,8 @@ import {
 
 const specs = new Map<string, ScorerSpec>();
 const versions = new Map<string, string>();
+/** Columns of scorers that fill others than that of their key. */
+const families = new Map<string, readonly string[]>();
 
 /** The scorer that is used where nobody says which. */
 export const DEFAULT_SCORER = "emoji_clip_score";
@@ -78,8 +81,9 @@ export const loadScorerSchema = z.strictObject({
 /**
  * Makes a scorer known.
  *
- * @param key the column of score files that it fills, and its name in options
- * @throws InvalidInputError when the key is taken or could not be a column's name
+ * @param key the column of score files that it fills, and its name in options. With `columns` these are what it fills:
+ *   each is a scorer of its own, and one pass of the model gives the values of all of them
+ * @throws InvalidInputError when the key or a column is taken or could not be a column's name
  *
  * @example
  * ```ts
@@ -99,22 +103,33 @@ export const loadScorerSchema = z.strictObject({
  * console.log(scorerSpecs().map(({ key }) => key));
  * ```
  */
-export function registerScorer(key: string, scorer: OwnScorer): void;
+export function registerScorer(key: string, scorer: OwnScorer | ColumnsScorer): void;
 /** The same for a scorer that holds its key, in full. */
-export function registerScorer(spec: ScorerSpec): void;
-export function registerScorer(given: string | ScorerSpec, own?: OwnScorer): void {
+export function registerScorer(spec: ScorerSpec | FullColumnsScorer): void;
+export function registerScorer(given: string | ScorerSpec | FullColumnsScorer, own?: OwnScorer | ColumnsScorer): void {
   const spec = typeof given === "string" ? withKey(given, own) : given;
   checkSpec(spec);
-  if (specs.has(spec.key)) throw invalid("key", "one that no scorer has", spec.key);
+  const isFamily = "columns" in spec && spec.columns !== undefined;
+  const added = isFamily ? columnScorers(spec as FullColumnsScorer) : [spec as ScorerSpec];
+  for (const key of [spec.key, ...added.map(({ key }) => key)])
+    if (specs.has(key) || families.has(key)) throw invalid("key", "one that no scorer has", key);
   addModule(`${spec.key}.module`, spec.module);
-  specs.set(spec.key, spec);
+  for (const one of added) specs.set(one.key, one);
+  if (!specs.has(spec.key))
+    families.set(
+      spec.key,
+      added.map(({ key }) => key),
+    );
 }
 
+/** A scorer of several columns that holds its key, in full. */
+type FullColumnsScorer = ColumnsScorer & Omit<ScorerSpec, "load">;
+
 /** In full, with what it leaves out. */
-function withKey(key: string, own: OwnScorer | undefined): ScorerSpec {
+function withKey(key: string, own: OwnScorer | ColumnsScorer | undefined): ScorerSpec | FullColumnsScorer {
   if (typeof own !== "object" || own === null) throw invalid(key, "a scorer { load, … }", own);
   const { name = key, description = name, stage = "rewards", usesText = true } = own;
-  return { ...own, key, name, description, stage, usesText };
+  return { ...own, key, name, description, stage, usesText } as ScorerSpec | FullColumnsScorer;
 }
 
 /**
@@ -154,6 +169,11 @@ export function scorerSpec(key: string, parameter = "scorer"): ScorerSpec {
   if (spec) return spec;
   checkText("parameter", parameter, "the name of the option that holds the key");
   if (typeof key !== "string") throw invalid(parameter, "the key of a scorer", key);
+  const columns = families.get(key);
+  if (columns !== undefined)
+    throw new InvalidInputError(
+      message`${about(parameter)}: ${key} fills the columns ${columns.join(", ")}; name these`,
+    );
   const byDistance = [...specs.keys()]
     .map((name) => ({ name, distance: editDistance(key, name) }))
     .sort((a, b) => a.distance - b.distance);

@@ -214,18 +214,23 @@ type ScorerDefaults = Pick<ScorerSpec, "name" | "description" | "stage" | "usesT
  * A scorer without its key. By default `name` is the key, `description` the name, `stage` `rewards`, and `usesText`
  * true.
  */
-export type OwnScorer = Omit<ScorerSpec, "key" | keyof ScorerDefaults> & Partial<ScorerDefaults>;
+export type OwnScorer = Omit<ScorerSpec, "key" | keyof ScorerDefaults> &
+  Partial<ScorerDefaults> & { columns?: undefined };
+
+/** Whether a scorer may have such a key: it is the name of a column. */
+export function isColumn(key: unknown): key is string {
+  return typeof key === "string" && /^[a-z][a-z0-9_]*$/.test(key);
+}
 
 /**
  * Checks what is registered; types do not reach JavaScript.
  * @throws InvalidInputError naming what of it is wrong
  */
-export function checkSpec(spec: ScorerSpec): void {
+export function checkSpec(spec: Omit<ScorerSpec, "load"> & { load: unknown }): void {
   if (typeof spec !== "object" || spec === null)
     throw invalid("scorer", "an object { key, name, description, stage, usesText, load }", spec);
   const { key, name, description, stage, usesText, pixels, load } = spec;
-  if (typeof key !== "string" || !/^[a-z][a-z0-9_]*$/.test(key))
-    throw invalid("key", "lower-case letters, digits and _", key);
+  if (!isColumn(key)) throw invalid("key", "lower-case letters, digits and _", key);
   if (typeof name !== "string" || name === "")
     throw invalid(`${key}.name`, "the model or measure in a few words", name);
   if (typeof description !== "string") throw invalid(`${key}.description`, "a line of help", description);
@@ -236,7 +241,7 @@ export function checkSpec(spec: ScorerSpec): void {
 }
 
 /** @throws InvalidInputError naming what is wrong with what a scorer's `load` gives */
-function checkModel(key: string, model: ScorerModel): void {
+export function checkModel(key: string, model: Omit<ScorerModel, "score"> & { score: unknown }): void {
   const what = `${key}.load()`;
   if (typeof model !== "object" || model === null)
     throw invalid(what, "an object { name, batchSize, score, dispose }", model);
@@ -282,17 +287,11 @@ export function checkedScorer(spec: Pick<ScorerSpec, "key" | "usesText">, model:
       const batch = [images.slice(start, end), captions.slice(start, end)] as const;
       const part = await ofScorer(key, () => model.score(...batch, { signal }), signal);
       const expected = Math.min(model.batchSize, images.length - start);
-      if (typeof part !== "object" || part === null || !(Symbol.iterator in part))
-        throw new MiroError(
-          `${key}: the scorer returned ${describe(part)} for ${counted(expected, "picture")}, not their numbers`,
-        );
-      const numbers = [...part];
-      if (numbers.length !== expected)
-        throw new MiroError(`${key}: the scorer returned ${numbers.length} values for ${counted(expected, "picture")}`);
-      const other = numbers.find((value) => typeof value !== "number");
-      if (other !== undefined)
-        throw new MiroError(`${key}: the scorer returned ${describe(other)}, which is no number`);
-      values.push(...numbers);
+      const numbers = listedResults(key, part, expected);
+      const other = numbers.findIndex((value) => typeof value !== "number");
+      if (other >= 0)
+        throw new MiroError(`${key}: the scorer returned ${describe(numbers[other])}, which is no number`);
+      values.push(...(numbers as number[]));
     }
     return values;
   };
@@ -314,6 +313,17 @@ export function checkedScorer(spec: Pick<ScorerSpec, "key" | "usesText">, model:
     dispose: () => model.dispose(),
     [Symbol.dispose]: () => model.dispose(),
   };
+}
+
+/** What a model returns, one for each picture. @throws MiroError for another number, or what is no list */
+export function listedResults(key: string, results: unknown, expected: number): unknown[] {
+  const pictures = counted(expected, "picture");
+  if (typeof results !== "object" || results === null || !(Symbol.iterator in results))
+    throw new MiroError(`${key}: the scorer returned ${describe(results)} for ${pictures}, not their numbers`);
+  const list = [...(results as Iterable<unknown>)];
+  if (list.length !== expected)
+    throw new MiroError(`${key}: the scorer returned ${list.length} values for ${pictures}`);
+  return list;
 }
 
 function checkInput(images: readonly RgbImage[], captions: readonly string[], usesText: boolean): void {

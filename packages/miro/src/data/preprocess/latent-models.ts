@@ -50,12 +50,16 @@ export async function locateModels(
 /**
  * A digest of a folder's models: configurations and tokenizers whole, of each file of weights its size and both ends.
  */
-export function modelFingerprint(folder: string, weights = /\.safetensors$/): string {
+export function modelFingerprint(
+  folder: string,
+  weights = /\.safetensors$/,
+  whole = /^(config|tokenizer)\.json$/,
+): string {
   const parts: unknown[] = [];
   for (const name of readdirSync(folder).sort()) {
     const path = join(folder, name);
     const size = statSync(path).size;
-    if (/^(config|tokenizer)\.json$/.test(name)) parts.push([name, sha256(readFileSync(path))]);
+    if (whole.test(name)) parts.push([name, sha256(readFileSync(path))]);
     else if (weights.test(name)) parts.push([name, size, sha256(ends(path, size))]);
   }
   return sha256(JSON.stringify(parts));

@@ -1,9 +1,10 @@
 // The score files against the recording of the published libraries, with tiny random weights, whose `stored` tensors
 // hold what upstream's preparation writes for each picture and caption.
-import { mkdirSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { gunzipSync, gzipSync } from "node:zlib";
 import { scope, setNumThreads } from "@miro-t2i/torch";
 import { readSafetensors } from "@miro-t2i/torch/io";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
@@ -124,6 +125,15 @@ describe("the score file", () => {
     const before = scoresOf("kept").get("wide")!.get("hpsv2_score");
     expect((await run("kept", { ...given, hpsLetterbox: true })).counts.done).toBe(1);
     expect(scoresOf("kept").get("wide")!.get("hpsv2_score")).not.toBe(before);
+    const home = join(folder, "own-hpsv2");
+    cpSync(join(reference, "hpsv2"), home, { recursive: true });
+    const own = { ...given, weights: { hpsv2_score: home } };
+    expect((await run("kept", own)).counts.done).toBe(1);
+    expect((await run("kept", own)).counts.skipped).toBe(1);
+    // The same merges, packed otherwise: what tokenizes captions counts.
+    const table = join(home, "tokenizer/bpe_simple_vocab_16e6.txt.gz");
+    writeFileSync(table, gzipSync(gunzipSync(readFileSync(table)), { level: 1 }));
+    expect((await run("kept", own)).counts.done).toBe(1);
   });
 });
 

@@ -4,8 +4,10 @@
  * Without a choice, the published scorers run whose weights are named; where none is named, those that come with the
  * program. The published ones have gigabytes of weights, which are fetched for `published` or a scorer's own name.
  */
+import { join } from "node:path";
 import { InvalidInputError } from "../../errors.js";
 import { isFolder } from "../../files/make-folder.js";
+import { sha256 } from "../../files/sha256.js";
 import { message, option } from "../../message.js";
 import { REWARD_KEYS } from "../../networks/config.js";
 import { checkMemory } from "../../rewards/memory.js";
@@ -92,7 +94,13 @@ export function scorerSettings(spec: ScorerSpec, options: ResolvedOptions): Reco
   };
 }
 
+const WEIGHTS = /\.(?:safetensors|pt|pth|bin)$/;
+/** What else of a scorer's folder, or of the folder `tokenizer` in it, decides its values. */
+const SIDE_FILES = /(?:config|tokenizer|architecture)\.json$|^(?:merges|vocab)\.txt$|^bpe_.+\.gz$/;
+
 /** A folder by its files, a repository by its name. */
 function fingerprintOf(name: string): string {
-  return isFolder(name) ? modelFingerprint(name, /\.(?:safetensors|pt|pth|bin)$/) : name;
+  if (!isFolder(name)) return name;
+  const folders = [name, join(name, "tokenizer")].filter(isFolder);
+  return sha256(folders.map((folder) => modelFingerprint(folder, WEIGHTS, SIDE_FILES)).join());
 }

@@ -1,4 +1,5 @@
 /** Published GenEval scores, for comparison, and the table that shows them beside one's own. */
+import { pythonFixed } from "../../files/python-number.js";
 import { TASKS } from "./metadata.js";
 import type { Summary } from "./summary.js";
 
@@ -79,7 +80,7 @@ export function markdownTable(model: string, summary: Summary, compare: boolean)
   const tags = Object.keys(summary.tasks);
   const beside = compare && tags.every((tag) => (TASKS as readonly string[]).includes(tag));
   const columns = beside ? TASKS : tags;
-  const percent = (value: number | undefined) => (value === undefined ? "" : (100 * value).toFixed(2));
+  const percent = (value: number | undefined) => (value === undefined ? "" : pythonFixed(100 * value, 2));
   const interval = summary.overall_interval?.map(percent).join(" to ");
   const own = [
     model,

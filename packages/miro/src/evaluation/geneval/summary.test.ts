@@ -74,6 +74,14 @@ describe("the summary", () => {
     );
   });
 
+  it("prints halves as GenEval's own program does, to the even last digit", () => {
+    const few = results([9, 9, 9, 9, 9, 9]).slice(0, 32);
+    const summary = summarise(few.map((row, i) => ({ ...row, tag: "counting", correct: i === 0 })));
+    expect(summaryText(summary)).toContain("= 3.12% (1 / 32)\n");
+    expect(summaryText({ ...summary, overall: 45 / 64 })).toContain("Overall score (avg. over tasks): 0.70312\n");
+    expect(markdownTable("mine", summary, false)).toContain("| mine | 3.12 (");
+  });
+
   it("has no interval where nothing tells how another prompt would differ", () => {
     const of = (tasks: readonly string[]) =>
       summarise(

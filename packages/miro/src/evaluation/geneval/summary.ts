@@ -3,11 +3,11 @@
  * pictures, as the published program computes it; intervals come from drawing prompts anew (Efron 1979), since the
  * pictures of one prompt are not independent.
  */
-
 import { z } from "zod";
 import { checkName } from "../../arguments.js";
 import { InvalidInputError } from "../../errors.js";
 import { checkContent } from "../../expectations.js";
+import { pythonFixed } from "../../files/python-number.js";
 import { linesOf, readTextFile } from "../../files/text-file.js";
 import { groupBy } from "../../group-by.js";
 import { philox4x32 } from "../../random/philox.js";
@@ -207,7 +207,7 @@ export function readResults(path: string): Result[] {
 
 /** The figures as GenEval's own program prints them. */
 export function summaryText({ images, prompts, correct_images, correct_prompts, tasks, overall }: Summary): string {
-  const percent = (value: number) => `${(100 * value).toFixed(2)}%`;
+  const percent = (value: number) => `${pythonFixed(100 * value, 2)}%`;
   const lines = Object.entries(tasks).map(
     ([tag, task]) => `${tag.padEnd(16)} = ${percent(task.accuracy)} (${task.correct} / ${task.images})`,
   );
@@ -223,7 +223,7 @@ export function summaryText({ images, prompts, correct_images, correct_prompts, 
     "==============",
     ...lines,
     "",
-    `Overall score (avg. over tasks): ${overall.toFixed(5)}`,
+    `Overall score (avg. over tasks): ${pythonFixed(overall, 5)}`,
     "",
   ].join("\n");
 }

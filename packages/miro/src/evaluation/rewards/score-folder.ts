@@ -14,6 +14,7 @@ import { dirname, isAbsolute, join, parse, relative, resolve } from "node:path";
 import { z } from "zod";
 import { checkName } from "../../arguments.js";
 import { InvalidInputError } from "../../errors.js";
+import { parsePythonJson, writePythonJson } from "../../files/python-json.js";
 import { filledLines, parseJsonLine } from "../../files/table-file.js";
 import { readTextFile } from "../../files/text-file.js";
 import { readBytes, writeFileAtomic } from "../../files/whole-files.js";
@@ -200,7 +201,8 @@ function foreignScores(path: string, folder: string, ours: ReadonlySet<string>) 
         );
       let value: unknown;
       try {
-        value = parseJsonLine(text);
+        // The published tool writes NaN bare, where this one has null.
+        value = parseJsonLine(/\bNaN\b|\bInfinity\b/.test(text) ? writePythonJson(parsePythonJson(text)) : text);
       } catch (error) {
         throw wrong((error as Error).message);
       }
