@@ -163,8 +163,8 @@ napi_value promiseOf(Environment& e, std::function<void()> run, std::function<na
   return promise;
 }
 
-// While one exists, c10d logs nothing of what it tries to reach: an attempt that fails is a warning with a stack of C++,
-// on every rank, and what counts is the error at the end. TORCH_CPP_LOG_LEVEL brings all of it back.
+// While one exists, c10d logs nothing of what it tries to reach: an attempt that fails is a warning with a stack of
+// C++, on every rank, and what counts is the error at the end. TORCH_CPP_LOG_LEVEL brings all of it back.
 class QuietLog {
  public:
   QuietLog() { change(1); }
