@@ -532,6 +532,13 @@ describe("other sources", () => {
     await expect(run(where, { ...bare, src: join(pictures, name), captionColumn: "text" })).rejects.toThrow(
       /caption column: expected "text"; the table has image, caption, n/,
     );
+    writeFileSync(
+      join(pictures, name),
+      text.replace("caption", "descriptions").replace(/"caption"/g, '"descriptions"'),
+    );
+    await expect(run(where, { ...bare, src: join(pictures, name) })).rejects.toThrow(
+      /caption column: expected one of caption, .*; the table has .*descriptions.*, one of which `captionColumn` may name$/,
+    );
   });
 
   it("are several tables of a folder, whose scores do not replace one another", async () => {

@@ -46,7 +46,7 @@ export async function tableShards(
         take(content, key, () => {
           claimKey(keys, key, image);
           if (!isImageName(image)) skip("missing-image", `${image} is not called ${IMAGE_EXTENSIONS.join(", ")}`);
-          if (caption === null) skip("missing-caption", "the cell is empty");
+          if (caption === null) skip("missing-caption", "the cell holds no text");
           const file = resolve(folder, image);
           if (statsOf(file)?.isFile() !== true) skip("missing-image", `no file ${file}`);
           return {
@@ -131,7 +131,7 @@ async function readParquetRows(
       claimKey(keys, key, path ?? `row ${start + i + 1}`);
       const caption = textOf(parquetRow({ [columns.caption]: text }, table).get(columns.caption));
       const image = bytes === null ? pictureFile(table.path, path) : pictureBytes(table.path, bytes);
-      if (caption === null || caption === "") skip("missing-caption", "the cell is empty");
+      if (caption === null || caption === "") skip("missing-caption", "the cell holds no text");
       return { key, ...image, caption: caption!, metadata: parquetRow(others, table) };
     });
   }
