@@ -541,6 +541,23 @@ describe("other sources", () => {
     );
   });
 
+  it("leave shards of an earlier cut, which is told", async () => {
+    const where = places();
+    const earlier = async (shardSize: number, dest = where.dest) => {
+      const messages: string[] = [];
+      await run({ ...where, dest }, { ...bare, src: pictures, shardSize, onMessage: (text) => messages.push(text) });
+      return messages.filter((text) => text.includes("earlier"));
+    };
+    expect(await earlier(1)).toEqual([]);
+    writeFileSync(join(where.dest, "00077.tar"), ""); // somebody else's
+    expect(await earlier(3)).toEqual([
+      expect.stringMatching(
+        /^warning: .*: 2 shards are of an earlier preparation \(00002\.tar, 00003\.tar\), .*`shardSize`/,
+      ),
+    ]);
+    expect(await earlier(3, join(where.dest, "new"))).toEqual([]);
+  });
+
   it("are several tables of a folder, whose scores do not replace one another", async () => {
     const captions = { train: "a red thing", test: "a green thing" };
     for (const [name, caption] of Object.entries(captions))

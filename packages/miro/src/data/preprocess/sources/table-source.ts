@@ -14,11 +14,11 @@ import {
   imageExtension,
   isImageName,
   keyOf,
+  numbered,
   type RawSample,
   type ShardContent,
   type SourceOptions,
   type SourceShard,
-  shardStem,
   skip,
   stamp,
   take,
@@ -35,7 +35,7 @@ export async function tableShards(
   const folder = dirname(paths[0]!);
   const path = paths.length === 1 ? paths[0]! : folder;
   return chunks(rows, shardSize).map((part, i) => ({
-    stem: shardStem(i),
+    ...numbered(i),
     label: `${path}, rows ${i * shardSize + 1} to ${i * shardSize + part.length}`,
     fingerprint: () => stamp([...paths, ...part.map(({ image }) => resolve(folder, image))], folder),
     read: () => {
@@ -83,7 +83,7 @@ export async function parquetShards(paths: readonly string[], options: SourceOpt
     const first = i * options.shardSize;
     const parts = rowsBetween(tables, first, Math.min(total, first + options.shardSize));
     return {
-      stem: shardStem(i),
+      ...numbered(i),
       label: `${label}, rows ${first + 1} to ${Math.min(total, first + options.shardSize)}`,
       fingerprint: () =>
         stamp(
