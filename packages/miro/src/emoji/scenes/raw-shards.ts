@@ -32,7 +32,10 @@ import { EmojiScenes, type Scene } from "./scenes.js";
 /** A recipe of raw shards. */
 export const rawShardsRecipeSchema = z.strictObject({
   kind: setting(z.literal("emoji-data"), "what is made"),
-  name: setting(z.string().regex(/^[\w-]+$/, "letters, digits, '_' and '-'"), "begins the names of the shards"),
+  name: setting(
+    z.string().regex(/^[\w-]+$/, "expected letters, digits, '_' and '-'"),
+    "begins the names of the shards",
+  ),
   samples: setting(z.int().positive(), "scenes to render"),
   samplesPerShard: setting(z.int().positive().max(100_000).default(1000), "scenes in one tar"),
   jpegQuality: setting(
