@@ -2,6 +2,7 @@
 import { mkdtempSync, readFileSync, rmdirSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { inspect } from "node:util";
 import { zeros } from "@miro-t2i/torch";
 import { afterAll, describe, expect, it } from "vitest";
 import { invalid, isOutOfMemory, systemReason } from "./errors.js";
@@ -69,4 +70,12 @@ describe("missing memory", () => {
   ])("%s for a GPU's: %s", (expected, said) => {
     expect(isOutOfMemory(new Error(said))).toBe(expected);
   });
+});
+
+it("what Node and loggers print of an error has its message once", () => {
+  const error = invalid("steps", "an integer", "many");
+  expect(error.wording.parameter).toBe("steps");
+  expect(Object.keys(error)).toEqual(expect.arrayContaining(["exitCode", "parameter", "expected", "received"]));
+  expect(Object.keys(error)).not.toContain("wording");
+  expect(inspect(error)).not.toContain("parts");
 });

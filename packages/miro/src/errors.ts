@@ -11,12 +11,16 @@ export class MiroError extends Error {
   /** The exit code of a command that ends with this error. */
   readonly exitCode: number = 1;
   /** The message in parts: what the command line writes with its flags. */
-  readonly wording: Message;
+  declare readonly wording: Message;
 
   constructor(message: string | Message, options?: ErrorOptions) {
     super(String(message), options);
     this.name = new.target.name;
-    this.wording = typeof message === "string" ? new Message([message]) : message;
+    // Not among what Node and loggers print of an error: it is the message once more.
+    Object.defineProperty(this, "wording", {
+      value: typeof message === "string" ? new Message([message]) : message,
+      configurable: true,
+    });
   }
 }
 

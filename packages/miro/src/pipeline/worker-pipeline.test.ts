@@ -121,6 +121,7 @@ describe("a pipeline in a thread", () => {
       .generate("a cat", { rewardTargets: { beauty: 1 } })
       .catch((e) => e)) as InvalidInputError;
     expect(error).toBeInstanceOf(InvalidInputError);
+    expect(error.stack).toContain("worker-pipeline.test.ts"); // who called, below where it arose
     expect(error.parameter).toBe("rewardTargets");
     expect(error.message).toMatch(/this checkpoint was not trained on beauty/);
     await expect(worker.generate("a cat", { steps: 0 })).rejects.toThrow("steps: expected an integer of at least 1");

@@ -47,8 +47,8 @@ export function errorToData(error: unknown): ErrorData {
   return { ...data, parameter, expected, received: cloneable(received) };
 }
 
-/** An error as it was in the other thread, with the stack it had there. */
-export function errorFromData(data: ErrorData): Error {
+/** An error as it was in the other thread, with the stack it had there. @param caller frames below it, of this thread */
+export function errorFromData(data: ErrorData, caller = ""): Error {
   const { kind, message, parts, parameter, expected, received, stack } = data;
   const wording = new Message(parts ?? [message]);
   const refusal = { ...(parameter !== undefined && { parameter }), ...(expected !== undefined && { expected }) };
@@ -60,7 +60,7 @@ export function errorFromData(data: ErrorData): Error {
         : kind === "Error"
           ? new Error(message)
           : new KINDS[kind](wording);
-  if (stack !== undefined) error.stack = stack;
+  if (stack !== undefined) error.stack = caller === "" ? stack : `${stack}\n${caller}`;
   return error;
 }
 

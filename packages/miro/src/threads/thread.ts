@@ -19,6 +19,8 @@ export interface CallOptions {
 interface Call {
   on: Readonly<Record<string, Listener | undefined>>;
   signal: AbortSignal | undefined;
+  /** Stack frames of who called. */
+  caller: string;
   resolve(value: unknown): void;
   reject(error: unknown): void;
 }
@@ -53,10 +55,11 @@ export class Thread {
     signal?.throwIfAborted();
     if (this.#ended) throw this.#ended;
     const id = this.#next++;
+    const caller = new Error().stack?.split("\n").slice(2).join("\n") ?? "";
     const abort = () => this.#post({ type: "abort", id });
     try {
       return await new Promise<T>((resolve, reject) => {
-        this.#calls.set(id, { on, signal, resolve: resolve as (value: unknown) => void, reject });
+        this.#calls.set(id, { on, signal, caller, resolve: resolve as (value: unknown) => void, reject });
         this.#worker.ref();
         const listens = Object.keys(on).filter((name) => on[name] !== undefined);
         this.#post({ type: "call", id, method, argument, listens, modules: extensionModules() });
@@ -101,6 +104,6 @@ export class Thread {
         this.#post({ type: "heard", id, event, error: errorToData(error) });
       }
     } else if (message.type === "result") call?.resolve(message.value);
-    else call?.reject(call.signal?.aborted ? call.signal.reason : errorFromData(message.error));
+    else call?.reject(call.signal?.aborted ? call.signal.reason : errorFromData(message.error, call.caller));
   }
 }

@@ -176,7 +176,8 @@ class QuietLog {
   static void change(int by) {
     static std::mutex mutex;
     static int count = 0, usual = 0;
-    if (std::getenv("TORCH_CPP_LOG_LEVEL") != nullptr) return;
+    static const bool isWanted = std::getenv("TORCH_CPP_LOG_LEVEL") != nullptr;
+    if (isWanted) return;
     const std::lock_guard<std::mutex> lock(mutex);
     if (count == 0) usual = FLAGS_caffe2_log_level;
     count += by;

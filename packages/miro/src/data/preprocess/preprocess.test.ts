@@ -557,6 +557,30 @@ describe("other sources", () => {
     await expect(run(where, { ...bare, src: join(pictures, name), captionColumn: "text" })).rejects.toThrow(
       /caption column: expected "text"; the table has image, caption, n/,
     );
+    writeFileSync(
+      join(pictures, name),
+      text.replace("caption", "descriptions").replace(/"caption"/g, '"descriptions"'),
+    );
+    await expect(run(where, { ...bare, src: join(pictures, name) })).rejects.toThrow(
+      /caption column: expected one of caption, .*; the table has .*descriptions.*, one of which `captionColumn` may name$/,
+    );
+  });
+
+  it("leave shards of an earlier cut, which is told", async () => {
+    const where = places();
+    const earlier = async (shardSize: number, dest = where.dest) => {
+      const messages: string[] = [];
+      await run({ ...where, dest }, { ...bare, src: pictures, shardSize, onMessage: (text) => messages.push(text) });
+      return messages.filter((text) => text.includes("earlier"));
+    };
+    expect(await earlier(1)).toEqual([]);
+    writeFileSync(join(where.dest, "00077.tar"), ""); // somebody else's
+    expect(await earlier(3)).toEqual([
+      expect.stringMatching(
+        /^warning: .*: 2 shards are of an earlier preparation \(00002\.tar, 00003\.tar\), .*`shardSize`/,
+      ),
+    ]);
+    expect(await earlier(3, join(where.dest, "new"))).toEqual([]);
   });
 
   it("are several tables of a folder, whose scores do not replace one another", async () => {

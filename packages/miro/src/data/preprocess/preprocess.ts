@@ -6,7 +6,7 @@
  * when samples were left out, a report (`….skipped.jsonl`). A shard is worked on under a lock. What a killed process
  * leaves is a temporary file and a manifest that says `writing`; the next run removes the one and does the shard again.
  */
-import { existsSync, realpathSync, statSync } from "node:fs";
+import { existsSync, readdirSync, realpathSync, statSync } from "node:fs";
 import { availableParallelism } from "node:os";
 import { basename, dirname, join } from "node:path";
 import { InvalidInputError, invalid, MiroError } from "../../errors.js";
@@ -80,6 +80,8 @@ interface Prepared {
   options: ResolvedOptions;
   stages: Stage[];
   shards: SourceShard[];
+  /** All shards of the source, those that were not chosen too. */
+  all: readonly SourceShard[];
   csvDir: string;
   table: SyntheticTable | null;
   scorers: Record<"rewards" | "vqa", readonly ScorerSpec[]>;
@@ -101,6 +103,7 @@ export async function preprocess(given: PreprocessOptions): Promise<PreprocessRe
   for (const { status } of reports) counts[status]++;
   reportUnturned(options, reports);
   reportWithoutSynthetic(options, reports);
+  if (prepared.stages.includes("vae")) reportEarlier(prepared);
   return { shards: reports, counts, seconds: Math.round(performance.now() - started) / 1000 };
 }
 
@@ -175,6 +178,24 @@ function reportWithoutSynthetic(
   onMessage?.(without < written ? found : `warning: ${found}; its first column names the files of samples`);
 }
 
+/** Tars that an error or a warning names. */
+const LISTED = 3;
+
+/** Warns of tars that this program has cut out of another source, or out of more pictures: training reads them too. */
+function reportEarlier({ options, all }: Prepared): void {
+  const dest = options.dest!;
+  if (!all[0]!.isNumbered || !existsSync(dest)) return;
+  const present = new Set(all.map((shard) => basename(tarPath(dest, shard))));
+  const others = readdirSync(dest).filter((name) => /^\d{5,}\.tar$/.test(name) && !present.has(name));
+  const made = others.filter((name) => readManifest(join(dest, name.replace(/tar$/, "manifest.json"))) !== null);
+  if (made.length === 0) return;
+  const names = made.sort().slice(0, LISTED).join(", ") + (made.length > LISTED ? ", …" : "");
+  say(
+    options,
+    message`warning: ${dest}: ${counted(made.length, "shard is", "shards are")} of an earlier preparation (${names}), of other pictures or another ${option("shardSize")}; remove ${plural(made.length, "it", "them")}, or training reads ${plural(made.length, "its", "their")} samples too`,
+  );
+}
+
 async function prepare(options: ResolvedOptions): Promise<Prepared> {
   const { stage, src, dest, signal } = options;
   const stages: Stage[] = stage === "all" ? ["rewards", "vqa", "vae"] : [stage];
@@ -216,7 +237,7 @@ async function prepare(options: ResolvedOptions): Promise<Prepared> {
   if (writesScores) proveWritable(csvDir, "folder", "csvDir");
   const folders = stages.includes("vae") ? await locateModels(options) : null;
   signal?.throwIfAborted();
-  return { options, stages, shards, csvDir, table, scorers, folders };
+  return { options, stages, shards, all, csvDir, table, scorers, folders };
 }
 
 /** Where the scores of a source go by default: two tables of a folder have shards of the same names. */

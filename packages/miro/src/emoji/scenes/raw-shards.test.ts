@@ -1,6 +1,6 @@
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { basename, join } from "node:path";
 import sharp from "sharp";
 import { afterAll, describe, expect, it } from "vitest";
 import { groupSamples } from "../../data/shards/sample-key.js";
@@ -84,6 +84,19 @@ describe("renderRawShards", () => {
     const { kept } = await renderRawShards({ recipe: recipe(), output });
     expect(kept).toBe(1);
     expect(bytes(output)).toEqual(bytes(join(folder, "whole")));
+  });
+
+  it("does not leave shards beside fewer that are asked for", async () => {
+    const output = join(folder, "fewer");
+    await renderRawShards({ recipe: recipe(), output });
+    const fewer = recipe({ samples: 4 });
+    const before = bytes(output);
+    await expect(renderRawShards({ recipe: fewer, output })).rejects.toThrow(
+      /fewer: holds [12] shards? more than 4 samples take \(emoji-00000\d\.tar, …\); .*`overwrite: true`/,
+    );
+    expect(bytes(output)).toEqual(before);
+    const { shards } = await renderRawShards({ recipe: fewer, output, overwrite: true });
+    expect(readdirSync(output).filter((name) => name.endsWith(".tar"))).toEqual(shards.map((path) => basename(path)));
   });
 
   it("refuses a folder of another recipe, and replaces it when told to", async () => {

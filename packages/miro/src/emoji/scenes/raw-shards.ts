@@ -12,14 +12,16 @@
  * their hashes, so that an interrupted run goes on and another recipe is not mixed in.
  */
 import { createHash } from "node:crypto";
-import { existsSync } from "node:fs";
+import { existsSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { z } from "zod";
+import { isObject } from "../../arguments.js";
 import { TarWriter } from "../../data/shards/tar-writer.js";
 import { InvalidInputError, MiroError, systemReason } from "../../errors.js";
 import { makeFolder } from "../../files/make-folder.js";
 import { readJson, writeFileAtomic } from "../../files/whole-files.js";
 import { message, option } from "../../message.js";
+import { counted } from "../../numbers.js";
 import { setting } from "../../options.js";
 import { sharp } from "../../pictures/sharp.js";
 import { SceneRandom } from "./random.js";
@@ -30,7 +32,10 @@ import { EmojiScenes, type Scene } from "./scenes.js";
 /** A recipe of raw shards. */
 export const rawShardsRecipeSchema = z.strictObject({
   kind: setting(z.literal("emoji-data"), "what is made"),
-  name: setting(z.string().regex(/^[\w-]+$/, "letters, digits, '_' and '-'"), "begins the names of the shards"),
+  name: setting(
+    z.string().regex(/^[\w-]+$/, "expected letters, digits, '_' and '-'"),
+    "begins the names of the shards",
+  ),
   samples: setting(z.int().positive(), "scenes to render"),
   samplesPerShard: setting(z.int().positive().max(100_000).default(1000), "scenes in one tar"),
   jpegQuality: setting(
@@ -90,9 +95,16 @@ export async function renderRawShards(options: RenderRawShardsOptions): Promise<
     throw new MiroError(`${output}: cannot be created: ${systemReason(error)}`, { cause: error });
   }
   const manifestPath = join(output, "render.json");
-  const manifest = openManifest(manifestPath, recipe, overwrite);
   const count = Math.ceil(recipe.samples / recipe.samplesPerShard);
   const names = Array.from({ length: count }, (_, i) => `${recipe.name}-${String(i).padStart(6, "0")}.tar`);
+  const manifest = openManifest(manifestPath, recipe, overwrite);
+  // Whoever reads the folder reads all of its shards.
+  const others = shardsListed(manifestPath).filter((name) => !names.includes(name) && existsSync(join(output, name)));
+  if (others.length > 0 && !overwrite)
+    throw new InvalidInputError(
+      message`${output}: holds ${counted(others.length, "shard")} more than ${counted(recipe.samples, "sample")} take (${others[0]}, …); name another folder, or replace all of them with ${option("overwrite", true)}`,
+    );
+  for (const name of others) rmSync(join(output, name), { force: true });
   const isDone = (name: string) => Object.hasOwn(manifest.shards, name) && existsSync(join(output, name));
   let done = 0;
   let kept = 0;
@@ -137,6 +149,13 @@ export async function renderRawShards(options: RenderRawShardsOptions): Promise<
     writeFileAtomic(manifestPath, `${JSON.stringify(manifest, null, 2)}\n`, { overwrite: true });
   }
   return { shards: names.map((name) => join(output, name)), samples: recipe.samples, kept };
+}
+
+/** The shards that a manifest lists, if there is one that can be read. */
+function shardsListed(path: string): string[] {
+  if (!existsSync(path)) return [];
+  const { shards } = (readJson(path) ?? {}) as Partial<Manifest>;
+  return isObject(shards) ? Object.keys(shards).filter((name) => /^[\w.-]+\.tar$/.test(name)) : [];
 }
 
 /** The list of finished shards, empty for a new folder. */

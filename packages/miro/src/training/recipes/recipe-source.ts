@@ -12,11 +12,12 @@
  */
 
 import { existsSync, readdirSync, realpathSync } from "node:fs";
-import { dirname, join, resolve } from "node:path";
+import { basename, dirname, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parse as parseYaml } from "yaml";
 import { checkList, checkName, isObject, isText } from "../../arguments.js";
 import { InvalidInputError, invalid } from "../../errors.js";
+import { isFolder } from "../../files/make-folder.js";
 import { checkKey, checkPlainData } from "../../files/plain-data.js";
 import { readYamlFile, shownPath } from "../../files/yaml-file.js";
 import { nearest } from "../../nearest.js";
@@ -182,8 +183,13 @@ function locate(name: string, folder: string, where: string): string {
     .map((library) => join(library, `${name.replace(/^(?:\.\/)?recipes\//, "").replace(extension, "")}.yaml`))
     .find((path) => existsSync(path));
   if (found !== undefined) return found;
-  if (extension.test(name)) throw new InvalidInputError(`${where}${name}: no such file or directory`);
-  const near = nearest(name, recipeNames());
+  const own = isFolder(dirname(beside)) ? readdirSync(dirname(beside)).filter((other) => extension.test(other)) : [];
+  if (extension.test(name)) {
+    const near = nearest(basename(name), own).map((other) => join(dirname(name), other));
+    const hint = near.length > 0 ? `; did you mean ${near.join(" or ")}?` : "";
+    throw new InvalidInputError(`${where}${name}: no such file or directory${hint}`);
+  }
+  const near = nearest(name, [...own.map((other) => other.replace(extension, "")), ...recipeNames()]);
   const hint = near.length > 0 ? `did you mean ${near.join(" or ")}?` : `there are ${recipeNames().join(", ")}`;
   throw new InvalidInputError(`${where}${name}: no recipe of this name; ${hint}`);
 }

@@ -145,6 +145,15 @@ describe("recipes made of parts", () => {
     expect(() => composeRecipe(child, [], none)).toThrow(/orphan\.yaml:2: extends: nowhere: no recipe of this name/);
   });
 
+  it("are looked for by nearly their name beside where they are not", () => {
+    const path = write("nearby.yaml", "name: a\n");
+    expect(() => composeRecipe(path.replace(/yaml$/, "yml"), [], none)).toThrow(
+      /nearby\.yml: no such file or directory; did you mean .*nearby\.yaml\?$/,
+    );
+    const child = write("typing.yaml", "extends: nearbye\n");
+    expect(() => composeRecipe(child, [], none)).toThrow(/nearbye: no recipe of this name; did you mean nearby\?$/);
+  });
+
   it.each(["__proto__", "constructor", "prototype"])("never reach the program's own objects by the key %s", (key) => {
     for (const text of [
       `${key}: { polluted: yes }`,

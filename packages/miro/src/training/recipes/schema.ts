@@ -296,7 +296,7 @@ const samplesSchema = z.strictObject({
 const withData = (data: z.ZodType<SourceData>) =>
   z.strictObject({
     name: setting(
-      z.string().regex(/^[\w.-]+$/, "letters, digits, '.', '_' and '-'"),
+      z.string().regex(/^[\w.-]+$/, "expected letters, digits, '.', '_' and '-'"),
       "names the folder of the run, runs/NAME",
       "experiment_name_suffix",
     ),

@@ -11,6 +11,7 @@ import {
 } from "../../../files/python-json.js";
 import { filledLines, parseTable } from "../../../files/table-file.js";
 import { readTextFile } from "../../../files/text-file.js";
+import { message, option } from "../../../message.js";
 import { counted } from "../../../numbers.js";
 import { openParquet, type ParquetKind, type ParquetTable } from "./parquet-table.js";
 
@@ -94,16 +95,25 @@ export function chooseColumns(
   present: ReadonlySet<string>,
   { imageColumn, captionColumn }: CaptionColumns,
 ): { image: string; caption: string } {
-  const choose = (what: string, given: string | undefined, usual: readonly string[]): string => {
+  const choose = (
+    what: string,
+    name: "imageColumn" | "captionColumn",
+    given: string | undefined,
+    usual: readonly string[],
+  ): string => {
     const found =
       given === undefined ? usual.find((name) => present.has(name)) : present.has(given) ? given : undefined;
     if (found !== undefined) return found;
-    const wanted = given === undefined ? `one of ${usual.join(", ")}` : JSON.stringify(given);
-    throw new InvalidInputError(`${path}: ${what}: expected ${wanted}; the table has ${[...present].join(", ")}`);
+    const there = `the table has ${[...present].join(", ")}`;
+    throw new InvalidInputError(
+      given === undefined
+        ? message`${path}: ${what}: expected one of ${usual.join(", ")}; ${there}, one of which ${option(name)} may name`
+        : `${path}: ${what}: expected ${JSON.stringify(given)}; ${there}`,
+    );
   };
   return {
-    image: choose("image column", imageColumn, IMAGE_COLUMNS),
-    caption: choose("caption column", captionColumn, CAPTION_COLUMNS),
+    image: choose("image column", "imageColumn", imageColumn, IMAGE_COLUMNS),
+    caption: choose("caption column", "captionColumn", captionColumn, CAPTION_COLUMNS),
   };
 }
 

@@ -15,11 +15,11 @@ import {
   imageExtension,
   keyOf,
   limited,
+  numbered,
   type ShardContent,
   type Skipped,
   type SourceOptions,
   type SourceShard,
-  shardStem,
   skip,
   stamp,
   take,
@@ -43,7 +43,7 @@ export function folderShards(
   return chunks(pictures, shardSize).map((part, i) => {
     const beside = (path: string, extension: string) => besideOf(join(source, path), extension);
     return {
-      stem: shardStem(i),
+      ...numbered(i),
       label: `${source}, pictures ${i * shardSize} to ${i * shardSize + part.length - 1}`,
       fingerprint: () =>
         stamp(

@@ -72,6 +72,8 @@ export interface ShardContent {
 export interface SourceShard {
   /** Name of the enriched tar without its extension, and stem of the CSV. */
   stem: string;
+  /** Whether it is a part that `shardSize` has cut, of a number in place of a name. */
+  isNumbered?: boolean;
   /** Path or name, for messages. */
   label: string;
   /** Changes with the content: sizes and times of the files. */
@@ -179,8 +181,9 @@ export function isImageName(path: string): boolean {
   return (IMAGE_EXTENSIONS as readonly string[]).includes(imageExtension(path));
 }
 
-export function shardStem(index: number): string {
-  return String(index).padStart(5, "0");
+/** What a shard is called that `shardSize` has cut out of a source. */
+export function numbered(index: number): Pick<SourceShard, "stem" | "isNumbered"> {
+  return { stem: String(index).padStart(5, "0"), isNumbered: true };
 }
 
 export function chunks<T>(items: readonly T[], size: number): T[][] {

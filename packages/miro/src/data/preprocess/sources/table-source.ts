@@ -14,11 +14,11 @@ import {
   imageExtension,
   isImageName,
   keyOf,
+  numbered,
   type RawSample,
   type ShardContent,
   type SourceOptions,
   type SourceShard,
-  shardStem,
   skip,
   stamp,
   take,
@@ -35,7 +35,7 @@ export async function tableShards(
   const folder = dirname(paths[0]!);
   const path = paths.length === 1 ? paths[0]! : folder;
   return chunks(rows, shardSize).map((part, i) => ({
-    stem: shardStem(i),
+    ...numbered(i),
     label: `${path}, rows ${i * shardSize + 1} to ${i * shardSize + part.length}`,
     fingerprint: () => stamp([...paths, ...part.map(({ image }) => resolve(folder, image))], folder),
     read: () => {
@@ -46,7 +46,7 @@ export async function tableShards(
         take(content, key, () => {
           claimKey(keys, key, image);
           if (!isImageName(image)) skip("missing-image", `${image} is not called ${IMAGE_EXTENSIONS.join(", ")}`);
-          if (caption === null) skip("missing-caption", "the cell is empty");
+          if (caption === null) skip("missing-caption", "the cell holds no text");
           const file = resolve(folder, image);
           if (statsOf(file)?.isFile() !== true) skip("missing-image", `no file ${file}`);
           return {
@@ -83,7 +83,7 @@ export async function parquetShards(paths: readonly string[], options: SourceOpt
     const first = i * options.shardSize;
     const parts = rowsBetween(tables, first, Math.min(total, first + options.shardSize));
     return {
-      stem: shardStem(i),
+      ...numbered(i),
       label: `${label}, rows ${first + 1} to ${Math.min(total, first + options.shardSize)}`,
       fingerprint: () =>
         stamp(
@@ -131,7 +131,7 @@ async function readParquetRows(
       claimKey(keys, key, path ?? `row ${start + i + 1}`);
       const caption = textOf(parquetRow({ [columns.caption]: text }, table).get(columns.caption));
       const image = bytes === null ? pictureFile(table.path, path) : pictureBytes(table.path, bytes);
-      if (caption === null || caption === "") skip("missing-caption", "the cell is empty");
+      if (caption === null || caption === "") skip("missing-caption", "the cell holds no text");
       return { key, ...image, caption: caption!, metadata: parquetRow(others, table) };
     });
   }
