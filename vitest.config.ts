@@ -32,7 +32,7 @@ const partOf = (file: string) => {
   return matches(UNIT, file) && !matches(SLOW, file) ? "unit" : "integration";
 };
 
-/** Short files first, those that cross rooms last: a mistake shows early. */
+/** Short files first, those of the whole system last: a mistake shows early. */
 class ShortFirst extends BaseSequencer {
   override async sort(files: TestSpecification[]): Promise<TestSpecification[]> {
     const cost = ({ moduleId }: TestSpecification) =>

@@ -46,9 +46,15 @@ export function checkBytes(parameter: string, value: unknown): asserts value is 
 
 /** @throws InvalidInputError unless it is a picture: 8-bit RGB */
 export function checkImage(parameter: string, value: unknown): void {
+  if (!isRgb(value))
+    throw invalid(parameter, "{ width, height, data } of 8-bit RGB, width · height · 3 bytes of data", value);
+}
+
+/** Whether a value is 8-bit RGB with as many bytes as its sides say. */
+export function isRgb(value: unknown): value is { width: number; height: number; data: Uint8Array } {
   const { width, height, data } = isObject(value) ? value : {};
-  if (typeof width !== "number" || typeof height !== "number" || !(data instanceof Uint8Array))
-    throw invalid(parameter, "{ width, height, data } with three bytes a pixel", value);
+  const isSide = (side: unknown): side is number => Number.isInteger(side) && (side as number) >= 1;
+  return data instanceof Uint8Array && isSide(width) && isSide(height) && data.length === width * height * 3;
 }
 
 export const isText = (value: unknown): boolean => typeof value === "string";

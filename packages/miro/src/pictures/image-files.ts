@@ -5,6 +5,7 @@
 
 import { extname } from "node:path";
 import { z } from "zod";
+import { checkImage } from "../arguments.js";
 import { InvalidInputError, invalid, MiroError } from "../errors.js";
 import { readBytesAside } from "../files/whole-files.js";
 import { field, type OptionsOf, parseOptions } from "../options.js";
@@ -18,7 +19,7 @@ import {
   readXmp,
 } from "./exif.js";
 import { checkTexts, encodePngAside, type PngText, readPng } from "./png.js";
-import { isRgb, RGB_WORDS, type RgbImage } from "./rgb.js";
+import type { RgbImage } from "./rgb.js";
 import { sharp } from "./sharp.js";
 
 /** File formats of pictures. */
@@ -27,9 +28,10 @@ export const IMAGE_FORMATS = ["png", "webp", "jpeg"] as const;
 /** One of `png`, `webp`, `jpeg`. */
 export type ImageFormat = (typeof IMAGE_FORMATS)[number];
 
-/** Options of {@link encodeImage}, declared once for the API and the command line. */
+/** Of webp and jpeg. */
 const DEFAULT_QUALITY = 90;
 
+/** Options of {@link encodeImage}, declared once for the API and the command line. */
 export const imageFormatSchema = z.strictObject({
   /** File format; only png keeps every pixel. */
   format: field(z.enum(IMAGE_FORMATS).default("png"), {
@@ -82,7 +84,7 @@ export async function encodeImage(
   text: readonly PngText[] = [],
   options: ImageFileOptions = {},
 ): Promise<Uint8Array> {
-  if (!isRgb(image)) throw invalid("image", RGB_WORDS, image);
+  checkImage("image", image);
   checkTexts(text);
   const { format, quality } = parseOptions(imageFormatSchema, options);
   if (format === "png") {

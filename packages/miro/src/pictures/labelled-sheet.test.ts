@@ -9,6 +9,8 @@ function plain(side: number, [r, g, b]: readonly [number, number, number]): RgbI
   return { width: side, height: side, data };
 }
 
+const SHORT: RgbImage = { width: 2, height: 2, data: new Uint8Array(11) };
+
 /** How many pixels of a sheet have exactly this colour. */
 function count({ data }: RgbImage, colour: readonly [number, number, number]): number {
   let found = 0;
@@ -79,6 +81,14 @@ describe("labelledSheet", () => {
     ["rows of several lengths", { cells: [[{ image: null }], []] }, /cells: expected rows of 1 cells/],
     ["no cell at all", { cells: [] }, /cells: expected at least one row/],
     ["too few column labels", { cells: [[{ image: null }, { image: null }]], columnLabels: ["a"] }, /columnLabels/],
+    ["a cell without a picture", { cells: [[{}]] }, /cells\.0\.0: expected \{ image, label \}/],
+    [
+      "a picture with bytes missing",
+      { cells: [[{ image: SHORT }]] },
+      /cells\.0\.0\.image: expected .* 3 bytes of data/,
+    ],
+    ["a label that is no text", { cells: [[{ image: null, label: 3 }]] }, /cells\.0\.0\.label: expected a text/],
+    ["half a pixel", { cells: [[{ image: null }]], cellSize: 2.5 }, /cellSize: expected a whole number from 1/],
     ["a sheet beyond what viewers open", { cells: [Array(400).fill({ image: null })], cellSize: 256 }, /30000 pixels/],
   ])("refuses %s", async (_, options, message) => {
     const attempt = labelledSheet(options as Parameters<typeof labelledSheet>[0]);

@@ -3,7 +3,7 @@
  */
 
 import type { OverlayOptions } from "sharp";
-import { checkList, checkObject } from "../arguments.js";
+import { checkCount, checkImage, checkList, checkObject, checkText, isText } from "../arguments.js";
 import { invalid } from "../errors.js";
 import { message } from "../message.js";
 import type { RgbImage } from "./rgb.js";
@@ -63,8 +63,8 @@ const FOOTER: TextStyle = { size: 11, colour: "#666666" };
  * Draws a table of pictures.
  *
  * @returns 8-bit RGB
- * @throws InvalidInputError when rows differ in length, labels do not fit them, or the sheet would be larger than
- *   30,000 pixels on a side
+ * @throws InvalidInputError naming what is no picture or no text, when rows differ in length, labels do not fit them,
+ *   or the sheet would be larger than 30,000 pixels on a side
  */
 export async function labelledSheet(options: LabelledSheetOptions): Promise<RgbImage> {
   checkSheet(options);
@@ -137,11 +137,17 @@ export async function labelledSheet(options: LabelledSheetOptions): Promise<RgbI
   return { width, height, data: new Uint8Array(data.buffer, data.byteOffset, data.length) };
 }
 
-/** @throws InvalidInputError when rows differ in length, or labels do not fit them */
+/** @throws InvalidInputError naming what is wrong, when rows differ in length, or labels do not fit them */
 function checkSheet(options: LabelledSheetOptions): void {
   checkObject("options", options, "{ cells, … }", ["cells"]);
   checkList("cells", options.cells, "a list of rows of cells", Array.isArray);
-  const { cells, columnLabels, rowLabels } = options;
+  const { cells, columnLabels, rowLabels, cellSize, title, columnTitle, rowTitle, footer } = options;
+  for (const [r, row] of cells.entries()) for (const [c, cell] of row.entries()) checkCell(`cells.${r}.${c}`, cell);
+  for (const [name, labels] of Object.entries({ columnLabels, rowLabels }))
+    if (labels !== undefined) checkList(name, labels, "a list of texts", isText);
+  for (const [name, text] of Object.entries({ title, columnTitle, rowTitle, footer }))
+    if (text !== undefined) checkText(name, text);
+  if (cellSize !== undefined) checkCount("cellSize", cellSize);
   const rows = cells.length;
   const columns = cells[0]?.length ?? 0;
   if (columns === 0) throw invalid("cells", "at least one row with one cell", cells);
@@ -151,6 +157,12 @@ function checkSheet(options: LabelledSheetOptions): void {
     throw invalid("columnLabels", `one for each of ${columns} columns`, columnLabels.length);
   if (rowLabels && rowLabels.length !== rows)
     throw invalid("rowLabels", `one for each of ${rows} rows`, rowLabels.length);
+}
+
+function checkCell(name: string, cell: SheetCell): void {
+  checkObject(name, cell, "{ image, label }", ["image"]);
+  if (cell.image !== null) checkImage(`${name}.image`, cell.image);
+  if (cell.label !== undefined) checkText(`${name}.label`, cell.label);
 }
 
 /** The texts of a sheet as pictures: null for one that is not given. */

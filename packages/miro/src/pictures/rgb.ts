@@ -1,6 +1,7 @@
 /** Pixels: from the decoder's output to 8-bit RGB, and several pictures on one sheet. */
 import { scope, type Tensor } from "@miro-t2i/torch";
 import { z } from "zod";
+import { checkImage } from "../arguments.js";
 import { invalid } from "../errors.js";
 import { field, type OptionsOf, parseOptions } from "../options.js";
 
@@ -12,17 +13,6 @@ export interface RgbImage {
   height: number;
   /** `width · height · 3` bytes: red, green and blue of each pixel, row by row. */
   data: Uint8Array;
-}
-
-/** What {@link isRgb} takes, in words. */
-export const RGB_WORDS = "{ width, height, data } of 8-bit RGB, width · height · 3 bytes of data";
-
-/** Whether a value is 8-bit RGB with as many bytes as its sides say. */
-export function isRgb(value: unknown): value is RgbImage {
-  if (typeof value !== "object" || value === null) return false;
-  const { width, height, data } = value as Partial<RgbImage>;
-  const isSide = (side: unknown): side is number => Number.isInteger(side) && (side as number) >= 1;
-  return data instanceof Uint8Array && isSide(width) && isSide(height) && data.length === width * height * 3;
 }
 
 /**
@@ -84,8 +74,7 @@ export type SheetOptions = OptionsOf<typeof sheetSchema>;
  */
 export function contactSheet(images: readonly RgbImage[], options: SheetOptions = {}): RgbImage {
   if (!Array.isArray(images) || images.length === 0) throw invalid("images", "a list of at least one picture", images);
-  const wrong = images.findIndex((image) => !isRgb(image));
-  if (wrong >= 0) throw invalid(`images.${wrong}`, RGB_WORDS, images[wrong]);
+  for (const [i, image] of images.entries()) checkImage(`images.${i}`, image);
   const { columns = Math.ceil(Math.sqrt(images.length)), gap, background } = parseOptions(sheetSchema, options);
   const cellWidth = Math.max(...images.map((image) => image.width));
   const cellHeight = Math.max(...images.map((image) => image.height));

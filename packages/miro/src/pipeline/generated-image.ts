@@ -1,4 +1,5 @@
 /** A finished picture, which can store itself. */
+import { checkImage } from "../arguments.js";
 import { invalid } from "../errors.js";
 import { writeFileAside } from "../files/whole-files.js";
 import { parseOptions } from "../options.js";
@@ -9,7 +10,7 @@ import {
   type ImageFormat,
   imageFormatSchema,
 } from "../pictures/image-files.js";
-import { isRgb, RGB_WORDS, type RgbImage } from "../pictures/rgb.js";
+import type { RgbImage } from "../pictures/rgb.js";
 import { checkSettings, type ImageSettings, settingsToText } from "./settings.js";
 
 /** Options of {@link GeneratedImage.save}. */
@@ -49,7 +50,7 @@ export class GeneratedImage implements RgbImage {
 
   /** @throws InvalidInputError for what is no picture, or are no settings */
   constructor(image: RgbImage, settings: ImageSettings) {
-    if (!isRgb(image)) throw invalid("image", RGB_WORDS, image);
+    checkImage("image", image);
     checkSettings(settings);
     this.width = image.width;
     this.height = image.height;

@@ -4,9 +4,10 @@
  * (`settings.ts`).
  */
 import { z } from "zod";
+import { isRgb } from "../arguments.js";
 import { evaluationsOf, samplerNames, samplerOptionsOfAll } from "../flow/samplers/index.js";
 import { declarationOf, defaultOf, field, readOnly, wordsOf } from "../options.js";
-import { isRgb, type RgbImage } from "../pictures/rgb.js";
+import type { RgbImage } from "../pictures/rgb.js";
 
 const rewards = readOnly(z.record(z.string().min(1), z.number()));
 const rewardSets = z.union([rewards, readOnly(z.array(rewards))]).optional();

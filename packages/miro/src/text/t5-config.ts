@@ -9,27 +9,37 @@ import { snakeCase } from "../letter-case.js";
 
 const size = (most: number) => z.int().positive().max(most);
 
-const schema = z.object({
-  /** Number of rows of the embedding; may exceed the tokenizer's number of ids. */
-  vocabSize: size(4_000_000),
-  /** Width d of the states. */
-  dModel: size(65_536),
-  /** Width of a head; heads · dKv need not equal dModel. */
-  dKv: size(65_536),
-  /** Width inside the feed-forward layers. */
-  dFf: size(1_048_576),
-  numLayers: size(1024),
-  numHeads: size(4096),
-  /** Buckets of the relative position bias, half of them for each direction. */
-  relativeAttentionNumBuckets: z.int().min(4).max(4096).multipleOf(2).default(32),
-  /** Distance from which on all are in one bucket. */
-  relativeAttentionMaxDistance: size(1_000_000).default(128),
-  layerNormEpsilon: z.number().positive().lt(1).default(1e-6),
-  /** In training only. */
-  dropoutRate: z.number().min(0).lt(1).default(0),
-  /** Scales the random initial weights. */
-  initializerFactor: z.number().positive().default(1),
-});
+const schema = z
+  .object({
+    /** Number of rows of the embedding; may exceed the tokenizer's number of ids. */
+    vocabSize: size(4_000_000),
+    /** Width d of the states. */
+    dModel: size(65_536),
+    /** Width of a head; heads · dKv need not equal dModel. */
+    dKv: size(65_536),
+    /** Width inside the feed-forward layers. */
+    dFf: size(1_048_576),
+    numLayers: size(1024),
+    numHeads: size(4096),
+    /** Buckets of the relative position bias, half of them for each direction. */
+    relativeAttentionNumBuckets: z.int().min(4).max(4096).multipleOf(2).default(32),
+    /** Distance from which on all are in one bucket. */
+    relativeAttentionMaxDistance: size(1_000_000).default(128),
+    layerNormEpsilon: z.number().positive().lt(1).default(1e-6),
+    /** In training only. */
+    dropoutRate: z.number().min(0).lt(1).default(0),
+    /** Scales the random initial weights. */
+    initializerFactor: z.number().positive().default(1),
+  })
+  .superRefine(({ relativeAttentionNumBuckets: buckets, relativeAttentionMaxDistance: furthest }, ctx) => {
+    // A quarter of the buckets are exact distances; the logarithm of the others divides by log(furthest / quarter).
+    if (furthest <= buckets / 4)
+      ctx.addIssue({
+        code: "custom",
+        path: ["relativeAttentionMaxDistance"],
+        message: `expected more than a quarter of the ${buckets} buckets, received ${furthest}`,
+      });
+  });
 
 /** Measures of a T5 encoder. */
 export type T5Config = z.output<typeof schema>;

@@ -220,6 +220,10 @@ describe("T5Encoder", () => {
       [{ dense_act_fn: "silu" }, /dense_act_fn: expected "gelu_new"/],
       [{ d_model: undefined, num_heads: 0 }, /config\.json: d_model: .*; num_heads: /],
       [{ d_model: 65_536, vocab_size: 4_000_000 }, /config\.json: describes \d+ weights, .* holds \d+ of an encoder/],
+      [
+        { relative_attention_max_distance: 8 },
+        /config\.json: relative_attention_max_distance: expected more than a quarter of the 32 buckets, received 8/,
+      ],
       [{ num_layers: 3 }, /missing.*encoder\.block\.2\.layer\.0/s],
       [{ num_layers: 1 }, /unexpected.*encoder\.block\.1\.layer\.0/s],
       [{ d_ff: 95 }, /wrong shape.*wi_0\.weight: expected \[95,48\], got \[96,48\]/s],

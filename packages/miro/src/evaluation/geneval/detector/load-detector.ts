@@ -3,7 +3,7 @@
 import { statSync } from "node:fs";
 import { basename, dirname, join } from "node:path";
 import { noGrad, scope } from "@miro-t2i/torch";
-import { checkName, checkObject } from "../../../arguments.js";
+import { checkImage, checkList, checkName, checkObject } from "../../../arguments.js";
 import { InvalidInputError, invalid, MiroError } from "../../../errors.js";
 import { openTensors } from "../../../files/tensor-files.js";
 import { about, message } from "../../../message.js";
@@ -116,7 +116,8 @@ function detectorOf(
     trainingRun: TRAINING_RUN[layout],
     classes: CLASS_NAMES,
     async detect(images, options = {}) {
-      images.forEach(checkImage);
+      checkList("images", images, "a list of pictures");
+      for (const [i, image] of images.entries()) checkImage(`images.${i}`, image);
       const found: Detection[][] = [];
       // One after another: a product's last bits depend on the batch, and verdicts must not.
       for (const image of images) {
@@ -128,14 +129,4 @@ function detectorOf(
     dispose: () => network.dispose(),
     [Symbol.dispose]: () => network.dispose(),
   };
-}
-
-function checkImage({ width, height, data }: RgbImage, i: number): void {
-  const sides = [width, height].every((side) => Number.isInteger(side) && side >= 1);
-  if (!sides || data.length !== width * height * 3)
-    throw invalid(
-      `images[${i}]`,
-      "8-bit RGB with width · height · 3 bytes",
-      message`${width} x ${height} with ${data.length} bytes`,
-    );
 }
