@@ -1,6 +1,6 @@
 // What a training step does to all parameters: one call for the whole list. Float32 tensors on the CPU are gone through
-// by the loops of lists.cpp, all others by ATen's foreach and fused kernels. Lists are Float64Arrays of handles. Nothing
-// here waits for a device.
+// by the loops of lists.cpp, all others by ATen's foreach and fused kernels. Lists are Float64Arrays of handles.
+// Nothing here waits for a device.
 #include "environment.hpp"
 #include "lists.hpp"
 #include "parallel.hpp"
