@@ -15,7 +15,7 @@
  * Environment: MIRO_EMULATED_GPUS (default 1), MIRO_EMULATED_GIB (memory of each, default 139), CXX.
  */
 import { spawnSync } from "node:child_process";
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
@@ -35,14 +35,19 @@ process.dlopen = function (module, file, ...rest) {
 `;
 
 function compile(args) {
-  const { status, stderr } = spawnSync(process.env.CXX || "c++", args, { encoding: "utf8" });
-  if (status !== 0) throw new Error(stderr);
+  const { status, stderr, error } = spawnSync(process.env.CXX || "c++", args, { encoding: "utf8" });
+  if (status !== 0) throw new Error(error?.message ?? stderr);
 }
 
 function main(command, folder) {
+  if (command.length === 0) {
+    console.error("expected a command, received none");
+    return 2;
+  }
   const torch = chosenLibtorch({ root, env: process.env })?.folder;
-  if (command.length === 0 || torch === undefined) {
-    console.error(command.length === 0 ? "expected a command" : "npm run setup has not chosen a libtorch yet");
+  if (torch === undefined || !existsSync(path.join(torch, "lib", "libtorch_cuda.so"))) {
+    const found = torch === undefined ? "none" : `${torch}, which has no CUDA`;
+    console.error(`expected a clone set up for a libtorch with CUDA (LIBTORCH=… npm run setup), found ${found}`);
     return 2;
   }
   const cuda = path.join(torch, "..", "nvidia", "cu13", "include");
@@ -79,6 +84,9 @@ function main(command, folder) {
 const folder = mkdtempSync(path.join(tmpdir(), "miro-emulator-"));
 try {
   process.exitCode = main(process.argv.slice(2), folder);
+} catch (error) {
+  console.error(error.message);
+  process.exitCode = 1;
 } finally {
   rmSync(folder, { recursive: true, force: true });
 }
