@@ -47,7 +47,7 @@ export function errorToData(error: unknown): ErrorData {
   return { ...data, parameter, expected, received: cloneable(received) };
 }
 
-/** An error as it was in the other thread, with its stack there. @param caller frames below it, of this thread */
+/** An error as it was in the other thread, with the stack it had there. @param caller frames of this thread below it */
 export function errorFromData(data: ErrorData, caller = ""): Error {
   const { kind, message, parts, parameter, expected, received, stack } = data;
   const wording = new Message(parts ?? [message]);
