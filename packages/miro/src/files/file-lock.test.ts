@@ -1,4 +1,4 @@
-import fs, { mkdtempSync, readdirSync, readFileSync, rmSync, utimesSync, writeFileSync } from "node:fs";
+import fs, { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, utimesSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { processIdentity } from "@miro-t2i/torch/atomic-write";
@@ -118,6 +118,15 @@ describe("the folder of a run", () => {
     first.release();
     (await RunLock.acquire(output())).release();
     expect(readdirSync(folder)).toEqual([]); // nothing was trained
+  });
+
+  it("is cleared of checkpoints that a killed training wrote or removed", async () => {
+    const checkpoints = join(output(), "checkpoints");
+    const dead = processIdentity().replace(/\d+$/, "1");
+    mkdirSync(join(checkpoints, `.step-00000002.${dead}.0123456789ab.tmp`), { recursive: true });
+    mkdirSync(join(checkpoints, "step-00000004"));
+    (await RunLock.acquire(output())).release();
+    expect(readdirSync(checkpoints)).toEqual(["step-00000004"]);
   });
 
   it("whose owner cannot be looked at is waited for aloud, until it is heard of or silent for long", async () => {

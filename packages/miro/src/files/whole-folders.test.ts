@@ -109,6 +109,25 @@ it("what fails leaves the folder as it was, and speaks of the folder that was me
   expect(existsSync(join(root, "b"))).toBe(false);
 });
 
+it("of two that replace a folder at once, one does it behind the other", async () => {
+  const path = join(root, "release");
+  await replaceFolder(path, fill("old"));
+  const rename = fs.renameSync;
+  let isFirst = true;
+  const renamed = vi.spyOn(fs, "renameSync").mockImplementation((from, to) => {
+    rename(from, to);
+    if (from !== path || !isFirst) return;
+    isFirst = false;
+    fill("another one's")(path);
+  });
+  await replaceFolder(path, fill("ours"));
+  expect([textIn(path), readdirSync(root), renamed.mock.calls.filter(([from]) => from === path).length]).toEqual([
+    "ours",
+    ["release"],
+    2,
+  ]);
+});
+
 it("the old folder comes back when the new one cannot take its place", async () => {
   const path = join(root, "release");
   await replaceFolder(path, fill("one"));

@@ -243,16 +243,33 @@ export function publishFile(temporary: string, path: string): void {
  */
 export function publishFolder(temporary: string, path: string, overwrite = true): void {
   flushBelow(temporary);
-  const before = overwrite && fs.existsSync(path) ? beginFile(path) : null;
-  if (before !== null) fs.renameSync(path, before);
-  try {
-    fs.renameSync(temporary, path);
-  } catch (error) {
-    if (before !== null) fs.renameSync(before, path);
-    throw error;
+  const before: string[] = [];
+  for (let done = false; !done; ) {
+    if (overwrite && fs.existsSync(path)) before.push(...setAside(path));
+    try {
+      fs.renameSync(temporary, path);
+      done = true;
+    } catch (error) {
+      // Another process has put a folder there in this moment: it goes too.
+      if (overwrite && /^(ENOTEMPTY|EEXIST)$/.test((error as NodeJS.ErrnoException).code ?? "")) continue;
+      if (before.length > 0) fs.renameSync(before.at(-1)!, path);
+      throw error;
+    }
   }
   flushFolder(dirname(path));
-  if (before !== null) fs.rmSync(before, { recursive: true, force: true });
+  for (const folder of before) fs.rmSync(folder, { recursive: true, force: true });
+}
+
+/** Gives a folder the name of something unfinished. @returns it; nothing where another process was faster */
+function setAside(path: string): string[] {
+  const aside = beginFile(path);
+  try {
+    fs.renameSync(path, aside);
+    return [aside];
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === "ENOENT") return [];
+    throw error;
+  }
 }
 
 /** Flushes a folder and all that is below it. */

@@ -15,6 +15,7 @@ import { join } from "node:path";
 import { cat, nn, noGrad, rand, randint, randnLike, scope, type Tensor, tensor } from "@miro-t2i/torch";
 import { writeSafetensors } from "@miro-t2i/torch/io";
 import { PatchAutoencoder, parsePatchAutoencoderConfig } from "../../autoencoder/patch-autoencoder.js";
+import { writeFileAtomic } from "../../files/whole-files.js";
 import { sharp } from "../../pictures/sharp.js";
 import type { Task, TaskContext } from "../../training/loop/tasks.js";
 import { EmojiScenes } from "../scenes/scenes.js";
@@ -63,9 +64,8 @@ export async function buildAutoencoder(recipe: AutoencoderRecipe, context: TaskC
     },
     async evaluate() {
       const { figures, sheet } = noGrad(() => measureAutoencoder(network, { scenes, device, redrawing }));
-      await sharp(sheet.data, { raw: { width: sheet.width, height: sheet.height, channels: 3 } })
-        .png()
-        .toFile(join(context.output, "reconstructions.png"));
+      const picture = sharp(sheet.data, { raw: { width: sheet.width, height: sheet.height, channels: 3 } });
+      writeFileAtomic(join(context.output, "reconstructions.png"), await picture.png().toBuffer(), { overwrite: true });
       return figures;
     },
     export(folder, figures) {

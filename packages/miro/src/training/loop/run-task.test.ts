@@ -52,9 +52,9 @@ function task(onStep: (step: number) => void = () => {}): TestTask {
       const x = randn([4, 3]);
       return { loss: nn.functional.mseLoss(learned.network.forward(x), x.mul(2)) };
     },
-    evaluate: () => ({ weight: learned.network.weight.abs().mean().item() }),
-    export(folder) {
-      writeFileSync(join(folder, "done"), "");
+    evaluate: () => ({ weight: learned.network.weight.abs().mean().item(), drawn: randn([1]).item() }),
+    export(folder, figures) {
+      writeFileSync(join(folder, "done"), JSON.stringify(figures));
     },
   };
   return learned;
@@ -103,6 +103,11 @@ describe("runTask", () => {
     await run("stopped", second, { resume: true });
     expect(values(second.network.weight)).toEqual(values(undisturbed.network.weight));
     expect(values(second.network.bias!)).toEqual(values(undisturbed.network.bias!));
+    // What is measured is the same too, also when only that is left to be done.
+    const measured = (name: string) => JSON.parse(readFileSync(join(root, name, "export", "done"), "utf8"));
+    expect(measured("stopped")).toEqual(measured("undisturbed"));
+    await run("stopped", task(), { resume: true });
+    expect(measured("stopped")).toEqual(measured("undisturbed"));
   });
 
   it("stops as at its end when its time is over, and can go on", async () => {

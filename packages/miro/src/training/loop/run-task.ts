@@ -267,6 +267,7 @@ class TaskTraining {
   /** What the task measures of its network as it is. */
   async evaluate(): Promise<Record<string, number>> {
     this.network.eval();
+    manualSeed(streamSeed(this.#recipe.seed, "validation", this.step)); // a resumed run measures the same
     const figures = await this.#task.evaluate(this.step);
     this.network.train();
     return figures;

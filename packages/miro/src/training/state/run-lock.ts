@@ -1,5 +1,7 @@
 /** One training in a run's folder: two that write there would remove each other's checkpoints. */
+import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
+import { removeKilledWrites } from "@miro-t2i/torch/atomic-write";
 import { InvalidInputError, MiroError } from "../../errors.js";
 import { FileLock } from "../../files/file-lock.js";
 import { message, option } from "../../message.js";
@@ -33,7 +35,11 @@ export class RunLock {
     for (;;) {
       signal?.throwIfAborted();
       const found = FileLock.acquire(output, RUN_LOCK);
-      if (found instanceof FileLock) return new RunLock(output, found);
+      if (found instanceof FileLock) {
+        // A run that has no checkpoint left to write would leave there what a killed one was about to remove.
+        removeKilledWrites(join(output, "checkpoints"));
+        return new RunLock(output, found);
+      }
       // Less silence than a moment ago: it was heard of.
       if (found.isKnown || (silentMs !== null && found.silentMs < silentMs))
         throw new InvalidInputError(
