@@ -109,6 +109,13 @@ it("what fails leaves the folder as it was, and speaks of the folder that was me
   expect(existsSync(join(root, "b"))).toBe(false);
 });
 
+it("the reason of a signal, which cannot be changed, is what fails", async () => {
+  for (const reason of [new DOMException("late", "TimeoutError"), new DOMException("no", "AbortError"), "enough"]) {
+    const failed = replaceFolder(join(root, "release"), () => AbortSignal.abort(reason).throwIfAborted());
+    expect(await failed.catch((error: unknown) => error)).toBe(reason);
+  }
+});
+
 it("of two that replace a folder at once, one does it behind the other", async () => {
   const path = join(root, "release");
   await replaceFolder(path, fill("old"));

@@ -44,8 +44,8 @@ export async function replaceFolder(
 
 /** Makes an error speak of the folder instead of the unfinished one. */
 function nameFinally(error: unknown, temporary: string, path: string): void {
-  // What says that somebody wanted an end cannot be changed, and names nothing.
-  if (!(error instanceof Error) || error.name === "AbortError") return;
+  // What does not name it stays as it is: the reason of a signal, such as a timeout, cannot be changed.
+  if (!(error instanceof Error) || !error.message.includes(temporary)) return;
   const named = (text: string) => text.replaceAll(temporary, path);
   error.message = named(error.message);
   const { path: first, dest: second } = error as NodeJS.ErrnoException & { dest?: string };
@@ -53,7 +53,7 @@ function nameFinally(error: unknown, temporary: string, path: string): void {
   if (second !== undefined) Object.assign(error, { dest: named(second) });
   if (error instanceof MiroError) {
     const parts = error.wording.parts.map((part) => (typeof part === "string" ? named(part) : part));
-    Object.assign(error, { wording: new Message(parts) });
+    Object.defineProperty(error, "wording", { value: new Message(parts) });
   }
 }
 

@@ -30,9 +30,12 @@ export function Dialog({ label, class: name = "", onClose, onKeyDown, children }
         event.preventDefault();
         onClose?.();
       }}
-      // A browser that is told so twice closes a dialog without asking.
+      // A browser that is told so twice closes a dialog without asking: by the key, which is kept from it, or a gesture.
       onClose={() => (onClose ? onClose() : dialog.current?.showModal())}
-      onKeyDown={onKeyDown}
+      onKeyDown={(event) => {
+        if (!onClose && event.key === "Escape") event.preventDefault();
+        onKeyDown?.(event);
+      }}
       onPointerDown={(event) => {
         pressed.current = event.target;
       }}
