@@ -30,7 +30,7 @@ export function Dialog({ label, class: name = "", onClose, onKeyDown, children }
         event.preventDefault();
         onClose?.();
       }}
-      // A browser that is told so twice closes a dialog without asking: by the key, which is kept from it, or a gesture.
+      // A browser that is told so twice closes a dialog without asking: by a gesture, for the key is kept from it.
       onClose={() => (onClose ? onClose() : dialog.current?.showModal())}
       onKeyDown={(event) => {
         if (!onClose && event.key === "Escape") event.preventDefault();
