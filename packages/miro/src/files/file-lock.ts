@@ -16,7 +16,7 @@ import { lifeOf, processIdentity, removeKilledWrites, writeFileAtomically } from
 import { z } from "zod";
 import { MiroError, systemReason } from "../errors.js";
 import { keepTouching, stopTouching } from "./heartbeat.js";
-import { makeFolder, removeIfEmpty } from "./make-folder.js";
+import { createFolder, removeIfEmpty } from "./make-folder.js";
 
 /** An owner that cannot be looked at and was silent for this long is taken for dead. */
 export const SILENT_MS = 120_000;
@@ -55,7 +55,7 @@ export class FileLock {
    * @throws MiroError when the folder cannot be made or written
    */
   static acquire(folder: string, name: string): FileLock | LockOwner {
-    const made = makeLockFolder(folder);
+    const made = createFolder(folder);
     try {
       const taken = FileLock.#take(folder, name, made);
       if (!(taken instanceof FileLock)) removeIfEmpty(folder, made);
@@ -111,16 +111,6 @@ export class FileLock {
     stopTouching(this.path);
     if (this.isHeld()) rmSync(this.path, { force: true });
     removeIfEmpty(dirname(this.path), this.#made);
-  }
-}
-
-function makeLockFolder(folder: string): string | undefined {
-  try {
-    return makeFolder(folder);
-  } catch (error) {
-    const { code } = error as NodeJS.ErrnoException;
-    const reason = code === "EEXIST" ? "a part of its path is a file" : systemReason(error);
-    throw new MiroError(`${folder}: cannot be created: ${reason}`, { cause: error });
   }
 }
 

@@ -1,7 +1,7 @@
 /**
- * What writes is killed at each of its file operations in turn, and then done again by the next process. A kill is
- * played: that operation and all later ones fail, those that would clean up too, and what is left is given to a process
- * that is dead.
+ * A process that writes is killed at each of its file operations in turn, and the next process does the work again. The
+ * kill is simulated: that operation and all later ones fail, those that would clean up too, and what is left is given
+ * to a process that is dead.
  */
 import fs from "node:fs";
 import { syncBuiltinESMExports } from "node:module";

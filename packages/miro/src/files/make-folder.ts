@@ -5,6 +5,7 @@
 import fs, { existsSync, rmdirSync, statSync } from "node:fs";
 import { mkdir, stat } from "node:fs/promises";
 import { dirname, resolve } from "node:path";
+import { MiroError, systemReason } from "../errors.js";
 
 /** Whether a path is that of a folder. @throws the system's error where that cannot be seen */
 export function isFolder(path: string): boolean {
@@ -39,6 +40,20 @@ export function makeFolder(path: string): string | undefined {
     }
   }
   return missing[0];
+}
+
+/** As {@link makeFolder}. @throws MiroError naming the folder, with the reason */
+export function createFolder(path: string): string | undefined {
+  try {
+    return makeFolder(path);
+  } catch (error) {
+    throw new MiroError(`${path}: cannot be created: ${refusalOfFolder(error)}`, { cause: error });
+  }
+}
+
+/** Why a folder cannot be made, in words. */
+export function refusalOfFolder(error: unknown): string {
+  return (error as NodeJS.ErrnoException).code === "EEXIST" ? "a part of its path is a file" : systemReason(error);
 }
 
 /**

@@ -8,7 +8,7 @@ import { writeFileAtomically, writeFileAtomicallyAside } from "@miro-t2i/torch/a
 import { InvalidInputError, MiroError, systemReason } from "../errors.js";
 import { message, option } from "../message.js";
 import { readBounded, readBoundedAside } from "./bounded-read.js";
-import { makeFolder, makeFolderAside, removeIfEmpty } from "./make-folder.js";
+import { makeFolder, makeFolderAside, refusalOfFolder, removeIfEmpty } from "./make-folder.js";
 
 export { removeKilledWrites } from "@miro-t2i/torch/atomic-write";
 export { readJson } from "./json-file.js";
@@ -80,9 +80,7 @@ function refusedWrite(path: string, error: unknown): Error {
 }
 
 function refusedFolder(path: string, error: unknown): MiroError {
-  const code = (error as NodeJS.ErrnoException).code;
-  const reason = code === "EEXIST" ? "a part of its path is a file" : systemReason(error);
-  return new MiroError(`${path}: cannot be written: ${reason}`, { cause: error });
+  return new MiroError(`${path}: cannot be written: ${refusalOfFolder(error)}`, { cause: error });
 }
 
 /** The error for a file that is in the way. */

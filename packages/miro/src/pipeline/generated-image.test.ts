@@ -6,25 +6,10 @@ import { InvalidInputError } from "../errors.js";
 import { decodeImage } from "../pictures/decode.js";
 import { readImageFile } from "../pictures/image-files.js";
 import { GeneratedImage } from "./generated-image.js";
-import { type ImageSettings, readSettings } from "./settings.js";
+import { readSettings } from "./settings.js";
+import { IMAGE_SETTINGS } from "./testing/image-settings.js";
 
-const settings: ImageSettings = {
-  prompt: "a fox, asleep",
-  seed: 7,
-  steps: 4,
-  guidanceScale: 3,
-  guidanceType: "constant",
-  sampler: "euler",
-  shift: 1,
-  rewardTargets: { sharpness: 0.5 },
-  negativeRewardTargets: {},
-  model: "tiny",
-  width: 8,
-  height: 4,
-  device: "cpu",
-  dtype: "float32",
-  versions: { miro: "1.2.3", torch: "2.13.0" },
-};
+const settings = { ...IMAGE_SETTINGS, prompt: "a fox, asleep", rewardTargets: { sharpness: 0.5 } };
 const data = Uint8Array.from({ length: 8 * 4 * 3 }, (_, i) => (i * 37) % 256);
 const image = new GeneratedImage({ width: 8, height: 4, data }, settings);
 

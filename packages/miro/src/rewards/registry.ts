@@ -186,9 +186,9 @@ export function scorerSpec(key: string, parameter = "scorer"): ScorerSpec {
 
 /** The error about a scorer that is not registered. @param known the names that there are */
 export function unknownScorer(name: string, known: readonly string[], parameter: string): InvalidInputError {
-  return new InvalidInputError(
-    message`${about(parameter)}: ${JSON.stringify(name)} is not known; there are ${known.join(", ")}; scorers of your own come with registerScorer, or --scorer-module FILE.mjs`,
-  );
+  const there = `there are ${known.join(", ")}`;
+  const own = "scorers of your own come with registerScorer, or --scorer-module FILE.mjs";
+  return new InvalidInputError(message`${about(parameter)}: ${JSON.stringify(name)} is not known; ${there}; ${own}`);
 }
 
 /** The entries of `weights` that a scorer reads. */

@@ -141,14 +141,14 @@ function refuseNothing(src: string, reports: readonly ShardReport[]): void {
   for (const { skipped } of reports)
     for (const [reason, count] of Object.entries(skipped)) reasons.set(reason, (reasons.get(reason) ?? 0) + count);
   const byCount = [...reasons].sort((a, b) => b[1] - a[1]);
-  const remedy = byCount.map(([reason]) => REMEDIES[reason]).find((text) => text !== undefined);
+  const remedy =
+    byCount.map(([reason]) => REMEDIES[reason]).find((text) => text !== undefined) ??
+    "the files *.skipped.jsonl beside the output say why";
   const counts = byCount.map(([reason, count]) => `${count} ${reason}`).join(", ");
   const lists = reports.map(({ stage, output }) => skippedPath(output, stage));
   const first = lists.flatMap(readReport).find(({ reason }) => reason === byCount[0]?.[0]);
   const example = first === undefined ? "" : `, such as ${first.key || "(no key)"}: ${first.message}`;
-  throw new MiroError(
-    `${src}: none of ${counted(seen, "sample")} can be used (${counts}${example}); ${remedy ?? "the files *.skipped.jsonl beside the output say why"}`,
-  );
+  throw new MiroError(`${src}: none of ${counted(seen, "sample")} can be used (${counts}${example}); ${remedy}`);
 }
 
 /** Says of how many pictures the EXIF orientation was not followed. */
@@ -190,10 +190,11 @@ function reportEarlier({ options, all }: Prepared): void {
   const made = others.filter((name) => readManifest(join(dest, name.replace(/tar$/, "manifest.json"))) !== null);
   if (made.length === 0) return;
   const names = made.sort().slice(0, LISTED).join(", ") + (made.length > LISTED ? ", …" : "");
-  say(
-    options,
-    message`warning: ${dest}: ${counted(made.length, "shard is", "shards are")} of an earlier preparation (${names}), of other pictures or another ${option("shardSize")}; remove ${plural(made.length, "it", "them")}, or training reads ${plural(made.length, "its", "their")} samples too`,
-  );
+  const found = message`${counted(made.length, "shard is", "shards are")} of an earlier preparation (${names})`;
+  const why = message`of other pictures or another ${option("shardSize")}`;
+  const [them, their] = [plural(made.length, "it", "them"), plural(made.length, "its", "their")];
+  const remedy = `remove ${them}, or training reads ${their} samples too`;
+  say(options, message`warning: ${dest}: ${found}, ${why}; ${remedy}`);
 }
 
 async function prepare(options: ResolvedOptions): Promise<Prepared> {

@@ -17,8 +17,8 @@ import { join } from "node:path";
 import { z } from "zod";
 import { isObject } from "../../arguments.js";
 import { TarWriter } from "../../data/shards/tar-writer.js";
-import { InvalidInputError, MiroError, systemReason } from "../../errors.js";
-import { makeFolder } from "../../files/make-folder.js";
+import { InvalidInputError } from "../../errors.js";
+import { createFolder } from "../../files/make-folder.js";
 import { readJson, writeFileAtomic } from "../../files/whole-files.js";
 import { message, option } from "../../message.js";
 import { counted } from "../../numbers.js";
@@ -89,21 +89,18 @@ const SHARD_STREAM = 100;
  */
 export async function renderRawShards(options: RenderRawShardsOptions): Promise<RenderedShards> {
   const { recipe, output, overwrite = false, signal, onProgress } = options;
-  try {
-    makeFolder(output);
-  } catch (error) {
-    throw new MiroError(`${output}: cannot be created: ${systemReason(error)}`, { cause: error });
-  }
+  createFolder(output);
   const manifestPath = join(output, "render.json");
   const count = Math.ceil(recipe.samples / recipe.samplesPerShard);
   const names = Array.from({ length: count }, (_, i) => `${recipe.name}-${String(i).padStart(6, "0")}.tar`);
   const manifest = openManifest(manifestPath, recipe, overwrite);
   // Whoever reads the folder reads all of its shards.
   const others = shardsListed(manifestPath).filter((name) => !names.includes(name) && existsSync(join(output, name)));
-  if (others.length > 0 && !overwrite)
-    throw new InvalidInputError(
-      message`${output}: holds ${counted(others.length, "shard")} more than ${counted(recipe.samples, "sample")} take (${others[0]}, …); name another folder, or replace all of them with ${option("overwrite", true)}`,
-    );
+  if (others.length > 0 && !overwrite) {
+    const held = `${counted(others.length, "shard")} more than ${counted(recipe.samples, "sample")} take`;
+    const remedy = message`name another folder, or replace all of them with ${option("overwrite", true)}`;
+    throw new InvalidInputError(message`${output}: holds ${held} (${others[0]}, …); ${remedy}`);
+  }
   for (const name of others) rmSync(join(output, name), { force: true });
   const isDone = (name: string) => Object.hasOwn(manifest.shards, name) && existsSync(join(output, name));
   let done = 0;

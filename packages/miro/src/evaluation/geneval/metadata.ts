@@ -63,10 +63,9 @@ export function checkMetadata(value: unknown, where: string): PromptMetadata {
   const metadata = checkContent(metadataSchema, value, where);
   metadata.include.forEach(({ position }, i) => {
     const target = position?.[1];
+    const wanted = "an object that stands before this one in include";
     if (target !== undefined && target >= i)
-      throw new InvalidInputError(
-        `${where}: include.${i}.position.1: expected an object that stands before this one in include, received ${target}`,
-      );
+      throw new InvalidInputError(`${where}: include.${i}.position.1: expected ${wanted}, received ${target}`);
   });
   return metadata;
 }

@@ -171,10 +171,10 @@ function writeMetadata(folder: string, prompt: PartiPrompt, overwrite: boolean):
   if (existsSync(path)) {
     const there = readText(path).trimEnd();
     if (there === record) return;
-    if (!overwrite)
-      throw new InvalidInputError(
-        message`${path}: is of another prompt than ${describe(prompt.prompt)}; choose another ${option("outdir")}, or ${option("overwrite", true)} to replace it`,
-      );
+    if (!overwrite) {
+      const remedy = message`choose another ${option("outdir")}, or ${option("overwrite", true)} to replace it`;
+      throw new InvalidInputError(message`${path}: is of another prompt than ${describe(prompt.prompt)}; ${remedy}`);
+    }
   }
   writeFileAtomic(path, record, { overwrite: true });
 }

@@ -348,9 +348,8 @@ function refusal(
   }
   if (status === 401 || status === 403) {
     const advice = known ? "HF_TOKEN or the stored login does not allow it" : "set HF_TOKEN, or run `hf auth login`";
-    return new InvalidInputError(
-      message`${about(parameter)}: the Hub refuses access to ${name} (${status}): it is private, gated, or does not exist; ${advice}${folderHint(name)}`,
-    );
+    const why = `it is private, gated, or does not exist; ${advice}${folderHint(name)}`;
+    return new InvalidInputError(message`${about(parameter)}: the Hub refuses access to ${name} (${status}): ${why}`);
   }
   if (status === 404) {
     const what =

@@ -5,8 +5,7 @@ import { type DType, isFloatingPoint, scope, type Tensor } from "@miro-t2i/torch
 import { writeNpy, writeSafetensors } from "@miro-t2i/torch/io";
 import { checkName, checkObject } from "../../arguments.js";
 import type { LatentNormalization } from "../../autoencoder/normalization.js";
-import { MiroError, systemReason } from "../../errors.js";
-import { makeFolder } from "../../files/make-folder.js";
+import { createFolder } from "../../files/make-folder.js";
 import { writeFileAtomic } from "../../files/whole-files.js";
 import type { Checkpoint } from "./checkpoint.js";
 import { releaseConfigToJson } from "./release-config.js";
@@ -33,11 +32,7 @@ export function saveCheckpoint(folder: string, checkpoint: SaveCheckpointOptions
     preprocessing = postprocessing,
     dtype = "float32",
   } = checkpoint;
-  try {
-    makeFolder(folder);
-  } catch (error) {
-    throw new MiroError(`${folder}: cannot be created: ${systemReason(error)}`, { cause: error });
-  }
+  createFolder(folder);
   scope(() => {
     const tensors = new Map<string, Tensor>();
     for (const [prefix, module] of [

@@ -10,8 +10,8 @@ import { existsSync } from "node:fs";
 import { dirname } from "node:path";
 import { cat, scope, type Tensor } from "@miro-t2i/torch";
 import { writeNpy } from "@miro-t2i/torch/io";
-import { InvalidInputError, invalid, MiroError, systemReason } from "../../errors.js";
-import { makeFolder } from "../../files/make-folder.js";
+import { InvalidInputError, invalid } from "../../errors.js";
+import { createFolder } from "../../files/make-folder.js";
 import { existing } from "../../files/whole-files.js";
 import { proveWritable } from "../../files/writable.js";
 import { message } from "../../message.js";
@@ -451,11 +451,7 @@ export class DrawRequest {
 
   #saveLatents(path: string, latents: ReadonlyMap<number, Tensor>): void {
     this.#refuseExisting(path);
-    try {
-      makeFolder(dirname(path));
-    } catch (error) {
-      throw new MiroError(`${dirname(path)}: cannot be created: ${systemReason(error)}`, { cause: error });
-    }
+    createFolder(dirname(path));
     const ordered = this.#pictures.map(({ index }) => latents.get(index)!);
     const all = scope(() => cat(ordered, 0));
     try {

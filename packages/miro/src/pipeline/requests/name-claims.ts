@@ -14,7 +14,7 @@ import { IDENTITY_PATTERN, lifeOf, processIdentity, writeFileAtomically } from "
 import { MiroError, systemReason } from "../../errors.js";
 import { FileLock, SILENT_MS, silenceOf } from "../../files/file-lock.js";
 import { keepTouching, stopTouching } from "../../files/heartbeat.js";
-import { makeFolder, removeIfEmpty } from "../../files/make-folder.js";
+import { createFolder, removeIfEmpty } from "../../files/make-folder.js";
 
 const POLL_MS = 20;
 const FILE = new RegExp(`^\\.claims\\.(${IDENTITY_PATTERN})\\.[0-9a-f]{12}\\.json$`);
@@ -48,11 +48,7 @@ export class NameClaims {
     choose: (others: ReadonlySet<string>) => Iterable<string>,
     { signal, onWait }: ChooseOptions = {},
   ): Promise<void> {
-    try {
-      this.#made ??= makeFolder(this.#folder);
-    } catch (error) {
-      throw new MiroError(`${this.#folder}: cannot be created: ${systemReason(error)}`, { cause: error });
-    }
+    this.#made ??= createFolder(this.#folder);
     let lock = FileLock.acquire(this.#folder, "claims");
     for (let polls = 1; !(lock instanceof FileLock); polls++) {
       if (polls === 50) onWait?.(`${this.#folder}: waiting for ${lock.text}, which chooses names there`);

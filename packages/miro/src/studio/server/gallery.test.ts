@@ -3,28 +3,10 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { expect, it } from "vitest";
 import { GeneratedImage } from "../../pipeline/generated-image.js";
-import type { ImageSettings } from "../../pipeline/settings.js";
+import { IMAGE_SETTINGS } from "../../pipeline/testing/image-settings.js";
 import { Gallery } from "./gallery.js";
 import type { JobView } from "./job.js";
 import { KEEP_JOB_MS } from "./limits.js";
-
-const SETTINGS: ImageSettings = {
-  prompt: "a fox",
-  seed: 7,
-  steps: 4,
-  guidanceScale: 3,
-  guidanceType: "constant",
-  sampler: "euler",
-  shift: 1,
-  rewardTargets: {},
-  negativeRewardTargets: {},
-  model: "tiny",
-  width: 8,
-  height: 4,
-  device: "cpu",
-  dtype: "float32",
-  versions: { miro: "1.2.3", torch: "2.13.0" },
-};
 
 it("knows the jobs of an earlier server as long as its own, and then forgets them", () => {
   const folder = mkdtempSync(join(tmpdir(), "miro-gallery-"));
@@ -71,7 +53,7 @@ it("does not begin with favourites that are none, and says which file holds them
 it("does not take for a favourite what it could not store", async () => {
   const folder = mkdtempSync(join(tmpdir(), "miro-gallery-"));
   try {
-    const picture = new GeneratedImage({ width: 8, height: 4, data: new Uint8Array(8 * 4 * 3) }, SETTINGS);
+    const picture = new GeneratedImage({ width: 8, height: 4, data: new Uint8Array(8 * 4 * 3) }, IMAGE_SETTINGS);
     for (const name of ["a.png", "b.png"]) await picture.save(join(folder, name));
     const gallery = Gallery.open(folder);
     try {

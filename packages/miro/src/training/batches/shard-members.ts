@@ -151,10 +151,9 @@ function holdingsOf(
       const array = table.count > 0 ? table.array(0, member) : null;
       if (array === null) continue;
       const fits = array.shape.length === shape.length && shape.every((n, i) => n === null || n === array.shape[i]);
+      const wanted = shape.map((n) => n ?? "tokens").join(", ");
       if (!fits)
-        held.misshapen.add(
-          `${member}: shape (${array.shape.join(", ")}) in ${path}, the network takes (${shape.map((n) => n ?? "tokens").join(", ")})`,
-        );
+        held.misshapen.add(`${member}: shape (${array.shape.join(", ")}) in ${path}, the network takes (${wanted})`);
     }
   }
   return held;

@@ -127,7 +127,7 @@ describe("captured gradients of several processes", () => {
     }
   }
 
-  it("are those of the whole batch: ranks have the same weights, and losses and norms of one process alone", async () => {
+  it("are those of the whole batch: ranks have the same weights, and the losses of one process alone", async () => {
     const alone = await trained({ batch_size: 12 }, REST);
     for (const settings of [{}, { accumulate_grad_batches: 3 }]) {
       const told = await trainedTogether(settings, [counted, counted]);

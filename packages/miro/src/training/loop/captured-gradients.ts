@@ -84,7 +84,7 @@ export class CapturedGradients {
 
   /** Makes the gradients those of the whole batch, where each process has accumulated those of its rows. */
   async sumOver(group: DataParallelGroup): Promise<void> {
-    if (!group.isAlone) await this.#gradients?.sumOver(group);
+    await this.#gradients?.sumOver(group);
   }
 
   /** Moves the gradients to where they stay. Which parameters have one, a first accumulation step says. */

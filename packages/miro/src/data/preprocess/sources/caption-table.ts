@@ -104,12 +104,10 @@ export function chooseColumns(
     const found =
       given === undefined ? usual.find((name) => present.has(name)) : present.has(given) ? given : undefined;
     if (found !== undefined) return found;
-    const there = `the table has ${[...present].join(", ")}`;
-    throw new InvalidInputError(
-      given === undefined
-        ? message`${path}: ${what}: expected one of ${usual.join(", ")}; ${there}, one of which ${option(name)} may name`
-        : `${path}: ${what}: expected ${JSON.stringify(given)}; ${there}`,
-    );
+    const wanted = given === undefined ? `one of ${usual.join(", ")}` : JSON.stringify(given);
+    const remedy = given === undefined ? message`, one of which ${option(name)} may name` : "";
+    const there = [...present].join(", ");
+    throw new InvalidInputError(message`${path}: ${what}: expected ${wanted}; the table has ${there}${remedy}`);
   };
   return {
     image: choose("image column", "imageColumn", imageColumn, IMAGE_COLUMNS),
