@@ -4,7 +4,7 @@ import { existsSync, statSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { z } from "zod";
 import { InvalidInputError } from "../errors.js";
-import { makeFolder } from "../files/make-folder.js";
+import { createFolder, removeIfEmpty } from "../files/make-folder.js";
 import { formatSize, parseSize } from "../files/sizes.js";
 import { writeFileAtomic } from "../files/whole-files.js";
 import { message, option } from "../message.js";
@@ -111,7 +111,7 @@ async function convert(options: Options, context: CliContext): Promise<void> {
   const onBytes = (done: number, total: number) =>
     progress.update("writing", done, total, { count: `${formatSize(done)} of ${formatSize(total)}` });
   using source = openSource(path, { ema, step, uncondEmbedding, onMessage: say });
-  if (to === "ckpt") return toCkpt(source, options, { context, progress, onBytes });
+  if (to === "ckpt") return await toCkpt(source, options, { context, progress, onBytes });
   const { output, dtype, maxShardSize, overwrite, samples } = options;
   const { repo = source.preset?.repository, variant = source.preset?.variant, title, description, license } = options;
   say(`${source.path}: ${source.average}${source.step === null ? "" : `, step ${source.step}`}`);
@@ -133,11 +133,9 @@ async function convert(options: Options, context: CliContext): Promise<void> {
       await drawSamples({ folder, count: samples, prompts, seed, steps, textEncoder, vae, signal, onMessage: say });
     },
   };
-  const result = await untilStopped(
-    context,
-    () => `${output} is as it was; the same command begins anew`,
-    () => convertToRelease(source, work),
-  ).finally(() => progress.stop());
+  const result = await untilStopped(context, leftAsItWas(output), () => convertToRelease(source, work)).finally(() =>
+    progress.stop(),
+  );
   if (options.json)
     context.stdout(`${JSON.stringify({ ...result, dtype, average: source.average, step: source.step })}\n`);
   else {
@@ -149,12 +147,15 @@ async function convert(options: Options, context: CliContext): Promise<void> {
   }
 }
 
+/** What is left where the writing is stopped. */
+const leftAsItWas = (output: string) => () => `${output} is as it was; the same command begins anew`;
+
 /** Into a folder: `last.ckpt` of a run, `init.ckpt` of a release, with the configuration beside it. */
-function toCkpt(
+async function toCkpt(
   source: ReturnType<typeof openSource>,
   options: Options,
   { context, progress, onBytes }: { context: CliContext; progress: Progress; onBytes: OnBytes },
-): void {
+): Promise<void> {
   const { output, overwrite } = options;
   for (const name of ["ema", "maxShardSize", "samples", "dtype"] as const) {
     const isDefault = options[name] === schema.shape[name].parse(undefined);
@@ -172,14 +173,13 @@ function toCkpt(
     throw new InvalidInputError(
       message`${option("output")}: ${there} exists; ${option("overwrite", true)} replaces it`,
     );
-  makeFolder(dirname(file));
-  let written: ReturnType<typeof writeCkpt>;
-  try {
-    written = writeCkpt(file, source, onBytes);
-  } finally {
+  const made = createFolder(dirname(file));
+  const { tensors, step } = await untilStopped(context, leftAsItWas(file), () =>
+    writeCkpt(file, source, { onBytes, signal: context.signal }),
+  ).finally(() => {
     progress.stop();
-  }
-  const { tensors, step } = written;
+    removeIfEmpty(dirname(file), made);
+  });
   if (config !== null)
     writeFileAtomic(config, `${JSON.stringify(releaseConfigToJson(source.config), null, 2)}\n`, { overwrite: true });
   const bytes = statSync(file).size;

@@ -14,7 +14,7 @@ import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 import { full, manualSeed, nn, ones, randn, scope, type Tensor, zeros } from "@miro-t2i/torch";
 import { readSafetensors, TorchCheckpoint, type TorchTensor, writeTorchCheckpoint } from "@miro-t2i/torch/io";
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
 import { parse } from "yaml";
 import { runCaptured, runStoppable } from "../cli/testing/run-captured.js";
 import { parseSize } from "../files/sizes.js";
@@ -33,6 +33,7 @@ import { readRunConfiguration } from "./config-yaml.js";
 import { convertToRelease } from "./convert.js";
 import { openSource } from "./open-source.js";
 import { PRESETS } from "./presets.js";
+import { writeCkpt } from "./to-ckpt.js";
 
 const fixtures = join(import.meta.dirname, "../training/fixtures");
 const ckpt = join(fixtures, "epoch=0-step=3.ckpt");
@@ -173,20 +174,37 @@ describe("a published checkpoint", () => {
       code: 130,
       stderr: expect.stringMatching(/stopped is as it was; the same command/),
     });
-    for (const when of ["writing", "checking"]) {
+    for (const when of ["writing", "a tensor", "checking"]) {
       const stop = new AbortController();
+      const said = (what: string) => what.startsWith(when) && stop.abort();
+      const onBytes = vi.fn(() => said("a tensor"));
       using source = openSource(ckpt, {});
       const work = convertToRelease(source, {
         output: at("stopped"),
         dtype: "float32",
-        maxShardBytes: 50_000,
+        maxShardBytes: 1e9,
         overwrite: false,
         card: {},
         signal: stop.signal,
-        onMessage: (text) => text.startsWith(when) && stop.abort(),
+        onMessage: said,
+        onBytes,
       });
       await expect(work).rejects.toThrow(/abort/);
+      if (when === "a tensor") expect(onBytes).toHaveBeenCalledOnce();
     }
+    expect(readdirSync(at(".")).filter((name) => name.includes("stopped"))).toEqual([]);
+  });
+
+  it("is left between two tensors of a checkpoint, too", async () => {
+    const into = ["--to", "ckpt", "--output", at("stopped/ckpt")];
+    const { code, stderr } = await runStoppable(["convert", at("release-network"), ...into], AbortSignal.abort());
+    expect(code).toBe(130);
+    expect(stderr).toMatch(/^Interrupted: .*init\.ckpt is as it was; the same command begins anew$/m);
+    const stop = new AbortController();
+    const onBytes = vi.fn(() => stop.abort());
+    using source = openSource(at("release-network"), {});
+    await expect(writeCkpt(at("stopped.ckpt"), source, { onBytes, signal: stop.signal })).rejects.toThrow(/abort/);
+    expect(onBytes).toHaveBeenCalledOnce();
     expect(readdirSync(at(".")).filter((name) => name.includes("stopped"))).toEqual([]);
   });
 

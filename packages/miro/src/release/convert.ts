@@ -35,7 +35,7 @@ export interface ConvertOptions {
   onMessage?: (message: string) => void;
   /** Told how much of the weights is written. */
   onBytes?: OnBytes;
-  /** Stops between two files of weights and between two parts of the work. */
+  /** Stops between two tensors and between two parts of the work. */
   signal?: AbortSignal;
   /** Called with the finished folder before it gets its name. */
   onFilled?: (folder: string) => Promise<void>;
@@ -70,7 +70,7 @@ export async function convertToRelease(source: ReleaseSource, options: ConvertOp
       const json = { network, preconditioning, ...rest, dtype };
       writeFileAtomic(join(folder, "config.json"), `${JSON.stringify(json, null, 2)}\n`, { overwrite: true });
       await breathe(signal);
-      await source.copyParts(folder, dtype);
+      await source.copyParts(folder, dtype, signal);
       await breathe(signal);
       onMessage("checking the network by one forward pass");
       memory.emptyCache(); // what the tensors left, one after the other, is not what the network wants

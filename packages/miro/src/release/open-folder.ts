@@ -1,11 +1,12 @@
 /** A release folder as what another release, or a training checkpoint, is made from. */
-import { copyFileSync, cpSync, existsSync } from "node:fs";
+import { copyFileSync, existsSync } from "node:fs";
 import { join } from "node:path";
 import { readNpy } from "@miro-t2i/torch/io";
 import { defaultNormalization } from "../autoencoder/normalization.js";
 import { InvalidInputError } from "../errors.js";
 import { openTensorFile } from "../files/tensor-files.js";
 import { weightFiles } from "../pipeline/loading/checkpoint.js";
+import { copyPart } from "../pipeline/loading/copy-part.js";
 import { readReleaseConfig } from "../pipeline/loading/release-config.js";
 import { isRun } from "../pipeline/loading/run-checkpoint.js";
 import { VOCABULARY_FILE } from "../text/vocabulary.js";
@@ -53,9 +54,9 @@ export function openFolder(path: string): ReleaseSource {
       preset: null,
       recipe: null,
       checkpoint: null,
-      copyParts: (folder) => {
+      copyParts: async (folder, _, signal) => {
         for (const part of ["text_encoder", "vae"])
-          if (existsSync(join(path, part))) cpSync(join(path, part), join(folder, part), { recursive: true });
+          if (existsSync(join(path, part))) await copyPart(join(path, part), join(folder, part), { signal });
         // What a small model knows, and what it is shown with.
         for (const name of [VOCABULARY_FILE, "examples.txt"])
           if (existsSync(join(path, name))) copyFileSync(join(path, name), join(folder, name));

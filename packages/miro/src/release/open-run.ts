@@ -82,8 +82,8 @@ function openCheckpoint(
       preset: null,
       recipe,
       checkpoint: { state, files },
-      copyParts: (folder, dtype) =>
-        copyFrozenParts({ ...facts, textEncoder, autoencoder }, folder, { half: dtype !== "float32" }),
+      copyParts: (folder, dtype, signal) =>
+        copyFrozenParts({ ...facts, textEncoder, autoencoder }, folder, { half: dtype !== "float32", signal }),
       [Symbol.dispose]: close,
     };
   } catch (error) {

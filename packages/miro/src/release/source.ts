@@ -30,6 +30,7 @@ export interface ReleaseSource extends Disposable {
   /**
    * Copies the text encoder and the autoencoder that come with the checkpoint into a release's folder.
    * @param dtype of the release: the parts of one in float32 stay as they are
+   * @throws the signal's reason
    */
-  copyParts(folder: string, dtype: ReleaseDType): void | Promise<void>;
+  copyParts(folder: string, dtype: ReleaseDType, signal?: AbortSignal): void | Promise<void>;
 }

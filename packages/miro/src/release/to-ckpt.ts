@@ -13,11 +13,12 @@ import {
   PythonFloat,
   PythonTuple,
   type SafetensorsFile,
-  writeTorchCheckpoint,
+  writeTorchCheckpointInPieces,
 } from "@miro-t2i/torch/io";
 import { MiroError } from "../errors.js";
 import { FlowPrecond } from "../networks/precond.js";
 import { Rin } from "../networks/rin.js";
+import { inPieces } from "../pieces.js";
 import { emaName } from "../training/loop/ema.js";
 import { scheduleOf, type WarmupCosineOptions, warmupCosine } from "../training/loop/lr-schedule.js";
 import { parameterGroups } from "../training/loop/parameter-groups.js";
@@ -32,39 +33,49 @@ const LIGHTNING = "2.6.0";
 const PUBLISHED = { lr: 1e-3, betas: [0.9, 0.999], eps: 1e-8, weightDecay: 0.01 } as const;
 const SCHEDULE: WarmupCosineOptions = { warmupSteps: 5000, totalSteps: 500_000, rate: 0.8 };
 
+/** How {@link writeCkpt} tells what it does, and hears that it shall stop. */
+export interface WriteCkptOptions {
+  /** Told how much is written. */
+  onBytes?: OnBytes;
+  /** Stops between two tensors; `path` is as it was then. */
+  signal?: AbortSignal;
+}
+
 /**
  * Writes the checkpoint.
- * @param onBytes told how much is written
- * @throws MiroError when the tensors do not fit the configuration
+ * @throws MiroError when the tensors do not fit the configuration; the signal's reason
  */
-export function writeCkpt(path: string, source: ReleaseSource, onBytes?: OnBytes): { tensors: number; step: number } {
+export async function writeCkpt(
+  path: string,
+  source: ReleaseSource,
+  { onBytes, signal }: WriteCkptOptions = {},
+): Promise<{ tensors: number; step: number }> {
   checkWeights(source.path, source.weights, expectedTensors(source.config));
-  return scope(() => {
-    const run = runStateOf(source);
-    const meter = new ReadMeter(onBytes);
-    const state = stateDict(source, run, meter);
-    const step = run?.state.step ?? 0;
-    writeTorchCheckpoint(path, {
-      epoch: 0,
-      global_step: step,
-      "pytorch-lightning_version": LIGHTNING,
-      state_dict: state,
-      loops: loops(step),
-      callbacks: {},
-      optimizer_states: [optimizerState(source, run, meter)],
-      lr_schedulers: [schedule(source.recipe)],
-      ...(run?.state.scaler && {
-        MixedPrecision: {
-          scale: new PythonFloat(run.state.scaler.scale),
-          growth_factor: new PythonFloat(2),
-          backoff_factor: new PythonFloat(0.5),
-          growth_interval: source.recipe!.trainer.lossScale.growthInterval,
-          _growth_tracker: run.state.scaler.growthTracker,
-        },
-      }),
-    });
-    return { tensors: state.size, step };
-  });
+  const run = runStateOf(source);
+  const meter = new ReadMeter(onBytes);
+  const state = stateDict(source, run, meter);
+  const step = run?.state.step ?? 0;
+  const checkpoint: Picklable = {
+    epoch: 0,
+    global_step: step,
+    "pytorch-lightning_version": LIGHTNING,
+    state_dict: state,
+    loops: loops(step),
+    callbacks: {},
+    optimizer_states: [scope(() => optimizerState(source, run, meter))],
+    lr_schedulers: [schedule(source.recipe)],
+    ...(run?.state.scaler && {
+      MixedPrecision: {
+        scale: new PythonFloat(run.state.scaler.scale),
+        growth_factor: new PythonFloat(2),
+        backoff_factor: new PythonFloat(0.5),
+        growth_interval: source.recipe!.trainer.lossScale.growthInterval,
+        _growth_tracker: run.state.scaler.growthTracker,
+      },
+    }),
+  };
+  await inPieces(writeTorchCheckpointInPieces(path, checkpoint), signal);
+  return { tensors: state.size, step };
 }
 
 /** The parts of a run's checkpoint that a release does not hold. */

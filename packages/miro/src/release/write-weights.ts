@@ -1,9 +1,9 @@
 /** `model.safetensors` of a release, or several files with an index where one would be too large. */
 import { join } from "node:path";
 import type { DType } from "@miro-t2i/torch";
-import { type DeferredTensor, writeSafetensors } from "@miro-t2i/torch/io";
+import { type DeferredTensor, writeSafetensorsInPieces } from "@miro-t2i/torch/io";
 import { writeFileAtomic } from "../files/whole-files.js";
-import { breathe } from "../pipeline/interruption.js";
+import { inPieces } from "../pieces.js";
 import { WEIGHTS_INDEX } from "../pipeline/loading/checkpoint.js";
 import { bytesOf, deferred, type ExpectedTensor, type OnBytes, ReadMeter, type Weight } from "./weights.js";
 
@@ -17,7 +17,7 @@ export interface WriteOptions {
   /** Values of a file, unless a single tensor is larger. */
   maxShardBytes: number;
   onBytes?: OnBytes | undefined;
-  /** Stops between two files. */
+  /** Stops between two tensors. */
   signal?: AbortSignal | undefined;
 }
 
@@ -50,10 +50,8 @@ export async function writeWeights(
   const names = shards.map((_, i) =>
     shards.length === 1 ? "model.safetensors" : `model-${digits(i + 1)}-of-${digits(shards.length)}.safetensors`,
   );
-  for (const [i, { tensors }] of shards.entries()) {
-    await breathe(signal);
-    writeSafetensors(join(folder, names[i]!), tensors, { format: "pt" });
-  }
+  for (const [i, { tensors }] of shards.entries())
+    await inPieces(writeSafetensorsInPieces(join(folder, names[i]!), tensors, { format: "pt" }), signal);
   if (shards.length === 1) return names;
   const places = shards.flatMap(({ tensors }, i) => [...tensors.keys()].map((name) => [name, names[i]!] as const));
   const index = {

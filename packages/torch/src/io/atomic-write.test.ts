@@ -4,9 +4,17 @@ import promises from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
-import { full, scope, TorchError, tensor, zeros } from "../index.js";
+import { full, ones, scope, TorchError, tensor, zeros } from "../index.js";
 import { writeFileAtomicallyAside } from "./atomic-write.js";
-import { publishFile, readSafetensors, removeKilledWrites, writeFileAtomically, writeSafetensors } from "./index.js";
+import {
+  publishFile,
+  readSafetensors,
+  removeKilledWrites,
+  writeFileAtomically,
+  writeSafetensors,
+  writeSafetensorsInPieces,
+  writeTorchCheckpointInPieces,
+} from "./index.js";
 import { lifeOf, processIdentity } from "./process-identity.js";
 
 let folder: string;
@@ -78,6 +86,20 @@ describe("a failing write", () => {
       });
     expect(broken).toThrow(RangeError);
     expect(fs.readdirSync(folder)).toEqual([]);
+  });
+
+  test("writing that is left between two tensors does the same", () => {
+    scope(() => {
+      writeSafetensors(path(), { x: tensor([1]) });
+      for (const inPieces of [writeSafetensorsInPieces, writeTorchCheckpointInPieces]) {
+        const pieces = inPieces(path(), { x: ones([2]), y: ones([3]) });
+        expect(pieces.next().done).toBe(false);
+        expect(fs.readdirSync(folder)).toHaveLength(2);
+        pieces.return();
+        expect(fs.readdirSync(folder)).toEqual(["model.safetensors"]);
+        expect(valueIn(path())).toBe(1);
+      }
+    });
   });
 
   test("a missing folder and a folder in the place of the file are named", () => {

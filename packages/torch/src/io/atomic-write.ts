@@ -8,6 +8,7 @@ import promises, { type FileHandle } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import { TorchError } from "../errors.js";
 import { IDENTITY_PATTERN, lifeOf, processIdentity } from "./process-identity.js";
+import { takeAll } from "./tensor-file.js";
 
 export { IDENTITY_PATTERN, type Life, lifeOf, processIdentity } from "./process-identity.js";
 
@@ -32,15 +33,32 @@ export interface AtomicWriteOptions {
 export function writeFileAtomically(
   path: string,
   produce: (write: Sink) => void,
-  { overwrite = true, mode }: AtomicWriteOptions = {},
+  options: AtomicWriteOptions = {},
 ): void {
+  // biome-ignore lint/correctness/useYield: all of it is one piece
+  const inOnePiece = function* (write: Sink): Generator<void, void, void> {
+    produce(write);
+  };
+  takeAll(writeFileInPieces(path, inOnePiece, options));
+}
+
+/**
+ * As {@link writeFileAtomically}, a piece with each step of `produce`: between two steps other work can run, or the
+ * file can be given up.
+ */
+export function* writeFileInPieces(
+  path: string,
+  produce: (write: Sink) => Generator<void, void, void>,
+  { overwrite = true, mode }: AtomicWriteOptions = {},
+): Generator<void, void, void> {
   const temporary = beginFile(path);
   let written = 0;
+  let isPublished = false;
   try {
     refuseSpecial(path, present(path));
     const descriptor = fs.openSync(temporary, "wx", mode);
     try {
-      produce((bytes) => {
+      yield* produce((bytes) => {
         for (let done = 0; done < bytes.length; ) {
           const count = fs.writeSync(descriptor, bytes, done, bytes.length - done);
           done += count;
@@ -53,9 +71,11 @@ export function writeFileAtomically(
     }
     if (overwrite) fs.renameSync(temporary, path);
     else claim(temporary, path);
+    isPublished = true;
   } catch (error) {
-    fs.rmSync(temporary, { force: true });
     throw describe(path, error, written);
+  } finally {
+    if (!isPublished) fs.rmSync(temporary, { force: true });
   }
   flushFolder(dirname(path));
 }

@@ -18,7 +18,14 @@ export {
   SafetensorsFile,
   type TensorInfo,
   writeSafetensors,
+  writeSafetensorsInPieces,
 } from "./safetensors.js";
 export { type StoredTensorInfo, type TensorFile, takeAll, tensorFile } from "./tensor-file.js";
 export { TorchCheckpoint, type TorchStateDict, TorchTensor } from "./torch-checkpoint.js";
-export { type Picklable, PythonFloat, PythonTuple, writeTorchCheckpoint } from "./torch-checkpoint-writer.js";
+export {
+  type Picklable,
+  PythonFloat,
+  PythonTuple,
+  writeTorchCheckpoint,
+  writeTorchCheckpointInPieces,
+} from "./torch-checkpoint-writer.js";

@@ -11,7 +11,7 @@ import { type DType, itemSize } from "../dtype.js";
 import { TorchError } from "../errors.js";
 import { scope } from "../scope.js";
 import type { Tensor } from "../tensor.js";
-import { writeFileAtomically } from "./atomic-write.js";
+import { writeFileInPieces } from "./atomic-write.js";
 import { checkBooleans, copyValues } from "./copy-values.js";
 import { FormatError, refuseStandIn } from "./format-error.js";
 import { MappedFile } from "./mapped-file.js";
@@ -359,6 +359,26 @@ export function writeSafetensors(
   tensors: ReadonlyMap<string, Tensor | DeferredTensor> | Record<string, Tensor | DeferredTensor>,
   metadata: Record<string, string> = {},
 ): void {
+  takeAll(writeSafetensorsInPieces(path, tensors, metadata));
+}
+
+/**
+ * As {@link writeSafetensors}, a tensor with each step: between two steps other work can run, or the file can be given
+ * up. There is nothing at `path` before the last step, and nothing unfinished beside it when the work is left.
+ *
+ * @example
+ * ```ts
+ * for (const _ of writeSafetensorsInPieces("model.safetensors", model.stateDict())) {
+ *   await new Promise(setImmediate);
+ *   signal.throwIfAborted();
+ * }
+ * ```
+ */
+export function* writeSafetensorsInPieces(
+  path: string,
+  tensors: ReadonlyMap<string, Tensor | DeferredTensor> | Record<string, Tensor | DeferredTensor>,
+  metadata: Record<string, string> = {},
+): Generator<void, void, void> {
   const entries = entriesOf(tensors).map(([name, tensor]) => {
     const formatDtype = FORMAT_DTYPE_OF.get(tensor.dtype);
     if (formatDtype === undefined) throw new TorchError(`${path}: ${name}: dtype ${tensor.dtype} cannot be stored`);
@@ -388,10 +408,13 @@ export function writeSafetensors(
   const prefix = Buffer.alloc(8 + padded, " ");
   prefix.writeBigUInt64LE(BigInt(padded), 0);
   json.copy(prefix, 8);
-  writeFileAtomically(path, (write) => {
+  yield* writeFileInPieces(path, function* (write) {
     write(prefix);
     const buffer = pieceBuffer();
-    for (const { name, tensor } of entries) scope(() => streamBytes(readDeferred(path, name, tensor), buffer, write));
+    for (const { name, tensor } of entries) {
+      scope(() => streamBytes(readDeferred(path, name, tensor), buffer, write));
+      yield;
+    }
   });
 }
 

@@ -14,9 +14,10 @@ import { type DType, itemSize } from "../dtype.js";
 import { TorchError } from "../errors.js";
 import { scope } from "../scope.js";
 import { Tensor } from "../tensor.js";
-import { type Sink, writeFileAtomically } from "./atomic-write.js";
+import { type Sink, writeFileInPieces } from "./atomic-write.js";
 import { type DeferredTensor, readDeferred } from "./safetensors.js";
 import { pieceBuffer, streamBytes } from "./tensor-bytes.js";
+import { takeAll } from "./tensor-file.js";
 
 /** A number that is a float in Python, whatever its value: JavaScript does not tell 1 from 1.0. */
 export class PythonFloat {
@@ -74,9 +75,25 @@ const DOS_DATE = 0x21;
  * ```
  */
 export function writeTorchCheckpoint(path: string, root: Picklable): void {
+  takeAll(writeTorchCheckpointInPieces(path, root));
+}
+
+/**
+ * As {@link writeTorchCheckpoint}, a tensor with each step: between two steps other work can run, or the file can be
+ * given up. There is nothing at `path` before the last step, and nothing unfinished beside it when the work is left.
+ *
+ * @example
+ * ```ts
+ * for (const _ of writeTorchCheckpointInPieces("last.ckpt", { state_dict: model.stateDict() })) {
+ *   await new Promise(setImmediate);
+ *   signal.throwIfAborted();
+ * }
+ * ```
+ */
+export function* writeTorchCheckpointInPieces(path: string, root: Picklable): Generator<void, void, void> {
   const pickler = new Pickler(path);
   const pickle = pickler.dump(root);
-  writeFileAtomically(path, (write) => {
+  yield* writeFileInPieces(path, function* (write) {
     const zip = new ZipWriter(write);
     const plain = (name: string, bytes: Uint8Array): void =>
       zip.member(`${FOLDER}/${name}`, bytes.length, crc32(0, bytes), (sink) => sink(bytes));
@@ -93,6 +110,7 @@ export function writeTorchCheckpoint(path: string, root: Picklable): void {
         });
         zip.member(`${FOLDER}/data/${index}`, size, crc, (sink) => streamBytes(values, buffer, sink));
       });
+      yield;
     }
     plain("version", Buffer.from("3\n"));
     zip.end();

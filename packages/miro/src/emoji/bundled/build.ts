@@ -98,7 +98,7 @@ async function prepare(
     card: {},
     ...(signal && { signal }),
     onFilled: async (filled) => {
-      if (vae !== undefined) await copyFrozenParts({ autoencoder: vae }, filled, { half: true });
+      if (vae !== undefined) await copyFrozenParts({ autoencoder: vae }, filled, { half: true, signal });
     },
   });
   for (const part of ["text_encoder", "vae"])

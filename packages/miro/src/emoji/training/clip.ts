@@ -8,11 +8,12 @@
  *
  * Pictures get noise of a random strength, for a tolerance of what generated pictures have and renders have not.
  */
-import { cpSync, writeFileSync } from "node:fs";
+import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { cat, nn, noGrad, rand, randnLike, scope, type Tensor, tensor } from "@miro-t2i/torch";
 import { invalid } from "../../errors.js";
 import { areaUnderCurve } from "../../evaluation/statistics.js";
+import { copyPart } from "../../pipeline/loading/copy-part.js";
 import { T5Encoder } from "../../text/t5.js";
 import { Tokenizer } from "../../text/tokenizer.js";
 import type { Task, TaskContext } from "../../training/loop/tasks.js";
@@ -67,14 +68,14 @@ export async function buildClip(recipe: ClipRecipe, context: TaskContext): Promi
     },
     evaluate: () =>
       measureClip(scenes, recipe.evaluatedScenes, (pixels) => clip.embedPictures(pixels.to({ device })), embed),
-    export(folder, figures) {
+    async export(folder, figures) {
       const config = {
         ...clip.config,
         cosine_of_other: round(figures.cosine_of_other!),
         cosine_of_true: round(figures.cosine_of_true!),
       };
       writeFileSync(join(folder, "config.json"), `${JSON.stringify(config, null, 2)}\n`);
-      cpSync(textEncoder, join(folder, "text_encoder"), { recursive: true });
+      await copyPart(textEncoder, join(folder, "text_encoder"));
       const parameters = scope(() => writeHalf(join(folder, "model.safetensors"), clip));
       writeFileSync(join(folder, "training.json"), `${JSON.stringify({ recipe, figures, parameters }, null, 2)}\n`);
     },

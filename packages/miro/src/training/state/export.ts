@@ -3,15 +3,13 @@
  * in half precision with the averaged network, and with copies of the frozen text encoder and autoencoder where the
  * recipe names their folders, so that the release needs nothing else. Of parts on the Hub it has the names.
  */
-import { copyFileSync, readdirSync } from "node:fs";
 import { join, resolve } from "node:path";
-import { scope } from "@miro-t2i/torch";
-import { readSafetensors, writeSafetensors } from "@miro-t2i/torch/io";
-import { isFolder, makeFolder } from "../../files/make-folder.js";
+import { isFolder } from "../../files/make-folder.js";
 import { writeFileAtomic } from "../../files/whole-files.js";
 import { parsePrecondConfig, parseRinConfig, type RinConfig } from "../../networks/config.js";
 import type { FlowPrecond } from "../../networks/precond.js";
 import type { Rin } from "../../networks/rin.js";
+import { type CopyPartOptions, copyPart } from "../../pipeline/loading/copy-part.js";
 import { type ReleaseConfig, sdxlSettings } from "../../pipeline/loading/release-config.js";
 import { MODEL_FILE, modelText } from "../../pipeline/loading/run-model.js";
 import { saveCheckpoint } from "../../pipeline/loading/save-checkpoint.js";
@@ -106,12 +104,11 @@ export function releaseConfigOf(recipe: Recipe, network: RinConfig): ReleaseConf
 
 /**
  * Copies the frozen models of a run, where they are folders, and what else a release of it has beside its weights.
- * @param half whether their float32 tensors become float16
  */
 export async function copyFrozenParts(
   { textEncoder, autoencoder, release }: Pick<SourceFacts, "textEncoder" | "autoencoder" | "release">,
   output: string,
-  { half }: { half: boolean },
+  options: CopyPartOptions,
 ): Promise<void> {
   for (const [name, text] of Object.entries((await release?.files?.()) ?? {}))
     writeFileAtomic(join(output, name), text, { overwrite: true });
@@ -119,22 +116,5 @@ export async function copyFrozenParts(
     ["text_encoder", textEncoder],
     ["vae", autoencoder],
   ] as const)
-    if (name !== undefined && isFolder(name)) copyPart(name, join(output, part), half);
-}
-
-/** Copies a folder's files; float32 tensors become float16 where that is asked for. */
-function copyPart(from: string, to: string, half: boolean): void {
-  makeFolder(to);
-  for (const entry of readdirSync(from, { withFileTypes: true })) {
-    if (!entry.isFile()) continue;
-    const [source, target] = [join(from, entry.name), join(to, entry.name)];
-    if (!half || !entry.name.endsWith(".safetensors")) copyFileSync(source, target);
-    else
-      scope(() => {
-        const tensors = [...readSafetensors(source)];
-        writeSafetensors(target, new Map(tensors.map(([name, t]) => [name, t.dtype === "float32" ? t.half() : t])), {
-          format: "pt",
-        });
-      });
-  }
+    if (name !== undefined && isFolder(name)) await copyPart(name, join(output, part), options);
 }
