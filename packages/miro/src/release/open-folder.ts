@@ -56,7 +56,8 @@ export function openFolder(path: string): ReleaseSource {
       checkpoint: null,
       copyParts: async (folder, _, signal) => {
         for (const part of ["text_encoder", "vae"])
-          if (existsSync(join(path, part))) await copyPart(join(path, part), join(folder, part), { signal });
+          if (existsSync(join(path, part)))
+            await copyPart(join(path, part), join(folder, part), { root: path, signal });
         // What a small model knows, and what it is shown with.
         for (const name of [VOCABULARY_FILE, "examples.txt"])
           if (existsSync(join(path, name))) copyFileSync(join(path, name), join(folder, name));

@@ -1,5 +1,14 @@
 import { execFile } from "node:child_process";
-import { copyFileSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import {
+  copyFileSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
@@ -87,6 +96,24 @@ describe("publishing", () => {
       "one/model-00001-of-00001.safetensors",
       "one/vae/weights.safetensors",
     ]);
+  });
+
+  it("uploads what links within the folder lead to, and refuses others", async () => {
+    renameSync(join(release, "model.safetensors"), join(release, ".blob"));
+    symlinkSync(".blob", join(release, "model.safetensors"));
+    expect(actions((await publish("--dry-run")).stderr)["model.safetensors"]).toBe("create");
+    expect((await publish()).code).toBe(0);
+    expect(server.repositories["me/model"]!.files["model.safetensors"]).toEqual(Buffer.alloc(5000, 1));
+    writeFileSync(join(root, "passwords"), "secret");
+    for (const [target, refusal] of [
+      ["nowhere", /vae\/link: is a link to what is not there\n$/],
+      ["..", /vae\/link: is a link to a folder that it lies in\n$/],
+      [join(root, "passwords"), /vae\/link is a link out of the folder, to .*passwords; copy the file there/],
+    ] as const) {
+      symlinkSync(target, join(release, "vae", "link"));
+      expect(await publish()).toMatchObject({ code: 2, stderr: expect.stringMatching(refusal) });
+      rmSync(join(release, "vae", "link"));
+    }
   });
 
   it("that breaks off shows nothing, and goes on without sending twice", async () => {

@@ -5,13 +5,14 @@
  * brought over are not sent again.
  */
 import { createHash } from "node:crypto";
-import { createReadStream, readdirSync, statSync } from "node:fs";
+import { createReadStream, readdirSync, realpathSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 import type { CommitOperation } from "@huggingface/hub";
 import type { Dispatcher, RequestInfo, RequestInit } from "undici";
 import { InvalidInputError, MiroError } from "../errors.js";
 import { isFolder } from "../files/make-folder.js";
+import { checkLinks } from "../pipeline/loading/hub-cache.js";
 import { hubAuthorization, hubEndpoint, hubOffline, userAgent } from "../pipeline/loading/hub-environment.js";
 import { openConnections, proxyFor } from "../pipeline/loading/hub-proxy.js";
 import { refuseRun } from "./open-folder.js";
@@ -139,16 +140,26 @@ export async function publish(plan: PublicationPlan, options: PublishOptions): P
   });
 }
 
-/** Files of a release, by their names within it; hidden ones and links are no part of it. */
+/**
+ * Files of a release, by their names within it, those that links within it lead to as well; hidden ones are no part of
+ * it.
+ */
 function filesOf(folder: string): string[] {
-  const walk = (below: string): string[] =>
-    readdirSync(join(folder, below), { withFileTypes: true }).flatMap((entry) => {
-      const name = below === "" ? entry.name : `${below}/${entry.name}`;
-      if (entry.name.startsWith(".")) return [];
-      return entry.isDirectory() ? walk(name) : entry.isFile() ? [name] : [];
+  const walk = (below: string, above: readonly string[]): string[] => {
+    const place = join(folder, below);
+    const real = realpathSync(place);
+    if (above.includes(real)) throw new InvalidInputError(`${place}: is a link to a folder that it lies in`);
+    return readdirSync(place).flatMap((entry) => {
+      const name = below === "" ? entry : `${below}/${entry}`;
+      if (entry.startsWith(".")) return [];
+      const stat = statSync(join(folder, name), { throwIfNoEntry: false });
+      if (stat === undefined) throw new InvalidInputError(`${join(folder, name)}: is a link to what is not there`);
+      return stat.isDirectory() ? walk(name, [...above, real]) : stat.isFile() ? [name] : [];
     });
+  };
   if (!isFolder(folder)) throw new InvalidInputError(`${folder}: no such folder`);
-  const files = walk("").sort();
+  const files = walk("", []).sort();
+  checkLinks(folder, files, "folder");
   if (!files.some((name) => /(^|\/)config\.json$/.test(name)))
     throw new InvalidInputError(`${folder}: holds no release (config.json); miro convert makes one`);
   return files;

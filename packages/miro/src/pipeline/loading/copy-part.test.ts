@@ -7,34 +7,36 @@ import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { copyPart } from "./copy-part.js";
 
 let folder: string;
+/** A model in the Hub's cache. */
+let cached: string;
 const at = (...parts: string[]): string => join(folder, ...parts);
 
 beforeEach(() => {
   folder = fs.mkdtempSync(join(tmpdir(), "miro-copy-part-"));
-  fs.mkdirSync(at("blobs"));
-  fs.mkdirSync(at("snapshot", "onnx"), { recursive: true });
-  scope(() => writeSafetensors(at("blobs", "1"), { weight: full([2, 3], 1.5), steps: ones([4], { dtype: "int64" }) }));
-  fs.writeFileSync(at("blobs", "2"), "{}");
-  fs.symlinkSync("../blobs/1", at("snapshot", "model.safetensors"));
-  fs.symlinkSync("../blobs/2", at("snapshot", "config.json"));
+  const model = at("hub", "models--me--vae");
+  cached = join(model, "snapshots", "1");
+  fs.mkdirSync(join(cached, "onnx"), { recursive: true });
+  fs.mkdirSync(join(model, "blobs"));
+  const [weights, config] = ["a", "b"].map((name) => join(model, "blobs", name));
+  scope(() => writeSafetensors(weights!, { weight: full([2, 3], 1.5), steps: ones([4], { dtype: "int64" }) }));
+  fs.writeFileSync(config!, "{}");
+  fs.symlinkSync("../../blobs/a", join(cached, "model.safetensors"));
+  fs.symlinkSync("../../blobs/b", join(cached, "config.json"));
 });
 afterEach(() => fs.rmSync(folder, { recursive: true, force: true }));
 
 describe("a frozen model that is copied", () => {
   it("is made of files where the Hub's cache has links", async () => {
-    await copyPart(at("snapshot"), at("release", "vae"));
+    await copyPart(cached, at("release", "vae"));
     expect(fs.readdirSync(at("release", "vae")).sort()).toEqual(["config.json", "model.safetensors"]);
-    for (const [copy, blob] of [
-      ["model.safetensors", "1"],
-      ["config.json", "2"],
-    ] as const) {
-      expect(fs.lstatSync(at("release", "vae", copy)).isFile()).toBe(true);
-      expect(fs.readFileSync(at("release", "vae", copy))).toEqual(fs.readFileSync(at("blobs", blob)));
+    for (const name of ["config.json", "model.safetensors"]) {
+      expect(fs.lstatSync(at("release", "vae", name)).isFile()).toBe(true);
+      expect(fs.readFileSync(at("release", "vae", name))).toEqual(fs.readFileSync(join(cached, name)));
     }
   });
 
   it("has its float32 tensors in half precision where that is asked for", async () => {
-    await copyPart(at("snapshot"), at("half"), { half: true });
+    await copyPart(cached, at("half"), { half: true });
     scope(() => {
       const tensors = readSafetensors(at("half", "model.safetensors"));
       expect([...tensors].map(([name, { dtype, shape }]) => [name, dtype, shape])).toEqual([
@@ -45,8 +47,21 @@ describe("a frozen model that is copied", () => {
     });
   });
 
+  it("takes no file from elsewhere, be it a link itself or below one", async () => {
+    fs.mkdirSync(at("release"));
+    fs.symlinkSync(cached, at("release", "vae"));
+    const into = at("copied");
+    const outside =
+      /source: .*release\/vae\/config\.json is a link out of the folder, to .*blobs\/b; copy the file there/;
+    await expect(copyPart(at("release", "vae"), into, { root: at("release") })).rejects.toThrow(outside);
+    fs.symlinkSync(at("secret"), join(cached, "link"));
+    fs.writeFileSync(at("secret"), "");
+    await expect(copyPart(cached, into)).rejects.toThrow(/link is a link out of the folder, to .*secret/);
+    expect(fs.existsSync(into)).toBe(false);
+  });
+
   it("is left between two files", async () => {
-    const stopped = copyPart(at("snapshot"), at("stopped"), { half: true, signal: AbortSignal.abort() });
+    const stopped = copyPart(cached, at("stopped"), { half: true, signal: AbortSignal.abort() });
     await expect(stopped).rejects.toThrow(/abort/);
     expect(fs.readdirSync(at("stopped"))).toEqual([]);
   });

@@ -1,15 +1,21 @@
 /** Copies a frozen model, a text encoder or an autoencoder, into the release that needs it. */
 import { statSync } from "node:fs";
 import { copyFile, readdir } from "node:fs/promises";
-import { join } from "node:path";
+import { join, relative } from "node:path";
 import type { Tensor } from "@miro-t2i/torch";
 import { type DeferredTensor, readSafetensors, writeSafetensorsInPieces } from "@miro-t2i/torch/io";
 import { createFolder } from "../../files/make-folder.js";
 import { release } from "../../flow/release.js";
 import { inPieces } from "../../pieces.js";
+import { checkLinks } from "./hub-cache.js";
+
+/** A link that leads nowhere is none of its files. */
+const NONE = { throwIfNoEntry: false } as const;
 
 /** How {@link copyPart} copies. */
 export interface CopyPartOptions {
+  /** What links must not lead out of (default: the folder that is copied). */
+  root?: string;
   /** Whether float32 tensors become float16 (default false). */
   half?: boolean;
   /** Stops between two files, and between two tensors that are converted. */
@@ -19,18 +25,20 @@ export interface CopyPartOptions {
 /**
  * Copies a folder's files, those that links lead to as well: the Hub's cache holds nothing but links.
  * @param to made where it is missing
- * @throws the signal's reason
+ * @throws InvalidInputError for a link out of the folder; the signal's reason
  */
 export async function copyPart(
   from: string,
   to: string,
-  { half = false, signal }: CopyPartOptions = {},
+  { root = from, half = false, signal }: CopyPartOptions = {},
 ): Promise<void> {
+  const names = (await readdir(from)).filter((name) => statSync(join(from, name), NONE)?.isFile());
+  const paths = names.map((name) => relative(root, join(from, name)));
+  checkLinks(root, paths, "source");
   createFolder(to);
-  for (const name of await readdir(from)) {
+  for (const name of names) {
     signal?.throwIfAborted();
     const [source, target] = [join(from, name), join(to, name)];
-    if (!statSync(source).isFile()) continue;
     if (half && name.endsWith(".safetensors")) await halve(source, target, signal);
     else await copyFile(source, target);
   }
