@@ -13,7 +13,7 @@ import { Ema, emaName } from "./ema.js";
 import { scheduleOf, WarmupCosine } from "./lr-schedule.js";
 import { createLoss, createNetwork, createNetworks, startFrom } from "./model.js";
 import { parameterGroups } from "./parameter-groups.js";
-import type { TrainerParts, TrainingOptimizer } from "./trainer.js";
+import type { TrainerParts, TrainingOptimizer } from "./trainer-parts.js";
 
 /** What {@link assemble} starts from. */
 export interface AssembleOptions {
