@@ -26,8 +26,9 @@ import { withPaddedTexts } from "../batches/padded-texts.js";
 import { groupGradientNorms, learningRates, Meter, memoryFigures } from "../logging/meter.js";
 import { findNonFinite, nonFiniteGradients } from "../logging/non-finite.js";
 import { DataParallelGroup } from "../process-group/process-group.js";
-import type { NamedTensors, TrainingCheckpoint } from "../state/checkpoint.js";
+import type { TrainingCheckpoint } from "../state/checkpoint.js";
 import { CapturedGradients } from "./captured-gradients.js";
+import { checkpointForms, checkpointOf, emasOf, restoreParts } from "./checkpointing.js";
 import type { Ema } from "./ema.js";
 import { accumulateGradients, type Draws, drawRows, lossOf, meanOf, termsIn } from "./gradients.js";
 import { runLoop, type Work } from "./loop.js";
@@ -401,10 +402,6 @@ export class Trainer {
     return true;
   }
 
-  emas(): ReadonlyMap<string, Ema<Rin>> {
-    return this.parts.emas ?? new Map([[DEFAULT_EMA, this.parts.ema]]);
-  }
-
   #zeroBadGradients(): void {
     noGrad(() =>
       scope(() => {
@@ -483,81 +480,33 @@ export class Trainer {
     return gradients || "no single tensor is the cause: the norm overflowed";
   }
 
+  /** The EMA weights by their published names. */
+  emas(): ReadonlyMap<string, Ema<Rin>> {
+    return emasOf(this.parts);
+  }
+
   /** Everything that decides the rest of the run; the tensors are the live ones, not copies. */
   checkpoint(recipe: unknown): TrainingCheckpoint {
-    const { network, preconditioning, optimizer, scaler } = this.parts;
-    const { step, tensors } = optimizer.stateDict();
-    const averages = [...this.emas()].map(
-      ([name, { module }]) => [name, Object.fromEntries(module.stateDict())] as const,
-    );
-    return {
-      state: {
-        format: 1,
-        step: this.step,
-        emaUpdates: [...this.emas().values()][0]!.updates,
-        skippedSteps: this.skippedSteps,
-        seconds: this.seconds,
-        optimizerStep: step,
-        ...(scaler ? { scaler: scaler.stateDict() } : {}),
-        batches: this.#spans,
-        recipe,
-      },
-      network: Object.fromEntries([...network.stateDict("network"), ...preconditioning.stateDict("preconditioning")]),
-      emas: Object.fromEntries(averages),
-      optimizer: tensors,
-    };
+    const { step, skippedSteps, seconds } = this;
+    return checkpointOf(this.parts, { step, skippedSteps, seconds, batches: this.#spans, recipe });
   }
 
   /** Tensors of the shapes that a checkpoint has once the optimizer has moments, which it gets in its first step. */
   checkpointForms(): Tensor[] {
-    const { network, emas, optimizer } = this.checkpoint(null);
-    const moments = Object.values(optimizer);
-    const { tensors } = this.#trainable;
-    return [
-      ...[network, ...Object.values(emas)].flatMap((named) => Object.values(named)),
-      ...(moments.length > 0 ? moments : [...tensors, ...tensors]),
-    ];
+    return checkpointForms(this.parts, this.#trainable.tensors);
   }
 
   /** Continues from a checkpoint; copies its tensors. */
   restore(checkpoint: TrainingCheckpoint): void {
-    const { network, preconditioning, optimizer, scaler } = this.parts;
-    const { state } = checkpoint;
-    noGrad(() => {
-      network.loadStateDict(withoutPrefix("network.", checkpoint.network));
-      preconditioning.loadStateDict(withoutPrefix("preconditioning.", checkpoint.network));
-      for (const [name, ema] of this.emas()) {
-        const average = checkpoint.emas[name];
-        if (average === undefined)
-          throw new MiroError(
-            `the checkpoint has no average ${name}, only ${Object.keys(checkpoint.emas).join(", ")}; ema.decay is not that of the run`,
-          );
-        ema.module.loadStateDict(average);
-        ema.updates = state.emaUpdates;
-      }
-      // Learning rates and the like are the recipe's: a changed recipe counts.
-      optimizer.loadStateDict({
-        step: state.optimizerStep,
-        tensors: checkpoint.optimizer,
-        groups: optimizer.stateDict().groups,
-      });
-    });
-    if (state.scaler) scaler?.loadStateDict(state.scaler);
-    this.step = state.step;
-    this.skippedSteps = state.skippedSteps;
-    this.seconds = state.seconds;
+    restoreParts(this.parts, checkpoint);
+    const { step, skippedSteps, seconds } = checkpoint.state;
+    this.step = step;
+    this.skippedSteps = skippedSteps;
+    this.seconds = seconds;
   }
 }
 
 const F64 = { dtype: "float64" } as const;
-
-/** Name of the first average. */
-const DEFAULT_EMA = "ema_network";
-
-function withoutPrefix(prefix: string, tensors: NamedTensors): NamedTensors {
-  const own = Object.entries(tensors).filter(([name]) => name.startsWith(prefix));
-  return Object.fromEntries(own.map(([name, tensor]) => [name.slice(prefix.length), tensor]));
-}
 
 function round(value: number): number {
   return Math.round(value * 10) / 10;
