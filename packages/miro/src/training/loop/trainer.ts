@@ -14,24 +14,23 @@
  * Several processes each compute their rows of the batch and average the gradients; from there on all of them do the
  * same. What they decide by (the loss, a request to stop) is summed over them first.
  */
-import { aten, cat, full, noGrad, scope, type Tensor, tensor, zerosLike } from "@miro-t2i/torch";
+import { cat, full, noGrad, scope, type Tensor, tensor, zerosLike } from "@miro-t2i/torch";
 import { clipGradNorm_, TensorList } from "@miro-t2i/torch/optim";
 import { type BatchSpan, samplesBefore } from "../../data/shards/order.js";
-import { MiroError } from "../../errors.js";
 import type { LossBatch } from "../../flow/loss.js";
 import { toDevice } from "../../flow/to-device.js";
 import type { Rin } from "../../networks/rin.js";
 import { partsOf, type Rows, rowsOf } from "../batches/batch-slices.js";
 import { withPaddedTexts } from "../batches/padded-texts.js";
 import { groupGradientNorms, learningRates, Meter, memoryFigures } from "../logging/meter.js";
-import { findNonFinite, nonFiniteGradients } from "../logging/non-finite.js";
 import { DataParallelGroup } from "../process-group/process-group.js";
 import type { TrainingCheckpoint } from "../state/checkpoint.js";
 import { CapturedGradients } from "./captured-gradients.js";
 import { checkpointForms, checkpointOf, emasOf, restoreParts } from "./checkpointing.js";
 import type { Ema } from "./ema.js";
-import { accumulateGradients, type Draws, drawRows, lossOf, meanOf, termsIn } from "./gradients.js";
+import { accumulateGradients, type Draws, drawRows, meanOf, termsIn } from "./gradients.js";
 import { runLoop, type Work } from "./loop.js";
+import { NonFiniteSteps } from "./non-finite-steps.js";
 import { QueuedFigures } from "./queued-figures.js";
 import type { TrainerHooks, TrainerOptions, TrainerParts } from "./trainer-parts.js";
 
@@ -67,7 +66,6 @@ export class Trainer {
   skippedSteps = 0;
   /** Seconds of training, resumed runs included. */
   seconds = 0;
-  #badInARow = 0;
   /** Of the last batch, with the padding that makes its texts equally long. */
   #textTokens = 0;
   /** Any of several processes has been asked to stop. */
@@ -89,6 +87,9 @@ export class Trainer {
   readonly #readsLater: boolean;
   readonly #padsTexts: boolean;
   readonly #captured: CapturedGradients | null;
+  readonly #nonFinite: NonFiniteSteps;
+  /** The rows of each batch that this process computes. */
+  readonly #rows: Rows;
 
   constructor(
     readonly parts: TrainerParts,
@@ -97,6 +98,7 @@ export class Trainer {
   ) {
     this.#hooks = hooks;
     this.#group = parts.group ?? DataParallelGroup.alone();
+    this.#rows = this.#group.rowsOf(options.batchSize);
     this.#device = parts.network.latents.device;
     this.#trainable = new TensorList(parts.optimizer.paramGroups.flatMap(({ params }) => params));
     this.#readsLater = options.readsLater ?? this.#device !== "cpu";
@@ -104,6 +106,13 @@ export class Trainer {
     this.#captured = parts.capture
       ? new CapturedGradients(parts, this.#trainable, parts.capture, (failure) => this.#warnOfCapture(failure))
       : null;
+    const steps = {
+      rows: this.#rows,
+      inputs: (k: number) => this.#batch(k, this.#rows),
+      hasGradients: (k: number) => !this.#readsLater || this.step < k,
+    };
+    const onWarning = (k: number, what: string) => hooks.onWarning?.(k, what);
+    this.#nonFinite = new NonFiniteSteps(parts, options, this.#trainable, steps, onWarning);
   }
 
   /** Whether {@link run} ended because its time was over, before the last step. */
@@ -214,7 +223,7 @@ export class Trainer {
     const { seed, precision, accumulateGradBatches } = this.options;
     await source.ready(this.step); // sources can go back to a batch that has been taken
     scope(() => {
-      const own = this.#rows();
+      const own = this.#rows;
       const rows = partsOf(own, accumulateGradBatches)[0]!;
       const part = { start: 0, count: rows.count, batchSize: own.count };
       const options = { seed, k: this.step + 1, rows, precision, accumulateGradBatches: 1, reducer };
@@ -229,11 +238,6 @@ export class Trainer {
     return spans;
   }
 
-  /** The rows of each batch that this process computes. */
-  #rows(): Rows {
-    return this.#group.rowsOf(this.options.batchSize);
-  }
-
   /** Queues one optimizer step. */
   async #update(signal?: AbortSignal): Promise<void> {
     const { optimizer, schedule, scaler } = this.parts;
@@ -245,7 +249,7 @@ export class Trainer {
       await this.#hooks.beforeChange?.();
       await this.#read();
       const overflow = scope(() => scaler?.unscale_(this.#trainable).clone().keep());
-      const repaired = zeroNonFiniteGradients && (await this.#repair(k, terms, overflow));
+      const repaired = zeroNonFiniteGradients && (await this.#nonFinite.repair(k, terms, overflow));
       scope(() =>
         noGrad(() => {
           const norms = k % logEveryNSteps === 0 ? groupGradientNorms(optimizer.paramGroups) : null;
@@ -278,14 +282,16 @@ export class Trainer {
   /** Leaves the gradients of the batch's mean loss in the parameters. @returns the terms, kept, on the device */
   async #gradients(k: number): Promise<Tensor> {
     const { replicas, scaler } = this.parts;
-    const rows = replicas?.ownRows ?? this.#rows();
+    const { seed, precision, accumulateGradBatches } = this.options;
+    const rows = replicas?.ownRows ?? this.#rows;
     const { reducer } = this.#group;
     const means = scope(() => {
       const { batch, draws, textTokens } = this.#batch(k, rows);
       this.#textTokens = textTokens;
       replicas?.start(k, batch, scaler?.scale);
       const own = replicas ? rowsOf(batch, rows) : batch;
-      const options = { ...this.#stepOptions(k, rows), lossScale: scaler?.scaleOn(this.#device), draws };
+      const lossScale = scaler?.scaleOn(this.#device);
+      const options = { seed, k, rows, precision, accumulateGradBatches, lossScale, draws };
       const terms =
         this.#captured?.accumulate(own, options) ?? accumulateGradients(this.parts, own, { ...options, reducer });
       return terms.keep();
@@ -319,11 +325,6 @@ export class Trainer {
   #there<T extends { batch: LossBatch }>(given: T): T {
     const there = toDevice(given, this.#device);
     return this.#padsTexts ? { ...there, batch: withPaddedTexts(there.batch, this.parts.network.config) } : there;
-  }
-
-  #stepOptions(k: number, rows: Rows) {
-    const { seed, precision, accumulateGradBatches } = this.options;
-    return { seed, k, rows, precision, accumulateGradBatches };
   }
 
   /**
@@ -360,9 +361,15 @@ export class Trainer {
       this.parts.optimizer.skipped();
     }
     const finite = overflow === 0 && Number.isFinite(terms.loss) && Number.isFinite(gradNorm);
-    if (finite && !repaired) this.#badInARow = 0;
+    if (finite && !repaired) this.#nonFinite.none();
     else if (!repaired)
-      await this.#report(k, { loss: terms.loss, gradNorm, lossScale, overflow: overflow !== 0, made: skipped === 0 });
+      await this.#nonFinite.report(k, {
+        loss: terms.loss,
+        gradNorm,
+        lossScale,
+        overflow: overflow !== 0,
+        made: skipped === 0,
+      });
     if (skipped === 0 || this.options.ema.updateOnSkippedSteps)
       for (const average of this.emas().values()) average.update();
     this.#meter.report({ ...terms, gradNorm, ...(groupNorms.length > 0 && { groupNorms }) });
@@ -382,102 +389,6 @@ export class Trainer {
       ...this.#group.communicationFigures(),
       seconds: round(this.seconds),
     });
-  }
-
-  /**
-   * Puts zeros in place of gradients that are not finite, and says so; waits for the device.
-   * @returns whether there were any, or the loss was not finite
-   */
-  async #repair(k: number, terms: Tensor, overflow: Tensor | undefined): Promise<boolean> {
-    const [loss, norms] = scope(() => [
-      terms.select(0, 0).item(),
-      groupGradientNorms(this.parts.optimizer.paramGroups).toList() as number[],
-    ]);
-    const overflowed = overflow !== undefined && overflow.item() !== 0;
-    const gradNorm = Math.hypot(...norms);
-    if (!overflowed && Number.isFinite(loss) && Number.isFinite(gradNorm)) return false;
-    const lossScale = this.parts.scaler?.scale ?? 1;
-    await this.#report(k, { loss, gradNorm, lossScale, overflow: overflowed, made: !overflowed });
-    this.#zeroBadGradients();
-    return true;
-  }
-
-  #zeroBadGradients(): void {
-    noGrad(() =>
-      scope(() => {
-        for (const gradient of this.#trainable.gradients()) if (gradient !== null) aten.nan_to_num_(gradient, 0, 0, 0);
-      }),
-    );
-  }
-
-  /** Says what is wrong with a step, and ends a run in which nothing has been right for a while. */
-  async #report(
-    k: number,
-    {
-      loss,
-      gradNorm,
-      lossScale,
-      overflow,
-      made,
-    }: { loss: number; gradNorm: number; lossScale: number; overflow: boolean; made: boolean },
-  ): Promise<void> {
-    // While the search for a scale goes on, overflows are part of it.
-    if (overflow && Number.isFinite(loss) && lossScale > 1) {
-      this.#hooks.onWarning?.(k, `step ${k}: overflow at the loss scale ${lossScale}; the step was skipped`);
-      return;
-    }
-    this.#badInARow++;
-    const what = `step ${k}: loss ${loss}, gradient norm ${gradNorm}; ${await this.#culprit(k)}; the step was ${made ? "made with zeros in place of such gradients" : "skipped"}`;
-    if (this.#badInARow >= this.options.maxSkippedInARow)
-      throw new MiroError(
-        `${what}, ${this.#badInARow} in a row: lower optimizer.lr, or resume from an earlier checkpoint`,
-      );
-    this.#hooks.onWarning?.(k, what);
-  }
-
-  /** The first tensor of step k that is not finite, in words. The weights must still be those that it began with. */
-  async #culprit(k: number): Promise<string> {
-    await this.parts.source.ready(k - 1); // sources can go back to a batch that has been taken
-    return scope(() => {
-      const { batch, draws } = this.#batch(k, this.#rows()); // they give it once
-      return this.#withGradientsOf(k, { batch, draws }, () => this.#culpritIn(k, batch));
-    });
-  }
-
-  /** Runs `look` with the gradients of step k in the parameters. @param given what they are computed from */
-  #withGradientsOf(k: number, { batch, draws }: { batch: LossBatch; draws: Draws }, look: () => string): string {
-    if (!this.#readsLater || this.step < k) return look(); // they still are
-    // By now they are gone, or those of the next step. Skipped, step k has changed no weight: they can be had anew.
-    const next = this.#trainable.gradients();
-    this.#trainable.clearGradients();
-    const { reducer } = this.#group;
-    try {
-      const options = { ...this.#stepOptions(k, this.#rows()), draws };
-      const again = () => void accumulateGradients(this.parts, batch, options);
-      if (reducer === undefined) again();
-      else reducer.noSync(again);
-      return look();
-    } finally {
-      for (const [i, parameter] of this.#trainable.tensors.entries()) parameter.grad = next[i] ?? null;
-    }
-  }
-
-  #culpritIn(k: number, batch: LossBatch): string {
-    const { replicas } = this.parts;
-    const { seed, precision, accumulateGradBatches } = this.options;
-    const own = this.#rows();
-    const forward = () => {
-      for (const rows of (replicas?.rows ?? [own]).flatMap((some) => partsOf(some, accumulateGradBatches))) {
-        const part = { ...rows, start: rows.start - own.start };
-        scope(() => void lossOf(this.parts, rowsOf(batch, part), { seed, k, rows, precision }));
-      }
-    };
-    const [gradient, ...others] = nonFiniteGradients(this.parts, forward);
-    const where = findNonFinite({ model: this.parts, batch, forward });
-    const more = others.length > 0 ? ` and of ${others.length} others` : "";
-    const gradients = gradient === undefined ? "" : `the gradient of ${gradient}${more} is not finite`;
-    if (where !== null) return `first ${where}${gradients && `; ${gradients}`}`;
-    return gradients || "no single tensor is the cause: the norm overflowed";
   }
 
   /** The EMA weights by their published names. */
