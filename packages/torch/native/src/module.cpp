@@ -244,6 +244,10 @@ std::optional<at::Tensor> optionalTensor(Environment& e, napi_value* argv, size_
   return handle == 0 ? std::nullopt : std::optional<at::Tensor>(e.tensor(handle));
 }
 
+at::Tensor materialAt(Environment& e, napi_value* argv, size_t argc, size_t i) {
+  return materialised(e.tensor(handleAt(e, argv, argc, i)));
+}
+
 int64_t intWithin(Environment& e, napi_value v, const char* what, int64_t first, int64_t last) {
   const int64_t result = toInt(e, v, what);
   if (result < first || result > last) {
