@@ -404,10 +404,10 @@ at::Tensor collectiveTensor(Environment& e, const Group& g, napi_value* argv, si
   return t;
 }
 
-// Collectives want contiguous memory: others go through a copy.
+// Collectives want values in contiguous memory: others go through a copy.
 struct Contiguous {
   at::Tensor original, dense;
-  explicit Contiguous(at::Tensor t) : original(std::move(t)), dense(original.contiguous()) {}
+  explicit Contiguous(at::Tensor t) : original(std::move(t)), dense(materialised(original).contiguous()) {}
   void copyBack() const {
     if (!dense.is_same(original)) original.copy_(dense);
   }
@@ -494,7 +494,7 @@ napi_value groupBroadcast(Environment& e, napi_value* argv, size_t argc) {
 // groupAllGather(group, tensor): Promise<handles>, one a rank
 napi_value groupAllGather(Environment& e, napi_value* argv, size_t argc) {
   const auto group = objectAt<Group>(e, argv, argc, "process group");
-  std::vector<at::Tensor> inputs{collectiveTensor(e, *group, argv, argc).contiguous()};
+  std::vector<at::Tensor> inputs{Contiguous(collectiveTensor(e, *group, argv, argc)).dense};
   auto outputs = std::make_shared<std::vector<std::vector<at::Tensor>>>(1);
   for (int i = 0; i < group->size; ++i) outputs->front().push_back(at::empty_like(inputs[0]));
   c10d::AllgatherOptions options;

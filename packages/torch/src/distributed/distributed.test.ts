@@ -90,6 +90,7 @@ describe.each([1, 2, 3])("%i ranks", (worldSize) => {
           [a, c],
           [b, d],
         ],
+        negated: over((column) => Math.max(...column.map((value) => 0 - value))),
         counts: [sum(ranks), worldSize],
         broadcast: square(values.at(-1)!),
         gathered: values.map(square),
