@@ -44,7 +44,7 @@ test("live bytes and tensors stay constant over 10,000 training steps", { timeou
 
 const engine = JSON.stringify(new URL("../dist/index.js", import.meta.url).href);
 
-describe("a synchronous loop that forgets its tensors stays below 1 GiB", () => {
+describe("a synchronous loop that forgets what it makes stays below 1 GiB", () => {
   const loops: [string, string][] = [
     // One value a page is written: enough to make the memory resident.
     ["100,000 tensors of 1 MB", "for (let i = 0; i < 100_000; i++) empty([256, 1024]).select(1, 0).fill_(1);"],
@@ -52,6 +52,7 @@ describe("a synchronous loop that forgets its tensors stays below 1 GiB", () => 
       "5,000 results of operations",
       "let x = ones([2 ** 18]); for (let i = 0; i < 5000; i++) x = x.add(1); if (x.amax().item() !== 5001) throw 1;",
     ],
+    ["500,000 generators", "for (let i = 0; i < 500_000; i++) new Generator().manualSeed(i);"],
     ["500,000 views of one tensor", "const x = ones([4]); for (let i = 0; i < 500_000; i++) x.narrow(0, 0, 2);"],
     [
       "3,000 graphs of 1 MB and their gradients",
@@ -59,7 +60,7 @@ describe("a synchronous loop that forgets its tensors stays below 1 GiB", () => 
     ],
   ];
   test.each(loops)("%s", { timeout: 180_000 }, (_, loop) => {
-    const program = `import { empty, ones, setNumThreads } from ${engine}; setNumThreads(1); ${loop} console.log(process.resourceUsage().maxRSS);`;
+    const program = `import { empty, Generator, ones, setNumThreads } from ${engine}; setNumThreads(1); ${loop} console.log(process.resourceUsage().maxRSS);`;
     const { stdout, stderr, status } = spawnSync(process.execPath, ["--input-type=module", "-e", program], {
       encoding: "utf8",
     });

@@ -110,6 +110,7 @@ class Environment {
   void beginScope();
   void endScope(const std::vector<Handle>& escaping);
   void track(Handle handle, napi_value object);
+  void trackGenerator(int32_t id, napi_value object);
   struct Swept {
     size_t freed = 0;
     int64_t freedBytes = 0, heldBytes = 0;
@@ -129,6 +130,7 @@ class Environment {
   std::vector<std::unique_ptr<OperatorPlan>> operators;
   std::vector<at::Generator> generators;
   std::vector<int32_t> freeGenerators;
+  std::vector<std::pair<int32_t, napi_ref>> trackedGenerators;  // and their JavaScript objects, weakly
   std::vector<std::unique_ptr<c10::InferenceMode>> inferenceGuards;
   std::vector<std::shared_ptr<void>> graphs;  // CUDA graphs by id, null when freed
   std::vector<std::weak_ptr<void>> graphPools;  // memory that several of them share, by id; empty while none has any
@@ -140,6 +142,7 @@ class Environment {
 
  private:
   void release(Slot& s);
+  void askForSweep();
 
   std::vector<Slot> slots_;
   std::vector<uint32_t> freeSlots_;
