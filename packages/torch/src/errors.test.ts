@@ -314,9 +314,22 @@ describe("numbers are taken exactly or refused", () => {
       expect(() => native.fromHost(new Uint8Array(4), [4], code)).toThrow(`no dtype of code ${code}`);
   });
 
+  test("data that reading the shape takes away is not read any more", () => {
+    const data = Float64Array.of(1, 2, 3, 4);
+    const shape = Object.defineProperty([2, 2], 0, {
+      get: () => {
+        if (data.length > 0) structuredClone(data.buffer, { transfer: [data.buffer] });
+        return 2;
+      },
+    });
+    expect(() => native.fromHost(data, shape, 7)).toThrow("shape and dtype need 32 bytes, got 0");
+  });
+
   test("gradients of nothing are refused", () => {
     expect(() => native.backward([0], [], false, false)).toThrow(TorchError);
     expect(() => native.grad([0], [0], [], false, false, true)).toThrow(TorchError);
+    for (const nothing of [Float64Array.of(0), Float64Array.of(Number.NaN)])
+      expect(() => native.clearGradients(nothing)).toThrow(TorchError);
   });
 
   test("values that a tensor only promises are read as they are: negated, conjugated, zero without memory", () => {

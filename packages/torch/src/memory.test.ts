@@ -42,8 +42,9 @@ test("live bytes and tensors stay constant over 10,000 training steps", { timeou
   model.dispose();
 });
 
-describe("a synchronous loop that forgets its tensors stays below 1 GiB", () => {
-  const engine = JSON.stringify(new URL("../dist/index.js", import.meta.url).href);
+const engine = JSON.stringify(new URL("../dist/index.js", import.meta.url).href);
+
+describe("a synchronous loop that forgets what it makes stays below 1 GiB", () => {
   const loops: [string, string][] = [
     // One value a page is written: enough to make the memory resident.
     ["100,000 tensors of 1 MB", "for (let i = 0; i < 100_000; i++) empty([256, 1024]).select(1, 0).fill_(1);"],
@@ -51,6 +52,7 @@ describe("a synchronous loop that forgets its tensors stays below 1 GiB", () => 
       "5,000 results of operations",
       "let x = ones([2 ** 18]); for (let i = 0; i < 5000; i++) x = x.add(1); if (x.amax().item() !== 5001) throw 1;",
     ],
+    ["500,000 generators", "for (let i = 0; i < 500_000; i++) new Generator().manualSeed(i);"],
     ["500,000 views of one tensor", "const x = ones([4]); for (let i = 0; i < 500_000; i++) x.narrow(0, 0, 2);"],
     [
       "3,000 graphs of 1 MB and their gradients",
@@ -58,13 +60,29 @@ describe("a synchronous loop that forgets its tensors stays below 1 GiB", () => 
     ],
   ];
   test.each(loops)("%s", { timeout: 180_000 }, (_, loop) => {
-    const program = `import { empty, ones, setNumThreads } from ${engine}; setNumThreads(1); ${loop} console.log(process.resourceUsage().maxRSS);`;
+    const program = `import { empty, Generator, ones, setNumThreads } from ${engine}; setNumThreads(1); ${loop} console.log(process.resourceUsage().maxRSS);`;
     const { stdout, stderr, status } = spawnSync(process.execPath, ["--input-type=module", "-e", program], {
       encoding: "utf8",
     });
     expect(status, stderr).toBe(0);
     expect(Number(stdout) / 2 ** 20).toBeLessThan(1);
   });
+});
+
+test("sizes of terabytes are refused or given, up to the last class of sizes", () => {
+  const program = `import { empty } from ${engine};
+    for (let eighth = 1; eighth <= 8; eighth++) {
+      try { empty([2 ** 41 + eighth * 2 ** 38 - 1], { dtype: "uint8" }).dispose(); console.log("given"); }
+      catch (error) { console.log(error.message); }
+    }`;
+  const { stdout, stderr, status, signal } = spawnSync(process.execPath, ["--input-type=module", "-e", program], {
+    encoding: "utf8",
+    timeout: 50_000, // it hung
+  });
+  expect([status, signal], stderr).toEqual([0, null]);
+  const lines = stdout.trim().split("\n");
+  expect(lines.length).toBe(8);
+  for (const line of lines) expect(line).toMatch(/^given$|not enough memory: you tried to allocate/);
 });
 
 describe("statistics", () => {

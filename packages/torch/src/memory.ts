@@ -2,7 +2,7 @@
 //
 // Tensors made outside of every scope are followed by a weak reference each. When enough new bytes (or tensors) have
 // come together, the next operation runs a garbage collection and frees the native memory of the objects that died.
-// So a loop that forgets stays bounded even when it never returns to the event loop.
+// So a loop that forgets stays bounded even when it never returns to the event loop. Generators are followed, too.
 import { setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
 import { flags, native } from "./native.js";

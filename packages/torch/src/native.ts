@@ -86,7 +86,7 @@ export interface Native {
   endAutocast(device: string, state: number): void;
   generatorNew(device: string): number;
   generatorDefault(device: string): number;
-  generatorFree(id: number): void;
+  trackGenerator(id: number, object: object): void;
   generatorSeed(id: number, seed: number | bigint): void;
   generatorInitialSeed(id: number): bigint;
   generatorGetState(id: number): Handle;

@@ -1,9 +1,8 @@
 // Random number generators with PyTorch's streams.
 import type { Device } from "./dtype.js";
+import { collectWhenDue } from "./memory.js";
 import { native } from "./native.js";
 import { type Tensor, wrap } from "./tensor.js";
-
-const freed = new FinalizationRegistry<number>((id) => native.generatorFree(id));
 
 /**
  * A stream of random numbers, equal to `torch.Generator` of the same device and seed.
@@ -24,7 +23,8 @@ export class Generator {
   constructor(device: Device = "cpu", handle = native.generatorNew(device)) {
     this.device = device;
     this.generatorHandle = handle;
-    freed.register(this, handle);
+    native.trackGenerator(handle, this);
+    collectWhenDue();
   }
 
   static #default: Generator | undefined;

@@ -27,11 +27,13 @@ constexpr size_t kHeader = 64;              // keeps the data 64-byte aligned
 constexpr size_t kSmallest = 64;
 constexpr size_t kHuge = 2u << 20;
 constexpr size_t kHugeFrom = 4u << 20;
-constexpr int kClasses = 8 * 36;            // up to 64 B << 36
+constexpr int kDoublings = 36;
+constexpr size_t kTooLarge = kSmallest << kDoublings;
+constexpr int kClasses = 1 + 8 * kDoublings;  // kSmallest, then eight for each doubling
 
 struct Header {
   size_t block;                             // size of the whole block
-  int index;                                // its class, or -1
+  int index;                                // its class
 };
 static_assert(sizeof(Header) <= kHeader);
 
@@ -92,7 +94,7 @@ class CachingCpuAllocator final : public c10::Allocator {
 
  private:
   void* take(size_t bytes) {
-    TORCH_CHECK(bytes < (size_t{1} << 42), "not enough memory: you tried to allocate ", bytes, " bytes");
+    TORCH_CHECK(bytes < kTooLarge, "not enough memory: you tried to allocate ", bytes, " bytes");
     size_t block = 0;
     const int index = classOf(bytes, &block);
     void* raw = nullptr;

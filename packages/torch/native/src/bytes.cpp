@@ -41,7 +41,7 @@ struct Rows {
 // on each side of zero.
 napi_value toBytes(Environment& e, napi_value* argv, size_t argc) {
   if (argc < 3) throw UsageError{"toBytes(x, levels, smallest)"};
-  const at::Tensor given = e.tensor(handleAt(e, argv, argc, 0));
+  const at::Tensor given = materialAt(e, argv, argc, 0);
   const int64_t levels = intWithin(e, argv[1], "levels", 1, 127);
   const auto smallest = static_cast<float>(toDouble(e, argv[2], "smallest"));
   needFloats("toBytes", given);
@@ -69,7 +69,7 @@ napi_value toBytes(Environment& e, napi_value* argv, size_t argc) {
 }
 
 void expect(const char* where, const at::Tensor& t, bool fits, const char* what) {
-  if (fits && t.is_cpu() && t.is_contiguous()) return;
+  if (fits && t.is_cpu() && t.is_contiguous() && hasValues(t)) return;
   throw UsageError{std::string(where) + ": expected " + what + ", contiguous on the CPU, got " + describe(t)};
 }
 
@@ -95,7 +95,7 @@ napi_value scaleRows(Environment& e, napi_value* argv, size_t argc) {
   constexpr const char* kName = "scaleRows_";
   if (argc < 4) throw UsageError{"scaleRows_(y, steps, bias, more)"};
   at::NoGradGuard noGrad;
-  const at::Tensor y = e.tensor(handleAt(e, argv, argc, 0)), steps = e.tensor(handleAt(e, argv, argc, 1));
+  const at::Tensor y = e.tensor(handleAt(e, argv, argc, 0)), steps = materialAt(e, argv, argc, 1);
   const at::Tensor bias = optionalTensor(e, argv, argc, 2).value_or(at::Tensor());
   at::Tensor more = optionalTensor(e, argv, argc, 3).value_or(at::Tensor());
   const Rows rows = rowsOfProducts(kName, y, steps);
@@ -103,7 +103,7 @@ napi_value scaleRows(Environment& e, napi_value* argv, size_t argc) {
   if (more.defined()) {
     needFloats(kName, more);
     if (more.sizes() != y.sizes()) throw UsageError{"scaleRows_: expected " + describe(y) + ", got " + describe(more)};
-    more = more.contiguous();
+    more = materialised(more).contiguous();
   }
   const float *step = valuesOf(steps), *added = valuesOf(bias);
   withValues(y, [&](auto* values) {
@@ -128,8 +128,8 @@ napi_value gateRows(Environment& e, napi_value* argv, size_t argc) {
   constexpr const char* kName = "gateRows_";
   if (argc < 5) throw UsageError{"gateRows_(y, gate, steps, bias, gateBias)"};
   at::NoGradGuard noGrad;
-  const at::Tensor y = e.tensor(handleAt(e, argv, argc, 0)), gate = e.tensor(handleAt(e, argv, argc, 1));
-  const at::Tensor steps = e.tensor(handleAt(e, argv, argc, 2));
+  const at::Tensor y = e.tensor(handleAt(e, argv, argc, 0)), gate = materialAt(e, argv, argc, 1);
+  const at::Tensor steps = materialAt(e, argv, argc, 2);
   const at::Tensor bias = optionalTensor(e, argv, argc, 3).value_or(at::Tensor());
   const at::Tensor gateBias = optionalTensor(e, argv, argc, 4).value_or(at::Tensor());
   const Rows rows = rowsOfProducts(kName, y, steps);

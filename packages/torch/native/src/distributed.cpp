@@ -98,13 +98,20 @@ std::shared_ptr<T> objectAt(Environment& e, napi_value* argv, size_t argc, const
 }
 
 // ---- promises settled by a thread ---------------------------------------------------------------------------------
+// The way back to JavaScript's thread. Node-API frees the function with its environment, whoever still holds it: a
+// worker may be terminated while a thread waits for other processes.
+struct WayBack {
+  std::mutex mutex;
+  napi_threadsafe_function settle = nullptr;  // null where the environment has ended
+};
+
 struct Job {
   const char* name = "";                            // of the exported function
   std::function<void()> run;                        // on the job's thread
   std::function<napi_value(Environment&)> result;   // back on JavaScript's
   std::string error;
   napi_deferred deferred = nullptr;
-  napi_threadsafe_function settle = nullptr;
+  std::shared_ptr<WayBack> back = std::make_shared<WayBack>();
 };
 
 void settle(napi_env env, napi_value, void*, void* data) {
@@ -133,6 +140,23 @@ void settle(napi_env env, napi_value, void*, void* data) {
   napi_reject_deferred(env, job->deferred, error);
 }
 
+// Called before Node-API frees the function.
+void settleEnds(napi_env, void* data, void*) {
+  const std::unique_ptr<std::shared_ptr<WayBack>> back(static_cast<std::shared_ptr<WayBack>*>(data));
+  const std::lock_guard<std::mutex> lock((*back)->mutex);
+  (*back)->settle = nullptr;
+}
+
+// Hands a job to settle(). Where the environment has ended, it goes.
+void handBack(std::unique_ptr<Job> job) {
+  const std::shared_ptr<WayBack> back = job->back;
+  const std::lock_guard<std::mutex> lock(back->mutex);
+  const napi_threadsafe_function function = back->settle;
+  if (function == nullptr || napi_call_threadsafe_function(function, job.get(), napi_tsfn_blocking) != napi_ok) return;
+  job.release();  // settle() owns it
+  napi_release_threadsafe_function(function, napi_tsfn_release);
+}
+
 // A promise of result(), made on JavaScript's thread after run() has returned on one of its own.
 napi_value promiseOf(Environment& e, std::function<void()> run, std::function<napi_value(Environment&)> result = {}) {
   auto job = std::make_unique<Job>();
@@ -141,25 +165,27 @@ napi_value promiseOf(Environment& e, std::function<void()> run, std::function<na
   job->result = std::move(result);
   napi_value promise, name;
   check(e, napi_create_string_utf8(e.env, "collective", NAPI_AUTO_LENGTH, &name));
-  check(e, napi_create_threadsafe_function(e.env, nullptr, nullptr, name, 0, 1, nullptr, nullptr, nullptr, settle,
-                                           &job->settle));
   check(e, napi_create_promise(e.env, &job->deferred, &promise));
-  std::thread([owned = std::move(job)]() mutable {
-    Job* job = owned.release();
-    try {
-      job->run();
-    } catch (...) {
-      job->error = namedMessageOf(job->name, std::current_exception());
-      if (job->error.empty()) job->error = "unknown error in native code";
-    }
-    job->run = {};  // lets go of its tensors here
-    const napi_threadsafe_function function = job->settle;
-    if (napi_call_threadsafe_function(function, job, napi_tsfn_blocking) == napi_ok) {
-      napi_release_threadsafe_function(function, napi_tsfn_release);
-    } else {
-      delete job;  // the environment has ended, and the function with it
-    }
-  }).detach();
+  auto back = std::make_unique<std::shared_ptr<WayBack>>(job->back);
+  check(e, napi_create_threadsafe_function(e.env, nullptr, nullptr, name, 0, 1, back.get(), settleEnds, nullptr, settle,
+                                           &job->back->settle));
+  back.release();  // settleEnds() owns it
+  const napi_threadsafe_function function = job->back->settle;
+  try {
+    std::thread([job = std::move(job)]() mutable {
+      try {
+        job->run();
+      } catch (...) {
+        job->error = namedMessageOf(job->name, std::current_exception());
+        if (job->error.empty()) job->error = "unknown error in native code";
+      }
+      job->run = {};  // lets go of its tensors here
+      handBack(std::move(job));
+    }).detach();
+  } catch (...) {  // no thread is left
+    napi_release_threadsafe_function(function, napi_tsfn_abort);
+    throw;
+  }
   return promise;
 }
 
@@ -378,10 +404,10 @@ at::Tensor collectiveTensor(Environment& e, const Group& g, napi_value* argv, si
   return t;
 }
 
-// Collectives want contiguous memory: others go through a copy.
+// Collectives want values in contiguous memory: others go through a copy.
 struct Contiguous {
   at::Tensor original, dense;
-  explicit Contiguous(at::Tensor t) : original(std::move(t)), dense(original.contiguous()) {}
+  explicit Contiguous(at::Tensor t) : original(std::move(t)), dense(materialised(original).contiguous()) {}
   void copyBack() const {
     if (!dense.is_same(original)) original.copy_(dense);
   }
@@ -468,7 +494,7 @@ napi_value groupBroadcast(Environment& e, napi_value* argv, size_t argc) {
 // groupAllGather(group, tensor): Promise<handles>, one a rank
 napi_value groupAllGather(Environment& e, napi_value* argv, size_t argc) {
   const auto group = objectAt<Group>(e, argv, argc, "process group");
-  std::vector<at::Tensor> inputs{collectiveTensor(e, *group, argv, argc).contiguous()};
+  std::vector<at::Tensor> inputs{Contiguous(collectiveTensor(e, *group, argv, argc)).dense};
   auto outputs = std::make_shared<std::vector<std::vector<at::Tensor>>>(1);
   for (int i = 0; i < group->size; ++i) outputs->front().push_back(at::empty_like(inputs[0]));
   c10d::AllgatherOptions options;

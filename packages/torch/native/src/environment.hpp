@@ -110,6 +110,7 @@ class Environment {
   void beginScope();
   void endScope(const std::vector<Handle>& escaping);
   void track(Handle handle, napi_value object);
+  void trackGenerator(int32_t id, napi_value object);
   struct Swept {
     size_t freed = 0;
     int64_t freedBytes = 0, heldBytes = 0;
@@ -129,6 +130,7 @@ class Environment {
   std::vector<std::unique_ptr<OperatorPlan>> operators;
   std::vector<at::Generator> generators;
   std::vector<int32_t> freeGenerators;
+  std::vector<std::pair<int32_t, napi_ref>> trackedGenerators;  // and their JavaScript objects, weakly
   std::vector<std::unique_ptr<c10::InferenceMode>> inferenceGuards;
   std::vector<std::shared_ptr<void>> graphs;  // CUDA graphs by id, null when freed
   std::vector<std::weak_ptr<void>> graphPools;  // memory that several of them share, by id; empty while none has any
@@ -140,6 +142,7 @@ class Environment {
 
  private:
   void release(Slot& s);
+  void askForSweep();
 
   std::vector<Slot> slots_;
   std::vector<uint32_t> freeSlots_;
@@ -174,19 +177,31 @@ napi_value makeArray(Environment& e, const Items& items, const Make& make) {
 }
 napi_value makeHandles(Environment& e, const std::vector<Handle>& v);
 // A number that is exactly an integer of 53 bits; Node-API's own conversion would cut fractions off.
-// One question to Node-API, and inlined: it is asked for every tensor of every call.
-inline bool readHandle(Environment& e, napi_value v, Handle* result) {
+inline bool readHandle(double d, Handle* result) {
   constexpr double most = 9007199254740992.0;
-  double d = 0;
-  if (napi_get_value_double(e.env, v, &d) != napi_ok || !(d >= -most && d <= most)) return false;
+  if (!(d >= -most && d <= most)) return false;
   *result = static_cast<Handle>(d);
   return static_cast<double>(*result) == d;
+}
+// One question to Node-API, and inlined: it is asked for every tensor of every call.
+inline bool readHandle(Environment& e, napi_value v, Handle* result) {
+  double d = 0;
+  return napi_get_value_double(e.env, v, &d) == napi_ok && readHandle(d, result);
 }
 // Argument i of a call, which must be there and be a handle (0 included).
 Handle handleAt(Environment& e, napi_value* argv, size_t argc, size_t i);
 // The tensor of a handle, of which 0 stands for none.
 std::optional<at::Tensor> optionalTensor(Environment& e, napi_value* argv, size_t argc, size_t i);
 std::string describe(const at::Tensor& t);
+// Whether a tensor's values lie in its memory. Some hold a promise in place of them: to be negated, conjugated, or zero
+// without any memory. Operators of ATen's know that; what reads the memory itself has to ask.
+inline bool hasValues(const at::Tensor& t) { return !t.is_neg() && !t.is_conj() && !t._is_zerotensor(); }
+// The tensor, or a copy whose values lie in its memory. Gradients go through it.
+inline at::Tensor materialised(const at::Tensor& t) {
+  return hasValues(t) ? t : (t._is_zerotensor() ? t.clone() : t).resolve_conj().resolve_neg();
+}
+// The same for argument i of a call.
+at::Tensor materialAt(Environment& e, napi_value* argv, size_t argc, size_t i);
 
 // ---- enumerations and indices: libtorch uses most of them unchecked, as an index into a table ----------------------
 // Whether a number is the c10::ScalarType of a dtype that this binding names.

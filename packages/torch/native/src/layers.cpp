@@ -102,7 +102,7 @@ struct SwiGlu : public torch::autograd::Function<SwiGlu> {
   static variable_list backward(AutogradContext* context, variable_list outputs) {
     TORCH_CHECK(!at::GradMode::is_enabled(), "swiGlu has no derivative of its derivative");
     const auto saved = context->get_saved_variables();
-    if (saved.size() == 1) return {gpuSwiGluBackward(saved[0], outputs[0])};
+    if (saved.size() == 1) return {gpuSwiGluBackward(saved[0], materialised(outputs[0]))};
     const auto [value, gate] = halves(saved[0]);
     at::Tensor ofInput = at::empty_like(saved[0], at::MemoryFormat::Contiguous);
     auto [ofValue, ofGate] = halves(ofInput);
@@ -115,7 +115,7 @@ struct SwiGlu : public torch::autograd::Function<SwiGlu> {
 // swiGlu((…, 2 · width)) -> (…, width): the first half times SiLU of the second
 napi_value swiGlu(Environment& e, napi_value* argv, size_t argc) {
   if (argc < 1) throw UsageError{"swiGlu(x)"};
-  const at::Tensor x = e.tensor(handleAt(e, argv, argc, 0));
+  const at::Tensor x = materialAt(e, argv, argc, 0);
   if (x.dim() == 0 || x.size(-1) % 2 != 0)
     throw UsageError{"swiGlu: expected an even number of values in the last dimension, got " + describe(x)};
   if (compute_requires_grad(x)) return makeInt(e, e.store(SwiGlu::apply(x)));

@@ -2,6 +2,7 @@
 #include "allocator.hpp"
 #include "environment.hpp"
 
+#include <ATen/CPUGeneratorImpl.h>
 #include <ATen/Context.h>
 #include <c10/util/Exception.h>
 #include <torch/cuda.h>
@@ -14,6 +15,11 @@
 #include <stdexcept>
 
 namespace miro {
+namespace {
+
+constexpr int64_t kGeneratorBytes = sizeof(at::CPUGeneratorImpl);
+
+}  // namespace
 
 Environment::~Environment() {
   // References die with the environment; tensors are released here.
@@ -92,9 +98,20 @@ void Environment::track(Handle handle, napi_value object) {
   if (s.weak != nullptr) return;
   check(*this, napi_create_reference(env, object, 0, &s.weak));
   tracked_.push_back(handle);
-  if (++newTracked > 200'000 || newBytes > budgetBytes) {
-    if (flags != nullptr) flags[0] = 1;
-  }
+  ++newTracked;
+  askForSweep();
+}
+
+void Environment::trackGenerator(int32_t id, napi_value object) {
+  napi_ref weak = nullptr;
+  check(*this, napi_create_reference(env, object, 0, &weak));
+  trackedGenerators.emplace_back(id, weak);
+  newBytes += kGeneratorBytes;
+  askForSweep();
+}
+
+void Environment::askForSweep() {
+  if (flags != nullptr && (newTracked > 200'000 || newBytes > budgetBytes)) flags[0] = 1;
 }
 
 Environment::Swept Environment::sweep() {
@@ -119,6 +136,17 @@ Environment::Swept Environment::sweep() {
     }
   }
   tracked_.resize(kept);
+  std::erase_if(trackedGenerators, [this](const auto& tracked) {
+    const auto [id, weak] = tracked;
+    napi_value object = nullptr;
+    napi_get_reference_value(env, weak, &object);
+    if (object != nullptr) return false;
+    napi_delete_reference(env, weak);
+    generators[id] = at::Generator();
+    freeGenerators.push_back(id);
+    return true;
+  });
+  swept.heldBytes += static_cast<int64_t>(trackedGenerators.size()) * kGeneratorBytes;
   newBytes = 0;
   newTracked = 0;
   if (flags != nullptr) flags[0] = 0;
@@ -242,6 +270,10 @@ Handle handleAt(Environment& e, napi_value* argv, size_t argc, size_t i) {
 std::optional<at::Tensor> optionalTensor(Environment& e, napi_value* argv, size_t argc, size_t i) {
   const Handle handle = handleAt(e, argv, argc, i);
   return handle == 0 ? std::nullopt : std::optional<at::Tensor>(e.tensor(handle));
+}
+
+at::Tensor materialAt(Environment& e, napi_value* argv, size_t argc, size_t i) {
+  return materialised(e.tensor(handleAt(e, argv, argc, i)));
 }
 
 int64_t intWithin(Environment& e, napi_value v, const char* what, int64_t first, int64_t last) {

@@ -73,7 +73,8 @@ struct RmsNorm : public torch::autograd::Function<RmsNorm> {
   static variable_list backward(AutogradContext* context, variable_list outputs) {
     TORCH_CHECK(!at::GradMode::is_enabled(), "rmsNorm has no derivative of its derivative");
     const auto saved = context->get_saved_variables();
-    const at::Tensor x = saved[0], weight = saved[1], inverse = saved[2], gradient = outputs[0].contiguous();
+    const at::Tensor x = saved[0], weight = saved[1], inverse = saved[2],
+                     gradient = materialised(outputs[0]).contiguous();
     const int64_t width = x.size(-1), rows = x.numel() / width;
     const float *in = x.const_data_ptr<float>(), *w = weight.const_data_ptr<float>(),
                 *v = inverse.const_data_ptr<float>(), *g = gradient.const_data_ptr<float>();
@@ -129,7 +130,7 @@ struct GpuNorm : public torch::autograd::Function<GpuNorm> {
     const auto bias = context->saved_data.find("bias");
     const bool isCentered = bias != context->saved_data.end();
     auto [ofInput, ofWeight, ofBias] =
-        gpuNormBackward(x, outputs[0], weight, isCentered, context->saved_data["eps"].toDouble());
+        gpuNormBackward(x, materialised(outputs[0]), weight, isCentered, context->saved_data["eps"].toDouble());
     if (isCentered) ofBias = ofBias.to(static_cast<at::ScalarType>(bias->second.toInt()));
     return {ofInput, ofWeight.to(weight.scalar_type()), ofBias, at::Tensor(), at::Tensor()};
   }
@@ -222,7 +223,7 @@ at::Tensor onGpu(const at::Tensor& x, const at::Tensor& weight, const std::optio
 // on GPUs
 napi_value rmsNorm(Environment& e, napi_value* argv, size_t argc) {
   if (argc < 4) throw UsageError{"rmsNorm(x, weight, eps, forProduct)"};
-  const at::Tensor x = e.tensor(handleAt(e, argv, argc, 0)), weight = e.tensor(handleAt(e, argv, argc, 1));
+  const at::Tensor x = materialAt(e, argv, argc, 0), weight = materialAt(e, argv, argc, 1);
   const double eps = toDouble(e, argv[2], "eps");
   const bool forProduct = toBool(e, argv[3], "forProduct");
   if (x.dim() == 0 || weight.dim() != 1 || x.size(-1) != weight.size(0)) {
@@ -253,8 +254,8 @@ napi_value rmsNorm(Environment& e, napi_value* argv, size_t argc) {
 // layerNorm(x, weight, bias, eps) -> in the dtype of x, whatever that of weight and bias, and whatever autocast says
 napi_value layerNorm(Environment& e, napi_value* argv, size_t argc) {
   if (argc < 4) throw UsageError{"layerNorm(x, weight, bias, eps)"};
-  const at::Tensor x = e.tensor(handleAt(e, argv, argc, 0)), weight = e.tensor(handleAt(e, argv, argc, 1)),
-                   bias = e.tensor(handleAt(e, argv, argc, 2));
+  const at::Tensor x = materialAt(e, argv, argc, 0), weight = materialAt(e, argv, argc, 1),
+                   bias = materialAt(e, argv, argc, 2);
   const double eps = toDouble(e, argv[3], "eps");
   const auto fits = [&](const at::Tensor& t) {
     return t.dim() == 1 && t.size(0) == x.size(-1) && t.device() == x.device();

@@ -16,16 +16,22 @@ namespace {
 
 using Tensors = std::vector<at::Tensor>;
 
-// A list of handles, of which 0 stands for no tensor.
-Tensors tensorsAt(Environment& e, napi_value* argv, size_t argc, size_t i, const char* what) {
+Tensors tensorsAt(Environment& e, napi_value* argv, size_t argc, size_t i, const char* what, bool mayLack = false) {
   if (i >= argc) throw UsageError{std::string(what) + " are missing"};
   const auto [data, length] = toTypedArray(e, argv[i], napi_float64_array, what);
   const auto* handles = static_cast<const double*>(data);
   Tensors result;
   result.reserve(length);
-  for (size_t k = 0; k < length; ++k)
-    result.push_back(handles[k] == 0 ? at::Tensor() : e.tensor(static_cast<Handle>(handles[k])));
+  for (size_t k = 0; k < length; ++k) {
+    Handle handle = 0;
+    if (!readHandle(handles[k], &handle)) throw UsageError{std::string(what) + " must hold tensors"};
+    result.push_back(handle == 0 && mayLack ? at::Tensor() : e.tensor(handle));
+  }
   return result;
+}
+// Of which 0 stands for no tensor.
+Tensors statesAt(Environment& e, napi_value* argv, size_t argc, size_t i, const char* what) {
+  return tensorsAt(e, argv, argc, i, what, true);
 }
 
 at::Tensor gradientOf(const at::Tensor& parameter) {
@@ -58,7 +64,7 @@ std::vector<Alike> alike(const Tensors& parameters) {
 
 // Whether the loops of lists.cpp can go through a tensor.
 bool isPlain(const at::Tensor& t) {
-  return t.is_cpu() && t.scalar_type() == at::kFloat && t.layout() == at::kStrided && t.is_contiguous();
+  return t.is_cpu() && t.scalar_type() == at::kFloat && t.layout() == at::kStrided && t.is_contiguous() && hasValues(t);
 }
 bool arePlain(const Tensors& list) { return std::all_of(list.begin(), list.end(), isPlain); }
 
@@ -285,7 +291,8 @@ void lamb(const Settings& s, const Group& g, const std::optional<at::Tensor>& sk
 
 // A gradient with the strides of its parameter, which the fused kernels take for granted.
 at::Tensor laidOutAs(const at::Tensor& parameter, const at::Tensor& gradient) {
-  return gradient.strides() == parameter.strides() ? gradient : at::empty_like(parameter).copy_(gradient);
+  const bool isLaidOut = gradient.strides() == parameter.strides() && hasValues(gradient);
+  return isLaidOut ? gradient : at::empty_like(parameter).copy_(gradient);
 }
 
 // optimizerStep("adamw" | "lamb", [lr, beta1, beta2, eps, weightDecay, decoupled, adapted], parameters, firsts,
@@ -299,8 +306,8 @@ napi_value optimizerStep(Environment& e, napi_value* argv, size_t argc) {
   if (count != 7 || (algorithm != "adamw" && algorithm != "lamb")) throw UsageError{"optimizerStep: unknown settings"};
   const Settings s{numbers[0], numbers[1], numbers[2], numbers[3], numbers[4], numbers[5] != 0, numbers[6] != 0};
   at::NoGradGuard noGrad;
-  const Tensors parameters = tensorsAt(e, argv, argc, 2, "parameters"), firsts = tensorsAt(e, argv, argc, 3, "firsts"),
-                seconds = tensorsAt(e, argv, argc, 4, "seconds"), steps = tensorsAt(e, argv, argc, 5, "steps");
+  const Tensors parameters = tensorsAt(e, argv, argc, 2, "parameters"), firsts = statesAt(e, argv, argc, 3, "firsts"),
+                seconds = statesAt(e, argv, argc, 4, "seconds"), steps = statesAt(e, argv, argc, 5, "steps");
   if (firsts.size() != parameters.size() || seconds.size() != parameters.size() || steps.size() != parameters.size()) {
     throw UsageError{"optimizerStep: the lists must be of one length"};
   }
@@ -313,6 +320,14 @@ napi_value optimizerStep(Environment& e, napi_value* argv, size_t argc) {
       if (!firsts[i].defined() || !seconds[i].defined() || !steps[i].defined()) {
         throw UsageError{"optimizerStep: a parameter with a gradient has no state"};
       }
+      // The kernels go through all by the size of the parameter.
+      for (const at::Tensor* of : {&list.gradients[k], &firsts[i], &seconds[i]}) {
+        if (of->sizes() != parameters[i].sizes()) {
+          throw UsageError{"optimizerStep: a gradient or a state of " + describe(*of) + " does not fit the parameter " +
+                           describe(parameters[i])};
+        }
+      }
+      if (steps[i].numel() != 1) throw UsageError{"optimizerStep: a count of steps is no scalar"};
       g.parameters.push_back(parameters[i]);
       g.gradients.push_back(laidOutAs(parameters[i], list.gradients[k]));
       g.firsts.push_back(firsts[i]);

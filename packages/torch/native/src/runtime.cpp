@@ -76,10 +76,11 @@ napi_value generatorDefault(Environment& e, napi_value* argv, size_t argc) {
   if (argc < 1) throw UsageError{"generatorDefault(device)"};
   return makeInt(e, storeGenerator(e, at::globalContext().defaultGenerator(deviceOf(toString(e, argv[0], "device")))));
 }
-napi_value generatorFree(Environment& e, napi_value* argv, size_t argc) {
-  if (argc < 1) throw UsageError{"generatorFree(id)"};
-  generatorAt(e, argv[0]) = at::Generator();
-  e.freeGenerators.push_back(static_cast<int32_t>(toInt(e, argv[0], "generator")));
+// trackGenerator(id, object): once JavaScript has forgotten the object, a sweep frees the generator.
+napi_value trackGenerator(Environment& e, napi_value* argv, size_t argc) {
+  if (argc < 2) throw UsageError{"trackGenerator(id, object)"};
+  generatorAt(e, argv[0]);
+  e.trackGenerator(static_cast<int32_t>(toInt(e, argv[0], "generator")), argv[1]);
   return makeUndefined(e);
 }
 napi_value generatorSeed(Environment& e, napi_value* argv, size_t argc) {
@@ -280,7 +281,7 @@ napi_value buildInfo(Environment& e, napi_value*, size_t) {
 
 const std::vector<Binding> kRuntimeBindings = {{"generatorNew", generatorNew},
                                                {"generatorDefault", generatorDefault},
-                                               {"generatorFree", generatorFree},
+                                               {"trackGenerator", trackGenerator},
                                                {"generatorSeed", generatorSeed},
                                                {"generatorInitialSeed", generatorInitialSeed},
                                                {"generatorGetState", generatorGetState},

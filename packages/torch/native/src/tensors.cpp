@@ -68,11 +68,7 @@ napi_value copyToHost(Environment& e, napi_value* argv, size_t argc) {
   if (target.size == 0) return makeUndefined(e);
   if (source.layout() != at::kStrided)
     throw UsageError{"copyToHost: only dense tensors can be read, got " + describe(source)};
-  // Some tensors hold a promise in place of values: to be negated, conjugated, or zero without any memory.
-  if (source._is_zerotensor()) source = at::zeros(source.sizes(), source.options());
-  source = source.resolve_conj().resolve_neg();
-  if (!source.is_cpu()) source = source.cpu();
-  source = source.contiguous();
+  source = materialised(source).cpu().contiguous();
   std::memcpy(target.data, source.const_data_ptr(), target.size);
   return makeUndefined(e);
 }
@@ -80,7 +76,6 @@ napi_value copyToHost(Environment& e, napi_value* argv, size_t argc) {
 // fromHost(source, shape, dtype): a new CPU tensor with a copy of the bytes.
 napi_value fromHost(Environment& e, napi_value* argv, size_t argc) {
   if (argc < 3) throw UsageError{"fromHost(source, shape, dtype)"};
-  const Bytes source = bytesAt(e, argv[0]);
   uint32_t rank = 0;
   check(e, napi_get_array_length(e.env, argv[1], &rank));
   std::vector<int64_t> sizes(rank);
@@ -91,6 +86,7 @@ napi_value fromHost(Environment& e, napi_value* argv, size_t argc) {
     if (sizes[i] < 0) throw UsageError{"shape must not hold negative sizes"};
   }
   const at::ScalarType type = dtypeAt(e, argv, argc, 2);
+  const Bytes source = bytesAt(e, argv[0]);  // last: reading the others may run JavaScript, which may take it away
   at::Tensor result = at::empty(sizes, at::TensorOptions().dtype(type));
   if (result.nbytes() != source.size) {
     throw UsageError{"fromHost: shape and dtype need " + std::to_string(result.nbytes()) + " bytes, got " +

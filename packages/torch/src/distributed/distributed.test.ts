@@ -1,6 +1,6 @@
 // Collectives between real processes against values worked out by hand, and data-parallel gradients against the whole
 // batch.
-import { type ChildProcess, spawn } from "node:child_process";
+import { type ChildProcess, spawn, spawnSync } from "node:child_process";
 import { existsSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -90,6 +90,7 @@ describe.each([1, 2, 3])("%i ranks", (worldSize) => {
           [a, c],
           [b, d],
         ],
+        negated: over((column) => Math.max(...column.map((value) => 0 - value))),
         counts: [sum(ranks), worldSize],
         broadcast: square(values.at(-1)!),
         gathered: values.map(square),
@@ -164,6 +165,15 @@ describe.concurrent("a rank that is lost", () => {
     store.close();
   });
 
+  test("is met in a folder that there is not: that is said at once", async () => {
+    const path = join(root, "nowhere", "store");
+    await expect(RendezvousStore.file(path, 2)).rejects.toThrow(
+      `${path}: cannot be written: the folder does not exist`,
+    );
+    const initMethod = `file://${path}`;
+    await expect(initProcessGroup({ initMethod, rank: 0, worldSize: 2 })).rejects.toThrow(/the folder does not exist$/);
+  });
+
   test("serves no store: that is one line, with what may be wrong", async () => {
     const ended = await startRank("works", "127.0.0.1:1", 1, 2, 700);
     expect(ended).toMatchObject({ code: 0, signal: null, stderr: "" });
@@ -173,6 +183,35 @@ describe.concurrent("a rank that is lost", () => {
     const unknown = RendezvousStore.tcp({ host: "nowhere.invalid", port: 1, serves: true, timeoutMs: 700 });
     await expect(unknown).rejects.toThrow(/; this machine does not know the name nowhere\.invalid$/);
   });
+});
+
+test("a worker thread may be terminated while it waits for others, who then come", () => {
+  const engine = JSON.stringify(new URL("../../dist/distributed/index.js", import.meta.url).href);
+  const worker = `
+    const { parentPort, workerData } = require("node:worker_threads");
+    import(${engine}).then(async ({ initProcessGroup, RendezvousStore }) => {
+      const store = await RendezvousStore.tcp({ host: "127.0.0.1", port: workerData, serves: false });
+      void initProcessGroup({ store, rank: 0, worldSize: 2 });
+      parentPort.postMessage("waits");
+    });`;
+  const program = `
+    import { once } from "node:events";
+    import { setTimeout as delay } from "node:timers/promises";
+    import { Worker } from "node:worker_threads";
+    import { initProcessGroup, RendezvousStore } from ${engine};
+    const store = await RendezvousStore.tcp({ host: "127.0.0.1", port: 0, serves: true });
+    const worker = new Worker(${JSON.stringify(worker)}, { eval: true, execArgv: [], workerData: store.port });
+    await once(worker, "message");
+    await worker.terminate();
+    await initProcessGroup({ store, rank: 1, worldSize: 2 });
+    await delay(300); // the thread that waited for this comes back to a worker that is gone
+    process.exit(5);`;
+  const { status, signal, stderr } = spawnSync(process.execPath, ["--input-type=module", "-e", program], {
+    encoding: "utf8",
+    env: { ...process.env, GLOO_SOCKET_IFNAME: "lo", OMP_NUM_THREADS: "1" },
+    timeout: 50_000,
+  });
+  expect([status, signal], stderr).toEqual([5, null]);
 });
 
 describe("what is asked for is checked before anything is opened", () => {

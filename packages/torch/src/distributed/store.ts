@@ -1,6 +1,8 @@
 // Where processes meet: c10d's TCPStore and FileStore, small key-value stores that hold the addresses of the ranks.
 import { lookup } from "node:dns/promises";
+import { open } from "node:fs/promises";
 import { TorchError } from "../errors.js";
+import { writeError } from "../io/atomic-write.js";
 import { native } from "../native.js";
 
 /** Options of {@link RendezvousStore.tcp}. */
@@ -49,8 +51,14 @@ export class RendezvousStore {
   /**
    * A store in a file that every process can reach and that no earlier group has used.
    * @param worldSize number of processes that will use it; the last one to leave removes the file
+   * @throws TorchError when the file cannot be written
    */
   static async file(path: string, worldSize: number, timeoutMs = DEFAULT_TIMEOUT_MS): Promise<RendezvousStore> {
+    try {
+      await (await open(path, "a")).close(); // libtorch would wait for the folder, for five minutes
+    } catch (error) {
+      throw writeError(path, error);
+    }
     return new RendezvousStore(await native.storeFile(path, worldSize, timeoutMs));
   }
 

@@ -73,7 +73,7 @@ export function* writeFileInPieces(
     else claim(temporary, path);
     isPublished = true;
   } catch (error) {
-    throw describe(path, error, written);
+    throw writeError(path, error, written);
   } finally {
     if (!isPublished) fs.rmSync(temporary, { force: true });
   }
@@ -110,7 +110,7 @@ export async function writeFileAtomicallyAside(
     else await claimAside(temporary, path);
   } catch (error) {
     await promises.rm(temporary, { force: true });
-    throw describe(path, error, written);
+    throw writeError(path, error, written);
   }
   await flushFolderAside(folder);
 }
@@ -250,7 +250,7 @@ export function publishFile(temporary: string, path: string): void {
     refuseSpecial(path, present(path));
     fs.renameSync(temporary, path);
   } catch (error) {
-    throw describe(path, error, 0);
+    throw writeError(path, error, 0);
   }
   flushFolder(dirname(path));
 }
@@ -320,7 +320,7 @@ export function flushFolder(folder: string): void {
     descriptor = fs.openSync(folder, "r");
     fs.fsyncSync(descriptor);
   } catch (error) {
-    if (!isRefusedFlush(error)) throw describe(folder, error, 0);
+    if (!isRefusedFlush(error)) throw writeError(folder, error, 0);
   } finally {
     if (descriptor !== undefined) fs.closeSync(descriptor);
   }
@@ -333,7 +333,7 @@ async function flushFolderAside(folder: string): Promise<void> {
     handle = await promises.open(folder, "r");
     await handle.sync();
   } catch (error) {
-    if (!isRefusedFlush(error)) throw describe(folder, error, 0);
+    if (!isRefusedFlush(error)) throw writeError(folder, error, 0);
   } finally {
     await handle?.close();
   }
@@ -356,7 +356,11 @@ const REASONS: Record<string, string> = {
   EISDIR: "it is a folder",
 };
 
-function describe(path: string, error: unknown, written: number): unknown {
+/**
+ * What to throw where a file cannot be written.
+ * @internal
+ */
+export function writeError(path: string, error: unknown, written = 0): unknown {
   const code = (error as NodeJS.ErrnoException).code;
   if (code === undefined || error instanceof TorchError) return error;
   const progress = written > 0 ? ` after ${written} bytes` : "";

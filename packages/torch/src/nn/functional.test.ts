@@ -253,6 +253,39 @@ describe("norms on the CPU without gradients", () => {
 const bytesOf = (...tensors: Tensor[]): string[] =>
   tensors.map((t) => Buffer.from((t.detach().float().data() as Float32Array).buffer).toString("hex"));
 
+test("values that a tensor only promises are taken as they are: negated, zero without memory", () => {
+  scope(() => {
+    const x = tensor([
+      [1, -2],
+      [3, 4],
+    ]);
+    const [weight, bias] = [tensor([2, -3]), tensor([0.5, 1])];
+    for (const promised of [aten._neg_view(x), aten._efficientzerotensor([2, 2], "float32")]) {
+      const written = tensor(promised.toList() as number[][]);
+      const row = written.select(0, 0);
+      const promisedRow = promised.select(0, 0);
+      const pairs: [Tensor, Tensor][] = [
+        [F.fusedRmsNorm(promised, weight, 1e-6), F.fusedRmsNorm(written, weight, 1e-6)],
+        [F.fusedRmsNorm(x, promisedRow, 1e-6), F.fusedRmsNorm(x, row, 1e-6)],
+        [F.fusedLayerNorm(promised, weight, bias, 1e-6), F.fusedLayerNorm(written, weight, bias, 1e-6)],
+        [F.fusedLayerNorm(x, promisedRow, promisedRow, 1e-6), F.fusedLayerNorm(x, row, row, 1e-6)],
+        [F.swiGlu(promised), F.swiGlu(written)],
+        [F.toBytes(promised, 127).bytes, F.toBytes(written, 127).bytes],
+        [F.scaleRows_(x.clone(), weight, null, promised), F.scaleRows_(x.clone(), weight, null, written)],
+        [F.scaleRows_(x.clone(), promisedRow), F.scaleRows_(x.clone(), row)],
+        [F.gateRows_(x.clone(), promised, weight), F.gateRows_(x.clone(), written, weight)],
+      ];
+      for (const [got, want] of pairs) expect(flat(got)).toEqual(flat(want));
+    }
+    expect(() => F.scaleRows_(aten._neg_view(x), weight)).toThrow(/expected rows of products/);
+    // A gradient, too.
+    const [one, other] = [x.clone().requiresGrad_(), x.clone().requiresGrad_()];
+    F.fusedRmsNorm(one, weight, 1e-6).backward(aten._neg_view(x));
+    F.fusedRmsNorm(other, weight, 1e-6).backward(x.neg());
+    expect(flat(one.grad!)).toEqual(flat(other.grad!));
+  });
+});
+
 describe("linear", () => {
   const PRECISIONS = ["float32", "bfloat16 by autocast", "float64"] as const;
   const LAYERS = [

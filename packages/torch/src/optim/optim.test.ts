@@ -1,5 +1,6 @@
 import { afterEach, describe, expect, test } from "vitest";
 import {
+  aten,
   fullLike,
   getNumThreads,
   linspace,
@@ -287,6 +288,28 @@ describe.each([
     own(build([dense])).step();
     own(build([transposed])).step();
     expect(flat(transposed)).toEqual(flat(dense));
+  });
+
+  test("takes gradients whose values are only promised: negated, zero without memory", () => {
+    const make = () => scope(() => parameter(linspace(-1, 1, 4)));
+    const values = tensor([1, -2, 3, -4]);
+    for (const promised of [aten._neg_view(values), aten._efficientzerotensor([4], "float32")]) {
+      const [written, other] = [make(), make()];
+      written.grad = tensor(promised.toList() as number[]);
+      other.grad = promised;
+      own(build([written])).step();
+      own(build([other])).step();
+      expect(flat(other)).toEqual(flat(written));
+    }
+  });
+
+  test("a gradient or a moment that has got another shape is refused", () => {
+    const param = scope(() => parameter(linspace(-1, 1, 4)));
+    const optimizer = own(build([param]));
+    param.grad = ones([4]);
+    optimizer.step();
+    aten.resize_(optimizer.stateDict().tensors["0.exp_avg"]!, [2]);
+    expect(() => optimizer.step()).toThrow(/Float\[2\] does not fit the parameter Float\[4\]/);
   });
 
   test("changes to a group count from the next step", () => {

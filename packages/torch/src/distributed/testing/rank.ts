@@ -2,7 +2,7 @@
 // TIMEOUT_MS`. STORE is the path of a file, or host:port of a TCP store that the test serves. The result goes to stdout
 // as one JSON line.
 import { setTimeout as delay } from "node:timers/promises";
-import { F, manualSeed, memory, nn, randn, scope, type Tensor, tensor } from "../../index.js";
+import { aten, F, manualSeed, memory, nn, randn, scope, type Tensor, tensor } from "../../index.js";
 import { DistributedReducer, initProcessGroup, type ProcessGroup, RendezvousStore } from "../index.js";
 
 const [name, place, rankText, worldText, timeoutText] = process.argv.slice(2) as [
@@ -48,6 +48,10 @@ async function collectives(group: ProcessGroup): Promise<object> {
   const whole = mine();
   result.transposed = await after(whole.t(), (t) => group.allReduce(t));
   whole.dispose();
+  // Its memory holds the values before they are negated.
+  const positive = mine();
+  result.negated = await after(aten._neg_view(positive), (t) => group.allReduce(t, "max"));
+  positive.dispose();
   result.counts = await after(tensor([rank, 1]), (t) => group.allReduce(t));
   result.broadcast = await after(mine(), (t) => group.broadcast(t, worldSize - 1));
   const own = mine();
