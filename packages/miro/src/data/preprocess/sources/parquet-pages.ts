@@ -3,8 +3,8 @@
  * hundred bytes that announce a run of a billion values end the process, others make it read in a circle.
  * Format: https://parquet.apache.org/docs/file-format/data-pages/
  *
- * Sizes, counts and places in dictionaries are looked at, never the values. What is refused here would be damage for any
- * reader; hyparquet leaves cells empty in its place, or takes what lies behind a page for a part of it.
+ * Sizes, counts and places in dictionaries are looked at, never the values. What is refused here would be damage for
+ * any reader; hyparquet leaves cells empty in its place, or takes what lies behind a page for a part of it.
  */
 import { brotliDecompressSync, gunzipSync } from "node:zlib";
 import type { Compressors, ParquetType, SchemaElement, SchemaTree } from "hyparquet";
