@@ -68,7 +68,7 @@ export interface PictureSize {
   height: number;
 }
 
-/** @throws InvalidInputError unless both sides are whole numbers from 1, and no picture has more pixels than are decoded */
+/** @throws InvalidInputError unless both sides are whole numbers from 1, of no more pixels than are decoded */
 export function checkPictureSize(parameter: string, size: PictureSize): void {
   checkObject(parameter, size, "{ width, height }", ["width", "height"]);
   const { width, height } = size;
