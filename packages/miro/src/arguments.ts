@@ -19,6 +19,11 @@ export function checkCount(parameter: string, value: unknown): asserts value is 
   if (!Number.isSafeInteger(value) || (value as number) < 1) throw invalid(parameter, "a whole number from 1", value);
 }
 
+/** @throws InvalidInputError unless it is one of `choices` */
+export function checkChoice(parameter: string, value: unknown, choices: readonly string[]): void {
+  if (!choices.includes(value as string)) throw invalid(parameter, `one of ${choices.join(", ")}`, value);
+}
+
 /** @throws InvalidInputError unless it is an object that has all of `fields` */
 export function checkObject<T extends object>(
   parameter: string,

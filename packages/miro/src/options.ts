@@ -291,18 +291,19 @@ export function withDefaults<S extends z.ZodObject>(schema: S, checked: Partial<
  * @throws InvalidInputError for a text that its option's own `parse` cannot read
  */
 export function fromText(schema: z.ZodType, text: string, parameter: string): unknown {
-  const { parse, written } = declarationOf(schema);
-  if (parse === undefined) return readValue(alternatives(schema), text, parameter);
+  const { parse, written, flag } = declarationOf(schema);
+  if (parse === undefined) return readValue(alternatives(schema), text, parameter, flag?.match(/<(.+=.+)>/)?.[1]);
   const value = parse(text);
   if (value === undefined) throw invalid(parameter, written ?? expectedOf(schema), text);
   return value;
 }
 
-function readValue(all: readonly z.ZodType[], text: string, parameter: string): unknown {
+/** @param form of an entry of a record, as its flag says it */
+function readValue(all: readonly z.ZodType[], text: string, parameter: string, form = "key=value"): unknown {
   for (const one of all) {
     if (one instanceof z.ZodNumber && isDecimal(text)) return Number(text);
     if (one instanceof z.ZodBoolean && /^\s*(true|false)\s*$/i.test(text)) return /true/i.test(text);
-    if (one instanceof z.ZodRecord) return entryOf(one, text, parameter);
+    if (one instanceof z.ZodRecord) return entryOf(one, text, parameter, form);
   }
   const items = all.every((one) => one instanceof z.ZodArray) ? (all as z.ZodArray[]) : [];
   if (items.length > 0)
@@ -310,15 +311,18 @@ function readValue(all: readonly z.ZodType[], text: string, parameter: string): 
       items.flatMap(({ element }) => alternatives(element as z.ZodType)),
       text,
       parameter,
+      form,
     );
   return all.some((one) => one.safeParse(text).success) ? text : text.trim();
 }
 
-function entryOf(record: z.ZodRecord, text: string, parameter: string): Record<string, unknown> {
+function entryOf(record: z.ZodRecord, text: string, parameter: string, form: string): Record<string, unknown> {
+  const values = alternatives(record.valueType as z.ZodType);
+  const example = values.some((value) => value instanceof z.ZodNumber) ? ", for example clip_score=0.5" : "";
   const cut = text.indexOf("=");
-  if (cut < 1) throw invalid(parameter, "key=value, for example clip_score=0.5", text);
+  if (cut < 1) throw invalid(parameter, form + example, text);
   const key = text.slice(0, cut).trim();
-  return { [key]: readValue(alternatives(record.valueType as z.ZodType), text.slice(cut + 1), `${parameter} ${key}`) };
+  return { [key]: readValue(values, text.slice(cut + 1), `${parameter} ${key}`) };
 }
 
 function isDecimal(text: string): boolean {

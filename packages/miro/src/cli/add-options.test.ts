@@ -130,6 +130,11 @@ describe("a command's options", () => {
       help: "rewards",
       flag: "--reward <key=value>",
     }),
+    weights: field(z.record(z.string(), z.string()).optional(), {
+      expected: "folders by scorer",
+      help: "weights",
+      flag: "--weights <scorer=dir>",
+    }),
   });
 
   it("collect lists and records, switch off what holds, and leave out what was not given", async () => {
@@ -160,7 +165,12 @@ describe("a command's options", () => {
 
   it("refuse a key of an object's own machinery, and a record without a value", async () => {
     await expect(given(command, "a", "--reward", "__proto__=1")).rejects.toThrow(/--reward: the key "__proto__"/);
-    await expect(given(command, "a", "--reward", "x")).rejects.toThrow("expected key=value");
+    await expect(given(command, "a", "--reward", "x")).rejects.toThrow(
+      "expected key=value, for example clip_score=0.5, received",
+    );
+    await expect(given(command, "a", "--weights", "model.safetensors")).rejects.toThrow(
+      'expected scorer=dir, received "model.safetensors"',
+    );
   });
 });
 

@@ -73,4 +73,4 @@ export {
   imageFormat,
   MAX_PIXELS,
 } from "../pictures/decode.js";
-export { type PassOrder, type ResizeFilter, resize } from "../pictures/resize.js";
+export { type PassOrder, type PictureSize, type ResizeFilter, resize } from "../pictures/resize.js";

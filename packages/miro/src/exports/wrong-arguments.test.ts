@@ -22,7 +22,7 @@ type Call = (...args: unknown[]) => unknown;
  * the middle of a computation, where a look at each argument costs more than it helps.
  */
 const INNER = new Set([
-  ...["binLevels", "computeBins", "cropOffset", "groupSamples", "stepPosition"],
+  ...["binLevels", "computeBins", "groupSamples", "stepPosition"],
   ...["emaName", "inPrecision", "jobScript", "parameterGroups", "recipeFault", "resolvedValues", "resolvedYaml"],
   ...["siteSettings", "createLoss", "createNetworks", "dryRun", "saveTrainingCheckpoint", "submitJob", "writeJob"],
   ...["asPicture", "cutOut", "detectorInput", "fromUnfold", "instances", "layoutOf", "loadMask2Former", "summarise"],
@@ -30,8 +30,8 @@ const INNER = new Set([
   ...["clipPixels", "imageRewardTokenizer", "loadBlip", "loadClip", "loadClipVision", "loadJinaClip", "loadRanker"],
   ...["loadVqa", "readImageRewardHead", "readLinearHead", "vqaLabels", "vqaRow", "registerScorer", "runTask"],
   ...["combine", "dynamicShift", "forwardFlops", "forwardWork", "guidanceWeight", "precondConfigToJson", "sample"],
-  ...["rinConfigToJson", "saveCheckpoint", "trainingFlops", "runTraining", "measureSpeed", "resize", "cropCentre"],
-  ...["resizeThenCrop", "centreSquare", "registerTask", "registerSource", "registerSuite", "registerSampler"],
+  ...["rinConfigToJson", "saveCheckpoint", "trainingFlops", "runTraining", "measureSpeed"],
+  ...["registerTask", "registerSource", "registerSuite", "registerSampler"],
 ]);
 
 const STATIC: readonly [string, Call][] = [

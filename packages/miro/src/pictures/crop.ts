@@ -1,28 +1,40 @@
 /** Centre crops with the offsets of torchvision and of transformers, which round an odd remainder differently. */
-import { checkImage, checkObject } from "../arguments.js";
+import { checkChoice, checkCount, checkImage } from "../arguments.js";
 import { invalid } from "../errors.js";
 import { pythonRound } from "../files/python-number.js";
 import { message } from "../message.js";
-import { type PassOrder, type ResizeFilter, resize, resizePart } from "./resize.js";
+import {
+  checkPasses,
+  checkPictureSize,
+  type PassOrder,
+  type PictureSize,
+  type ResizeFilter,
+  resize,
+  resizePart,
+} from "./resize.js";
 import type { RgbImage } from "./rgb.js";
 
 /** How half a pixel of an offset is rounded: to the even neighbour (torchvision) or down (transformers). */
-export type CropRounding = "even" | "down";
+export type CropRounding = (typeof ROUNDINGS)[number];
+
+const ROUNDINGS = ["even", "down"] as const;
 
 /** Where a centred window of `size` begins in a side of `length` pixels. */
 export function cropOffset(length: number, size: number, rounding: CropRounding = "even"): number {
+  checkCount("length", length);
+  checkCount("size", size);
+  checkChoice("rounding", rounding, ROUNDINGS);
   const half = (length - size) / 2;
   return rounding === "down" ? Math.floor(half) : pythonRound(half);
 }
 
-/** The middle of a picture. @throws InvalidInputError when the window is larger than the picture */
-export function cropCentre(
-  image: RgbImage,
-  size: { width: number; height: number },
-  rounding: CropRounding = "even",
-): RgbImage {
+/**
+ * The middle of a picture.
+ * @throws InvalidInputError when the window is larger than the picture, or a side is no whole number from 1
+ */
+export function cropCentre(image: RgbImage, size: PictureSize, rounding: CropRounding = "even"): RgbImage {
   checkImage("image", image);
-  checkObject("size", size, "{ width, height }", ["width", "height"]);
+  checkPictureSize("size", size);
   const { width, height, data } = image;
   if (size.width > width || size.height > height)
     throw invalid("size", `at most ${width} x ${height}`, message`${size.width} x ${size.height}`);
@@ -34,12 +46,13 @@ export function cropCentre(
     const from = ((top + y) * width + left) * 3;
     result.set(data.subarray(from, from + stride), y * stride);
   }
-  return { ...size, data: result };
+  return { width: size.width, height: size.height, data: result };
 }
 
 /** The largest centred square, resized bilinearly: what the autoencoder encodes. @param side in pixels */
 export function centreSquare(image: RgbImage, side: number): RgbImage {
   checkImage("image", image);
+  checkCount("side", side);
   const least = Math.min(image.width, image.height);
   const square = image.width === image.height ? image : cropCentre(image, { width: least, height: least });
   return resize(square, { width: side, height: side }, "bilinear");
@@ -57,6 +70,8 @@ export function resizeThenCrop(
   order: PassOrder = "rows-first",
 ): RgbImage {
   checkImage("image", image);
+  checkCount("side", side);
+  checkPasses(filter, order);
   const { width, height } = image;
   const size =
     width <= height

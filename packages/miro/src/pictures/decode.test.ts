@@ -120,6 +120,42 @@ it("makes no rows for the size that a damaged header of a PNG says", () => {
   expect(completePng(png.subarray(0, 20), limit)).toBeNull();
 });
 
+it("takes no YCbCr of a TIFF for RGB", async () => {
+  /** One pixel: red 10, green 20, blue 30 where photometric is 2. */
+  const tiff = (photometric: number) => {
+    const tags = [
+      ...[
+        [256, 1],
+        [257, 1],
+        [258, 8],
+        [259, 1],
+        [262, photometric],
+      ],
+      ...[
+        [273, 8],
+        [277, 3],
+        [278, 1],
+        [279, 3],
+      ],
+    ] as const;
+    const bytes = Buffer.alloc(12 + 2 + 12 * tags.length + 4);
+    bytes.write("II*\0", "latin1");
+    bytes.writeUInt32LE(12, 4);
+    bytes.set([10, 20, 30], 8);
+    bytes.writeUInt16LE(tags.length, 12);
+    for (const [i, [tag, value]] of tags.entries()) {
+      const at = 14 + 12 * i;
+      bytes.writeUInt16LE(tag, at);
+      bytes.writeUInt16LE(3, at + 2);
+      bytes.writeUInt32LE(1, at + 4);
+      bytes.writeUInt16LE(value, at + 8);
+    }
+    return bytes;
+  };
+  expect([...(await decodeImage(tiff(2))).data]).toEqual([10, 20, 30]);
+  await expect(decodeImage(tiff(6))).rejects.toThrow(/YCbCr that is not compressed as JPEG/);
+});
+
 it("reads a picture after one that broke the decoder", async () => {
   const name = "smooth-420-full.avif";
   await expect(decodeImage(bytesOf(name).subarray(0, 300))).rejects.toBeInstanceOf(ImageError);

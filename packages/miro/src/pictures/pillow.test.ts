@@ -134,6 +134,21 @@ describe("crops", () => {
     expect(() => cropCentre(image, { width: 12, height: 1 })).toThrow(/at most 11 x 6/);
   });
 
+  it("refuse sides that are no whole numbers, and what has no name", () => {
+    const image = picture("noise", 11, 6);
+    for (const side of [0, -1, 2.5, Number.NaN, 2 ** 53]) {
+      const size = { width: 4, height: side };
+      expect(() => resize(image, size, "bilinear")).toThrow(/size\.height: expected a whole number from 1/);
+      expect(() => cropCentre(image, size)).toThrow(/size\.height: expected a whole number from 1/);
+      expect(() => centreSquare(image, side)).toThrow(/side: expected a whole number from 1/);
+      expect(() => resizeThenCrop(image, side, "bicubic")).toThrow(/side: expected a whole number from 1/);
+      expect(() => cropOffset(9, side)).toThrow(/size: expected a whole number from 1/);
+    }
+    expect(() => resize(image, { width: 1e6, height: 1e6 }, "bilinear")).toThrow(/size: expected at most \d+ pixels/);
+    expect(() => resize(image, { width: 4, height: 4 }, "lanczos" as "bicubic")).toThrow(/one of bilinear, bicubic/);
+    expect(() => cropCentre(image, { width: 4, height: 4 }, "up" as "down")).toThrow(/one of even, down/);
+  });
+
   it("give squares of the asked side for any size", () => {
     const side = fc.integer({ min: 1, max: 40 });
     fc.assert(

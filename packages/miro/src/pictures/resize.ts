@@ -7,7 +7,10 @@
  * widens with the factor of reduction (antialiasing), in fixed point with 22 fractional bits, rounded and clipped to 8
  * bits after each pass. A pass that would not change its side changes nothing.
  */
-import { checkImage, checkObject } from "../arguments.js";
+import { checkChoice, checkCount, checkImage, checkObject } from "../arguments.js";
+import { invalid } from "../errors.js";
+import { message } from "../message.js";
+import { MAX_PIXELS } from "./image-error.js";
 import type { RgbImage } from "./rgb.js";
 
 /** Bits behind the point: 8 bits of value and 2 of head room are left of the 32. */
@@ -55,24 +58,53 @@ interface Weights {
  * Which pass goes first: always that over rows, as in Pillow up to 11; or as in Pillow 13, where it is that over
  * columns for pictures that lose more than twice as many rows as columns. One value in many differs by one level.
  */
-export type PassOrder = "rows-first" | "pillow-13";
+export type PassOrder = (typeof PASS_ORDERS)[number];
 
-/** A picture of another size. @param size width and height in pixels, integers of at least 1 */
+const PASS_ORDERS = ["rows-first", "pillow-13"] as const;
+
+/** Width and height of a picture that is to be made, in pixels. */
+export interface PictureSize {
+  width: number;
+  height: number;
+}
+
+/** @throws InvalidInputError unless both sides are whole numbers from 1, of no more pixels than are decoded */
+export function checkPictureSize(parameter: string, size: PictureSize): void {
+  checkObject(parameter, size, "{ width, height }", ["width", "height"]);
+  const { width, height } = size;
+  checkCount(`${parameter}.width`, width);
+  checkCount(`${parameter}.height`, height);
+  if (width * height > MAX_PIXELS)
+    throw invalid(parameter, `at most ${MAX_PIXELS} pixels`, message`${width} x ${height}`);
+}
+
+/** @throws InvalidInputError for what is no filter or order of passes */
+export function checkPasses(filter: ResizeFilter, order: PassOrder): void {
+  checkChoice("filter", filter, Object.keys(FILTERS));
+  checkChoice("order", order, PASS_ORDERS);
+}
+
+/**
+ * A picture of another size.
+ * @param size width and height in pixels
+ * @throws InvalidInputError for sides that are no whole numbers from 1, and for another filter or order
+ */
 export function resize(
   image: RgbImage,
-  size: { width: number; height: number },
+  size: PictureSize,
   filter: ResizeFilter,
   order: PassOrder = "rows-first",
 ): RgbImage {
   checkImage("image", image);
-  checkObject("size", size, "{ width, height }", ["width", "height"]);
+  checkPictureSize("size", size);
+  checkPasses(filter, order);
   return resizePart(image, { size, filter, order });
 }
 
 /** What {@link resizePart} makes. */
 interface PartOptions {
   /** Of the whole result. */
-  size: { width: number; height: number };
+  size: PictureSize;
   /** The part of the result that is made; default: all. */
   window?: { left: number; top: number; width: number; height: number };
   /** A larger picture of one colour that this one lies on; default: there is none. */

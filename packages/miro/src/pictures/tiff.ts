@@ -2,7 +2,7 @@
  * What a TIFF's first directory says of its pixels, as far as the decoder does not tell it (TIFF 6.0, and BigTIFF with
  * 64-bit offsets).
  */
-import { badImage } from "./image-error.js";
+import { badImage, ImageError } from "./image-error.js";
 
 /** From a directory's tags. */
 export interface TiffTags {
@@ -10,7 +10,11 @@ export interface TiffTags {
   photometric: number;
 }
 
+const COMPRESSION = 259;
 const PHOTOMETRIC = 262;
+const YCBCR = 6;
+/** Whose decoder makes RGB of YCbCr, old and new. */
+const JPEG = [6, 7];
 const TILE_OFFSETS = 324;
 const TILE_SIZES = 325;
 /** Bytes of a value, by its type. */
@@ -18,7 +22,8 @@ const VALUE_SIZES: Record<number, number> = { 3: 2, 4: 4, 16: 8 };
 
 /**
  * Reads the first directory.
- * @throws ImageError when it, or a tile, lies beyond the end: the decoder leaves such tiles black without a word
+ * @throws ImageError when it, or a tile, lies beyond the end: the decoder leaves such tiles black without a word; and
+ *   for YCbCr outside of JPEG, which it takes for RGB
  */
 export function readTiffTags(bytes: Uint8Array): TiffTags {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
@@ -51,5 +56,8 @@ export function readTiffTags(bytes: Uint8Array): TiffTags {
     const end = offset + (sizes[i] ?? 0);
     if (end > bytes.length) throw badImage(`the TIFF ends at byte ${bytes.length}, its tile ${i + 1} at ${end}`);
   }
-  return { photometric: values(PHOTOMETRIC)[0] ?? 1 };
+  const photometric = values(PHOTOMETRIC)[0] ?? 1;
+  if (photometric === YCBCR && !JPEG.includes(values(COMPRESSION)[0] ?? 1))
+    throw new ImageError("unsupported-image", "a TIFF of YCbCr that is not compressed as JPEG; save it as RGB");
+  return { photometric };
 }

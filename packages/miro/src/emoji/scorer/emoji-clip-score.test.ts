@@ -103,6 +103,9 @@ describe("emoji_clip_score", () => {
     mkdirSync(other);
     cpSync(join(models, "emoji-clip", "model.safetensors"), join(other, "model.safetensors"));
     await expect(loadScorer("emoji_clip_score", { model: other })).rejects.toThrow(/config\.json: no such file/);
+    await expect(loadScorer("emoji_clip_score", { model: join(other, "model.safetensors") })).rejects.toThrow(
+      /model\.safetensors: is a file, not a folder/,
+    );
     writeFileSync(join(other, "config.json"), JSON.stringify({ text_encoder_sha256: "0".repeat(64) }));
     cpSync(join(models, "emoji-clip", "text_encoder"), join(other, "text_encoder"), { recursive: true });
     await expect(loadScorer("emoji_clip_score", { model: other })).rejects.toThrow(

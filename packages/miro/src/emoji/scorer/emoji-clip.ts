@@ -18,6 +18,7 @@ import { readSafetensors } from "@miro-t2i/torch/io";
 import { z } from "zod";
 import { InvalidInputError } from "../../errors.js";
 import { parseJsonFile } from "../../files/json-file.js";
+import { isFolder } from "../../files/make-folder.js";
 import { readBytes } from "../../files/whole-files.js";
 import { PictureTower } from "./picture-tower.js";
 
@@ -79,7 +80,9 @@ export class EmojiClip extends nn.Module {
   static fromPretrained(folder: string, device = "cpu"): EmojiClip {
     const path = join(folder, "config.json");
     if (!existsSync(path)) {
-      throw new InvalidInputError(`${path}: no such file; make a CLIP with: miro train emoji-clip`);
+      const what =
+        existsSync(folder) && !isFolder(folder) ? `${folder}: is a file, not a folder` : `${path}: no such file`;
+      throw new InvalidInputError(`${what}; make a CLIP with: miro train emoji-clip`);
     }
     const config = parseJsonFile(path, configSchema);
     return scope(() => {

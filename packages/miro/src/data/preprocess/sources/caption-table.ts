@@ -199,6 +199,7 @@ function fromParquet(value: unknown, kind: ParquetKind, depth = 0): PythonJson |
   if (value instanceof Date) return Number.isNaN(value.getTime()) ? undefined : value.toISOString();
   if (value instanceof Uint8Array) return textOfBytes(value);
   if (ArrayBuffer.isView(value)) return undefined;
+  if (value instanceof JsonInteger || value instanceof Map) return value; // of a cell of JSON
   if (Array.isArray(value)) return value.map((item) => fromParquet(item, kind.item(), depth + 1) ?? null);
   return new Map(
     Object.entries(value).map(([name, item]) => [name, fromParquet(item, kind.field(name), depth + 1) ?? null]),

@@ -3,10 +3,11 @@
  * hundred bytes that announce a run of a billion values end the process, others make it read in a circle.
  * Format: https://parquet.apache.org/docs/file-format/data-pages/
  *
- * Sizes and counts alone are looked at, never the values. What is refused here would be damage for any reader.
+ * Sizes, counts and places in dictionaries are looked at, never the values. What is refused here would be damage for
+ * any reader; hyparquet leaves cells empty in its place, or takes what lies behind a page for a part of it.
  */
 import { brotliDecompressSync, gunzipSync } from "node:zlib";
-import type { Compressors, SchemaTree } from "hyparquet";
+import type { Compressors, ParquetType, SchemaElement, SchemaTree } from "hyparquet";
 import { deltaBinaryUnpack } from "hyparquet/src/delta.js";
 import { compressors as all, decompressZstd } from "hyparquet-compressors";
 
@@ -19,12 +20,15 @@ export interface ParquetBudget {
 
 /** A column of a row group. */
 export interface ParquetColumn {
-  codec: string;
+  codec: string | undefined;
   /** Rows of the group. */
   rows: number;
   /** The schema from its root to the column. */
   path: readonly SchemaTree[];
 }
+
+/** Bytes of a value that is written as it is; others have a length of their own. */
+const WIDTHS: Partial<Record<ParquetType, number>> = { INT32: 4, INT64: 8, INT96: 12, FLOAT: 4, DOUBLE: 8 };
 
 /** Structs and lists in page headers and in the directory. */
 const MAX_DEPTH = 32;
@@ -39,12 +43,16 @@ const DATA_PAGE = 0;
 const DICTIONARY_PAGE = 2;
 const DATA_PAGE_V2 = 3;
 
+const PLAIN = 0;
 const RLE = 3;
 /** Of bits, and of places in a dictionary. */
 const RUNS = [RLE, 2, 8];
+/** Places of more bits are read wrongly where they are packed. No dictionary is as large. */
+const MAX_PLACE_BITS = 24;
 const DELTA_BINARY_PACKED = 5;
 const DELTA_LENGTH_BYTE_ARRAY = 6;
 const DELTA_BYTE_ARRAY = 7;
+const BYTE_STREAM_SPLIT = 9;
 
 /** hyparquet's does not know how nothing is written, as of a dictionary of no values. */
 const lz4: Compressors["LZ4"] = (input, length) => (length === 0 ? new Uint8Array(0) : all.LZ4_RAW!(input, length));
@@ -87,10 +95,12 @@ export function checkPages(chunk: Uint8Array, column: ParquetColumn, budget: Par
     repetition: levels.filter((type) => type === "REPEATED").length,
     definition: levels.filter((type) => type !== "REQUIRED").length,
   };
-  const isBoolean = path.at(-1)!.element.type === "BOOLEAN";
+  const { element } = path.at(-1)!;
   const isFlat = path.length === 2 && most.repetition === 0;
   const weight = 1 + CELLS_A_LEVEL * (path.length - 2);
   let seen = 0;
+  /** Values in the dictionary. */
+  let places = 0;
   for (let at = 0; at < chunk.length - 1 && !(isFlat && seen >= rows); ) {
     const thrift = new Thrift(chunk, at);
     const header = thrift.struct();
@@ -105,52 +115,54 @@ export function checkPages(chunk: Uint8Array, column: ParquetColumn, budget: Par
       if (budget.cells < 0 || budget.bytes < 0) throw new Error("a row group holds too much for the size of the file");
     };
     const decompress = (bytes: Uint8Array, length: number) => decompressed(codec, bytes, length);
-    if (type === DICTIONARY_PAGE) take(integer(part(header, 7), 1));
-    else if (type === DATA_PAGE) {
+    if (type === DICTIONARY_PAGE) {
+      places = integer(part(header, 7), 1);
+      take(places);
+      plain(decompress(data, size), 0, places, element);
+    } else if (type === DATA_PAGE) {
       const own = part(header, 5);
       const count = integer(own, 1);
       take(count);
-      seen += count;
       const page = decompress(data, size);
       let from = 0;
-      let filled = count;
-      for (const [level, counts] of [
-        [most.repetition, false],
-        [most.definition, true],
-      ] as const) {
-        if (level === 0) continue;
+      /** Follows the levels at `from`. @returns how many are `counted` */
+      const levels = (most: number, counted: number): number => {
+        if (most === 0) return count;
         const length = uint32(page, from);
-        const top = runs(page, from + 4, { length, width: bitsOf(level), count, top: level });
-        if (counts) filled = top;
         from += 4 + length;
-      }
-      checkValues(page, { from, count: filled, encoding: integer(own, 2), isPrefixed: isBoolean }, budget);
+        return runs(page, from - length, { length, width: bitsOf(most), count, most, counted });
+      };
+      seen += levels(most.repetition, 0);
+      const filled = levels(most.definition, most.definition);
+      const isPrefixed = element.type === "BOOLEAN";
+      checkValues(page, { from, count: filled, encoding: integer(own, 2), isPrefixed, element, places }, budget);
     } else if (type === DATA_PAGE_V2) {
       const own = part(header, 8);
-      const [count, nulls, , encoding, definition, repetition] = [1, 2, 3, 4, 5, 6].map((id) => integer(own, id));
+      const [count, nulls, begun, encoding, definition, repetition] = [1, 2, 3, 4, 5, 6].map((id) => integer(own, id));
       take(count!);
-      seen += count!;
       const before = repetition! + definition!;
-      if (nulls! > count! || before > Math.min(size, data.length)) throw new Error("a page with wrong counts");
-      for (const [level, from, length] of [
-        [most.repetition, 0, repetition!],
-        [most.definition, repetition!, definition!],
-      ] as const)
-        if (level > 0) runs(data, from, { length, width: bitsOf(level), count: count! });
+      if (before > Math.min(size, data.length)) throw new Error("a page with wrong counts");
+      const levels = (most: number, counted: number, from: number, length: number): number =>
+        most === 0 ? count! : runs(data, from, { length, width: bitsOf(most), count: count!, most, counted });
+      const filled = levels(most.definition, most.definition, repetition!, definition!);
+      if (levels(most.repetition, 0, 0, repetition!) !== begun || count! - filled !== nulls)
+        throw new Error("a page with wrong counts");
+      seen += begun;
       const isCompressed = own.get(7) !== false;
       const values = data.subarray(before);
       const page = isCompressed ? decompress(values, size - before) : values;
       const isPrefixed = encoding === RLE;
-      checkValues(page, { from: 0, count: count! - nulls!, encoding: encoding!, isPrefixed }, budget);
+      checkValues(page, { from: 0, count: filled, encoding: encoding!, isPrefixed, element, places }, budget);
     } else throw new Error(`a page of the unknown type ${type}`);
     take(0);
   }
+  if (seen !== rows) throw new Error(`a column has ${seen} rows, its row group ${rows}`);
 }
 
-function decompressed(codec: string, bytes: Uint8Array, length: number): Uint8Array {
+function decompressed(codec: string | undefined, bytes: Uint8Array, length: number): Uint8Array {
   if (codec === "UNCOMPRESSED") return bytes;
   const decompress = boundedCompressors[codec as keyof Compressors];
-  if (decompress === undefined) throw new Error(`a column is compressed by ${codec}`);
+  if (decompress === undefined) throw new Error(`a column is compressed by ${codec ?? "no known method"}`);
   return decompress(bytes, length);
 }
 
@@ -160,33 +172,80 @@ interface PageValues {
   encoding: number;
   /** Runs say how long they are, and are of one bit; else the first byte says of how many bits. */
   isPrefixed: boolean;
+  element: SchemaElement;
+  /** Values in the dictionary. */
+  places: number;
 }
 
-function checkValues(page: Uint8Array, { from, count, encoding, isPrefixed }: PageValues, budget: ParquetBudget): void {
-  if (RUNS.includes(encoding)) {
+function checkValues(page: Uint8Array, values: PageValues, budget: ParquetBudget): void {
+  const { from, count, encoding, isPrefixed, element, places } = values;
+  if (encoding === PLAIN) plain(page, from, count, element);
+  else if (RUNS.includes(encoding)) {
     if (isPrefixed) runs(page, from + 4, { length: uint32(page, from), width: 1, count });
-    else if (from < page.length) runs(page, from + 1, { length: page.length - from - 1, width: page[from]!, count });
-  } else if (encoding === DELTA_BINARY_PACKED || encoding === DELTA_LENGTH_BYTE_ARRAY) deltas(page, from, count);
-  else if (encoding === DELTA_BYTE_ARRAY) {
+    else if (count > 0) {
+      const [width, length] = [page[from], page.length - from - 1];
+      if (width === undefined || places === 0) throw new Error("values of a dictionary that is not there");
+      if (width > MAX_PLACE_BITS) throw new Error(`values of ${width} bits`);
+      // Where all are the first one, that they take no bits says it all.
+      if (width > 0 || length > 0) runs(page, from + 1, { length, width, count, most: places - 1 });
+    }
+  } else if (encoding === DELTA_BINARY_PACKED) deltas(page, from, count);
+  else if (encoding === DELTA_LENGTH_BYTE_ARRAY) {
+    const end = deltas(page, from, count);
+    fits(page, end, unpacked(page, from, count)[0]!);
+  } else if (encoding === DELTA_BYTE_ARRAY) {
     // Each text begins as the one before it does, so that short pages make long texts.
-    deltas(page, deltas(page, from, count), count);
-    const reader = { view: new DataView(page.buffer, page.byteOffset, page.byteLength), offset: from };
-    const [prefixes, suffixes] = [new Int32Array(count), new Int32Array(count)];
-    for (const lengths of [prefixes, suffixes]) deltaBinaryUnpack(reader, count, lengths);
-    for (let i = 0; i < count; i++) if (prefixes[i]! > 0) budget.bytes -= prefixes[i]! + Math.max(0, suffixes[i]!);
+    const end = deltas(page, deltas(page, from, count), count);
+    const [prefixes, suffixes] = unpacked(page, from, count, 2) as [Int32Array, Int32Array];
+    for (let i = 0, before = 0; i < count; i++) {
+      if (prefixes[i]! < 0 || prefixes[i]! > before) throw new Error("a text begins with more than there is before it");
+      before = prefixes[i]! + suffixes[i]!;
+      if (prefixes[i]! > 0) budget.bytes -= before;
+    }
+    fits(page, end, suffixes);
+  } else if (encoding !== BYTE_STREAM_SPLIT) throw new Error(`values of the unknown encoding ${encoding}`);
+}
+
+/** The lists of lengths from `from` on, which {@link deltas} has followed. */
+function unpacked(page: Uint8Array, from: number, count: number, lists = 1): Int32Array[] {
+  const reader = { view: new DataView(page.buffer, page.byteOffset, page.byteLength), offset: from };
+  return Array.from({ length: lists }, () => {
+    const lengths = new Int32Array(count);
+    deltaBinaryUnpack(reader, count, lengths);
+    return lengths;
+  });
+}
+
+/** Checks that values of these lengths lie in their page. */
+function fits(page: Uint8Array, from: number, lengths: Int32Array): void {
+  let left = page.length - from;
+  for (const length of lengths) {
+    left -= length;
+    if (length < 0 || left < 0) throw new Error("levels or values leave their page");
   }
+}
+
+/** Checks that values that are written as they are lie in their page. */
+function plain(page: Uint8Array, from: number, count: number, { type, type_length: length }: SchemaElement): void {
+  let end = from;
+  if (type === "BOOLEAN") end += Math.ceil(count / 8);
+  else if (type === "BYTE_ARRAY") for (let i = 0; i < count; i++) end += 4 + uint32(page, end);
+  else end += count * (WIDTHS[type!] ?? length ?? 0);
+  if (end > page.length) throw new Error("levels or values leave their page");
 }
 
 /**
  * Follows runs of repeated and of packed values.
- * @param top a value to count
- * @returns how many values are `top`
+ * @param most no value may be more; default: none is looked at
+ * @param counted a value to count
+ * @returns how many values are `counted`
  */
 function runs(
   bytes: Uint8Array,
   from: number,
-  { length, width, count, top }: { length: number; width: number; count: number; top?: number },
+  options: { length: number; width: number; count: number; most?: number; counted?: number },
 ): number {
+  const { length, width, count, most, counted } = options;
   if (from + length > bytes.length) throw new Error("levels or values leave their page");
   if (width > 32) throw new Error(`values of ${width} bits`);
   const thrift = new Thrift(bytes, from);
@@ -200,22 +259,31 @@ function runs(
       throw new Error(`a run of ${run} values where ${left} are left`);
     const start = thrift.at;
     thrift.skip(isPacked ? Math.max(1, (run / 8) * width) : Math.ceil(width / 8));
-    if (top !== undefined) {
-      if (!isPacked) found += numberAt(bytes, start * 8, Math.ceil(width / 8) * 8) === top ? run : 0;
-      else
-        for (let i = 0; i < Math.min(run, left); i++)
-          if (numberAt(bytes, start * 8 + i * width, width) === top) found++;
+    if (most !== undefined) {
+      const values = isPacked ? Math.min(run, left) : 1;
+      const each = isPacked ? 1 : run;
+      const reader = packed(bytes, start, isPacked ? width : Math.ceil(width / 8) * 8);
+      for (let i = 0; i < values; i++) {
+        const value = reader();
+        if (value > most) throw new Error(`the value ${value} where ${most} is the most`);
+        if (value === counted) found += each;
+      }
     }
     left -= run;
   }
   return found;
 }
 
-/** An unsigned number of some bits, the lowest first. */
-function numberAt(bytes: Uint8Array, bit: number, width: number): number {
-  let value = 0;
-  for (let i = 0; i < width; i++) value += ((bytes[(bit + i) >> 3]! >> ((bit + i) & 7)) & 1) * 2 ** i;
-  return value;
+/** Reads unsigned numbers of at most 24 bits, the lowest bits first. */
+function packed(bytes: Uint8Array, at: number, width: number): () => number {
+  let [waiting, bits] = [0, 0];
+  return () => {
+    for (; bits < width; bits += 8) waiting |= bytes[at++]! << bits;
+    const value = waiting & (2 ** width - 1);
+    waiting >>>= width;
+    bits -= width;
+    return value;
+  };
 }
 
 /** Follows packed differences. @returns the byte behind them */

@@ -10,14 +10,17 @@ import { parquetRow, readCaptionTable } from "./caption-table.js";
 import { listShards } from "./list-shards.js";
 import { openParquet } from "./parquet-table.js";
 import {
+  column,
   describes,
   dictionary,
   INT,
   int,
   page,
-  STRUCT,
+  page2,
   struct,
+  TEXT,
   table,
+  text,
   uint32,
   varint,
 } from "./testing/parquet-bytes.js";
@@ -85,9 +88,10 @@ describe("a damaged Parquet file", () => {
 
   const two = [...uint32(1), 97, ...uint32(1), 98];
   const cell = (rows: number, ...bytes: number[]) => page(bytes, describes(rows, 0));
-  const deltas = (count: number, first: number, then: number) => [
-    ...[...varint(128), ...varint(1), ...varint(count), ...int(first), ...int(then - first), 0],
-    ...Array.from({ length: Math.ceil((count - 1) / 128) }, (_, i) => (i === 0 ? [] : [0, 0])).flat(),
+  /** Whole numbers, each of which is `step` more than the one before. */
+  const deltas = (count: number, first: number, step: number) => [
+    ...[...varint(128), ...varint(1), ...varint(count), ...int(first)],
+    ...Array.from({ length: Math.ceil((count - 1) / 128) }, () => [...int(step), 0]).flat(),
   ];
 
   it.each<[string, Buffer, RegExp | null]>([
@@ -103,14 +107,7 @@ describe("a damaged Parquet file", () => {
     ],
     [
       "is refused where packed values of no bits would be counted for ever",
-      table(2, [
-        dictionary,
-        page(
-          [0, ...varint(2 ** 31 + 1)],
-          [8, STRUCT, struct(...[2, 0, 2, 8, 0, 0].map((n, i) => [i + 1, INT, int(n)] as const))],
-          { type: 3 },
-        ),
-      ]),
+      table(2, [dictionary, page2([0, ...varint(2 ** 31 + 1)], 2, 0, 2, 8, 0, 0)]),
       /a run of \d+ values where 2 are left/,
     ],
     [
@@ -132,11 +129,8 @@ describe("a damaged Parquet file", () => {
     ],
     [
       "is refused where each text is to begin with a long one before it",
-      table(20_000, [
-        page(
-          [...deltas(20_000, 0, 2 ** 16), ...deltas(20_000, 2 ** 16, 0), ...Array.from({ length: 2 ** 16 }, () => 97)],
-          describes(20_000, 7),
-        ),
+      table(40_000, [
+        page([...deltas(40_000, 0, 1), ...deltas(40_000, 1, 0), ...Buffer.alloc(40_000, "a")], describes(40_000, 7)),
       ]),
       /a row group holds too much for the size of the file/,
     ],
@@ -160,6 +154,76 @@ describe("a damaged Parquet file", () => {
       /lz4 offset out of range/,
     ],
     [
+      "is refused where a value is none of the dictionary",
+      table(2, [dictionary, page([1, ...varint(2 * 2), 1], describes(2, 8))]),
+      /the value 1 where 0 is the most/,
+    ],
+    [
+      "is refused where packed values are none of the dictionary",
+      table(3, [dictionary, page([2, ...varint(3), 0b100000, 0], describes(3, 8))]),
+      /the value 2 where 0 is the most/,
+    ],
+    [
+      "is refused where there is no dictionary",
+      table(2, [page([0], describes(2, 8))]),
+      /values of a dictionary that is not there/,
+    ],
+    [
+      "is refused where a page has fewer values than it says",
+      table(2, [cell(2, ...uint32(1), 97)]),
+      /leave their page/,
+    ],
+    [
+      "is refused where numbers go on behind their page",
+      table(3, [page([1, 0, 0, 0], describes(2, 0)), page([1, 0, 0, 0], describes(1, 0))], { type: 1 }),
+      /levels or values leave their page/,
+    ],
+    [
+      "is refused where lengths go on behind their page",
+      table(2, [page([...deltas(2, 1, 1), 97, 98], describes(2, 6))]),
+      /levels or values leave their page/,
+    ],
+    [
+      "is refused where a text begins with more than the one before it has",
+      table(2, [page([...deltas(2, 0, 2), ...deltas(2, 1, 0), 97, 98], describes(2, 7))]),
+      /a text begins with more than there is before it/,
+    ],
+    [
+      "is refused where a column ends before its rows",
+      table(3, [cell(2, ...two)]),
+      /a column has 2 rows, its row group 3/,
+    ],
+    [
+      "is refused where more is missing than a page says",
+      table(2, [page2([...varint(2 * 2), 1, ...uint32(1), 97], 2, 1, 2, 0, 2, 0)], { isOptional: true }),
+      /a page with wrong counts/,
+    ],
+    [
+      "is refused where a group has less than no columns",
+      table(2, [cell(2, ...two)], {
+        schema: [column(), struct([4, TEXT, text("group")], [5, INT, int(-2)])],
+      }),
+      /row group 1 has 1 columns of 2/,
+    ],
+    [
+      "is refused where two columns have one name",
+      table(2, [cell(2, ...two)], { schema: [column(), column()] }),
+      /it has the column "image" twice/,
+    ],
+    [
+      "is refused where groups stand in groups without end",
+      table(2, [cell(2, ...two)], {
+        schema: [...Array.from({ length: 500 }, () => struct([4, TEXT, text("g")], [5, INT, int(1)])), column()],
+        columns: 1,
+      }),
+      /its columns are nested too deeply/,
+    ],
+    [
+      "is refused in words of its own where a part is missing",
+      table(2, [cell(2, ...two)], { columns: 2 }),
+      /its parts do not fit/,
+    ],
+    [
       "is refused where a number of its directory has a million digits",
       Buffer.concat([
         Buffer.from("PAR1"),
@@ -179,6 +243,11 @@ describe("a damaged Parquet file", () => {
     else await expect(read()).rejects.toThrow(message);
   });
 
+  it("is none where a row group has no rows, whose columns need not be anywhere", async () => {
+    writeFileSync(damaged, table(0, [], { start: 0 }));
+    expect(await read()).toEqual([]);
+  });
+
   it("is told from one that cannot be opened", async () => {
     await expect(openParquet(join(folder, "nothing.parquet"))).rejects.toThrow(/nothing\.parquet: .*: no such file/i);
   });
@@ -194,6 +263,16 @@ it("keeps the kind of numbers: a float that is whole stays a float, at any depth
       '"structs": [{"x": 2.0, "n": 2}], "map": {"a": 1.0}}',
   );
   expect([image, caption]).toEqual(["a.png", "one"]);
+});
+
+it("keeps the digits of numbers in cells of JSON", async () => {
+  const path = join(folder, "json.parquet");
+  const json = '{"id": 12345678901234567890, "share": 1.0, "tags": [1, "a"]}';
+  const cells = [page([...uint32(json.length), ...Buffer.from(json)], describes(1, 0))];
+  writeFileSync(path, table(1, cells, { schema: [column({ more: [[6, INT, int(19)]] })] }));
+  const read = await openParquet(path);
+  const [record] = await read.read(0, 1);
+  expect(writePythonJson(parquetRow(record!, read))).toBe(`{"image": ${json}}`);
 });
 
 it("is read in every encoding and compression, in pages of both versions", async () => {

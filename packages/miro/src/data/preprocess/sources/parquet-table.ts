@@ -8,7 +8,8 @@
  */
 import { open, stat } from "node:fs/promises";
 import type { AsyncBuffer, ColumnMetaData, FileMetaData, RowGroup, SchemaTree } from "hyparquet";
-import { InvalidInputError, MiroError, systemReason } from "../../../errors.js";
+import { describe, InvalidInputError, MiroError, systemReason } from "../../../errors.js";
+import { type PythonJson, parsePythonJson } from "../../../files/python-json.js";
 
 /** More rows are no table of captions. */
 const MAX_ROWS = 2 ** 31;
@@ -18,6 +19,8 @@ const MAX_GROUP_ROWS = 2 ** 26;
 const GROUP_CELLS = 2 ** 26;
 const GROUP_BYTES = 2 ** 28;
 const MAX_COLUMNS = 10_000;
+/** Groups within groups. */
+const MAX_DEPTH = 100;
 
 /** The mark `PAR1` in front, and behind the directory its length and the mark again. */
 const MARK = 0x50415231;
@@ -59,7 +62,7 @@ export async function openParquet(path: string): Promise<ParquetTable> {
     const file = { byteLength: size, slice: (start: number, end = size) => readSlice(path, size, start, end) };
     const directory = await readDirectory(file);
     checkThrift(new Uint8Array(directory, 0, directory.byteLength - END_BYTES));
-    const metadata = parquetMetadata(directory);
+    const metadata = parquetMetadata(directory, { geoparquet: false });
     if (metadata.schema.length > MAX_COLUMNS) throw damaged(`it has ${metadata.schema.length} columns`);
     const schema = parquetSchema(metadata);
     checkDirectory(metadata, schema, size - directory.byteLength);
@@ -98,8 +101,8 @@ export async function openParquet(path: string): Promise<ParquetTable> {
       read: (rowStart, rowEnd) =>
         orNamed(path, async () => {
           await checkGroups(rowStart, rowEnd);
-          const compressors = boundedCompressors;
-          return parquetReadObjects({ file, metadata, compressors, utf8: false, rowStart, rowEnd });
+          const [compressors, parsers] = [boundedCompressors, { jsonFromBytes }];
+          return parquetReadObjects({ file, metadata, compressors, parsers, utf8: false, rowStart, rowEnd });
         }),
     };
   });
@@ -131,27 +134,56 @@ function isBytes({ element, children }: SchemaTree): boolean {
   return children.length === 0 && type === "BYTE_ARRAY" && converted === undefined && logical === undefined;
 }
 
+/** A cell of JSON, whose numbers keep their digits. */
+function jsonFromBytes(bytes: Uint8Array | undefined): PythonJson | undefined {
+  return bytes && parsePythonJson(new TextDecoder("utf-8", { fatal: true }).decode(bytes));
+}
+
 const damaged = (what: string) => new Error(what);
+
+/** Checks that each column has a name of its own. @returns how many hold values */
+function checkNames({ children }: SchemaTree, depth = 0): number {
+  if (depth > MAX_DEPTH) throw damaged("its columns are nested too deeply");
+  const names = new Set<string>();
+  let columns = 0;
+  for (const child of children) {
+    const { name } = child.element;
+    if (typeof name !== "string") throw damaged("it has a column without a name");
+    if (names.has(name)) throw damaged(`it has the column ${describe(name)} twice`);
+    names.add(name);
+    columns += child.children.length === 0 ? 1 : checkNames(child, depth + 1);
+  }
+  return columns;
+}
 
 /** Checks that the row groups are whole and lie before `end`. */
 function checkDirectory({ num_rows, row_groups }: FileMetaData, schema: SchemaTree, end: number): void {
+  const expected = checkNames(schema);
   let total = 0;
   for (const [i, { num_rows, columns }] of row_groups.entries()) {
     const rows = Number(num_rows);
-    if (!(rows >= 0 && rows <= MAX_GROUP_ROWS)) throw damaged(`row group ${i + 1} has ${num_rows} rows`);
+    if (!(rows >= 0 && rows <= MAX_GROUP_ROWS))
+      throw damaged(`row group ${i + 1} has ${num_rows ?? "no number of"} rows`);
     total += rows;
+    const seen = new Set<SchemaTree>();
     for (const { meta_data: column } of columns) {
       if (column === undefined) throw damaged(`row group ${i + 1} has a column without a description`);
       const name = column.path_in_schema.join(".");
       const path = pathOf(schema, column.path_in_schema);
-      if (path === undefined || path.at(-1)!.children.length > 0) throw damaged(`column ${name} is not in the schema`);
+      const leaf = path?.at(-1);
+      if (path === undefined || leaf === undefined || leaf.children.length > 0 || leaf.element.type !== column.type)
+        throw damaged(`column ${name} is not in the schema`);
+      seen.add(leaf);
       // Its parts may be the same ones many times over.
       if (path.some(({ element }) => element.logical_type?.type === "VARIANT"))
         throw damaged(`column ${name} is of the type VARIANT, which is not read`);
       const [start, last] = placeOf(column);
-      if (!(start >= 4 && last >= start && last <= end))
+      // A group of no rows need not have pages.
+      if (rows > 0 && !(start >= 4 && last >= start && last <= end))
         throw damaged(`column ${name} lies at bytes ${start} to ${last} of ${end}`);
     }
+    if (seen.size !== expected || columns.length !== expected)
+      throw damaged(`row group ${i + 1} has ${columns.length} columns of ${expected}`);
   }
   if (total !== Number(num_rows) || total > MAX_ROWS)
     throw damaged(`it declares ${num_rows} rows, its row groups have ${total}`);
@@ -192,9 +224,15 @@ async function orNamed<T>(path: string, run: () => Promise<T>): Promise<T> {
   } catch (error) {
     if (error instanceof MiroError) throw error;
     const isOfSystem = error instanceof Error && "syscall" in error;
-    const reason = isOfSystem ? systemReason(error) : error instanceof Error ? error.message : String(error);
+    // What hyparquet and Node say where a part is missing or of another kind tells a user nothing.
+    const isOfCode = error instanceof TypeError || (error instanceof RangeError && !("code" in error));
+    const reason = isOfSystem ? systemReason(error) : isOfCode ? "its parts do not fit together" : messageOf(error);
     throw new InvalidInputError(`${path}: cannot be read as Parquet: ${reason}`, { cause: error });
   }
+}
+
+function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
 }
 
 async function readSlice(path: string, size: number, start: number, end: number): Promise<ArrayBuffer> {
