@@ -300,6 +300,5 @@ function withoutNulls(given: unknown): unknown {
 
 /** Why a job has no pictures, as an error. */
 function failureOf(job: Job): Error {
-  if (job.status === "cancelled") return new InvalidInputError("the job was cancelled");
-  return job.failure ?? new MiroError(job.error ?? "the job failed");
+  return job.failure ?? new InvalidInputError("the job was cancelled");
 }
