@@ -72,3 +72,32 @@ it("does not take for a favourite what it could not store", async () => {
     rmSync(folder, { recursive: true, force: true });
   }
 });
+
+it("finds the beginnings of words, and anything in scripts that put no spaces between them", async () => {
+  const folder = mkdtempSync(join(tmpdir(), "miro-gallery-"));
+  const gallery = Gallery.open(folder);
+  try {
+    const prompts = ["一只红色的狐狸", "赤いキツネが走る", "ป่าสีเขียว", "a café with foxes", "שועל אדום"];
+    for (const [i, prompt] of prompts.entries()) {
+      const path = join(folder, `${i}.png`);
+      writeFileSync(path, "");
+      gallery.add(path, { ...IMAGE_SETTINGS, prompt });
+    }
+    const found = (q: string) => gallery.list({ q, limit: 9 }).pictures.map(({ prompt }) => prompts.indexOf(prompt));
+    for (const [q, places] of [
+      ["狐狸", [0]],
+      ["红色 狐狸", [0]],
+      ["キツネ", [1]],
+      ["走る", [1]],
+      ["เขียว", [2]],
+      ["cafe fox", [3]],
+      ["oxes", []],
+      ["אד", [4]],
+      ["狐狸 fox", []],
+    ] as const)
+      expect([q, found(q)]).toEqual([q, places]);
+  } finally {
+    gallery.close();
+    rmSync(folder, { recursive: true, force: true });
+  }
+});

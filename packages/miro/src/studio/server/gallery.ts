@@ -219,14 +219,14 @@ export class Gallery {
   list({ q, model, atLeast = {}, favourite, cursor, limit }: PictureQuery): PicturePage {
     const where = ["deleted = 0"];
     const values: unknown[] = [];
-    const match = words(q ?? "");
-    if (match !== null) {
+    const { words, parts } = readQuery(q ?? "");
+    if (words.length > 0) {
       where.push("number IN (SELECT rowid FROM words WHERE words MATCH ?)");
-      values.push(match);
+      values.push(words.map((word) => `"${word}"*`).join(" "));
     }
-    for (const sign of signs(q ?? "")) {
+    for (const part of parts) {
       where.push("instr(prompt, ?) > 0");
-      values.push(sign);
+      values.push(part);
     }
     if (model !== undefined) {
       where.push("model = ?");
@@ -522,13 +522,17 @@ function entryOf({ id, prompt, model, seed, width, height, created, favourite, t
   };
 }
 
-/** What stands in a search without being a word, such as an emoji. */
-function signs(text: string): string[] {
-  return text.split(/\s+/).filter((piece) => piece !== "" && !/[\p{L}\p{N}]/u.test(piece));
-}
+/** Scripts that put no spaces between words: the index takes a whole phrase for one word. */
+const UNSPACED = /[\p{scx=Han}\p{scx=Hira}\p{scx=Kana}\p{scx=Bopo}\p{scx=Thai}\p{scx=Laoo}\p{scx=Khmr}\p{scx=Mymr}]/u;
 
-/** The words of a search, each as the beginning of one; null where there are none. */
-function words(text: string): string | null {
+/** Of a search the words, each of which begins one of the prompt, and what may stand anywhere, such as an emoji. */
+function readQuery(text: string): { words: string[]; parts: string[] } {
   const found = text.match(/[\p{L}\p{N}]+/gu) ?? [];
-  return found.length === 0 ? null : found.map((word) => `"${word}"*`).join(" ");
+  return {
+    words: found.filter((word) => !UNSPACED.test(word)),
+    parts: [
+      ...found.filter((word) => UNSPACED.test(word)),
+      ...text.split(/\s+/).filter((piece) => piece !== "" && !/[\p{L}\p{N}]/u.test(piece)),
+    ],
+  };
 }

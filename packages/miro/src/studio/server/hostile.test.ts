@@ -133,10 +133,7 @@ describe("every route", () => {
 
   it("takes a body of no bytes for none, whatever its type is called", async () => {
     for (const { method, path } of routes.filter((route) => route.method !== "GET")) {
-      const [answer, plain] = await Promise.all([
-        ask(method, filled(path, "x"), ""),
-        ask(method, filled(path, "x")),
-      ]);
+      const [answer, plain] = await Promise.all([ask(method, filled(path, "x"), ""), ask(method, filled(path, "x"))]);
       expect([method, path, answer.status, await answer.text()]).toEqual([
         ...[method, path, plain.status, await plain.text()],
       ]);

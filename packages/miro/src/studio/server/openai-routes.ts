@@ -6,7 +6,7 @@ import { readFile } from "node:fs/promises";
 import type { FastifyReply, FastifyRequest } from "fastify";
 import type { ZodTypeProvider } from "fastify-type-provider-zod";
 import { z } from "zod";
-import { InvalidInputError, invalid, MiroError } from "../../errors.js";
+import { InvalidInputError, invalid } from "../../errors.js";
 import { message } from "../../message.js";
 import { field } from "../../options.js";
 import type { ImageFormat } from "../../pictures/image-files.js";
