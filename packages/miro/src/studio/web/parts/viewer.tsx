@@ -17,6 +17,7 @@ import {
 import { tell } from "../state/notices.js";
 import { Dialog } from "./dialog.js";
 import { Icon, IconButton } from "./icon.js";
+import { isBrowsers } from "./keys.js";
 import { download, Picture } from "./picture.js";
 import { differences, type Row, rowsOf } from "./settings.js";
 
@@ -27,7 +28,7 @@ function useSettings(id: string | undefined): Settings | null {
   useEffect(() => {
     if (id === undefined) return;
     let gone = false;
-    askJson<Settings>(`/api/pictures/${id}/settings`)
+    askJson<Settings>(`api/pictures/${id}/settings`)
       .then((settings) => {
         if (!gone) setKnown({ id, settings });
       })
@@ -77,6 +78,7 @@ function Large({ entry }: { entry: PictureEntry }) {
       class="viewer"
       onClose={close}
       onKeyDown={(event) => {
+        if (isBrowsers(event)) return;
         if (event.key === "ArrowLeft") go(-1);
         else if (event.key === "ArrowRight") go(1);
         else if (event.key === "f") void setFavourite(entry, !favourite);
