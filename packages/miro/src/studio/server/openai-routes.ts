@@ -258,8 +258,10 @@ async function pictureOf(gallery: Gallery, job: Job, image: number, id: string, 
   if (answer.url) {
     const quality = answer.compression === undefined || answer.format === "png" ? "" : `?quality=${answer.compression}`;
     const ending = answer.format === "jpeg" ? "jpg" : answer.format;
-    const { protocol, host } = answer.request;
-    return { url: `${protocol}://${host}/api/pictures/${id}.${ending}${quality}`, ...more };
+    const { protocol, host, headers } = answer.request;
+    // The path that a proxy has taken away.
+    const prefix = /^(?:\/[\w.~-]+)+/.exec(String(headers["x-forwarded-prefix"] ?? ""))?.[0] ?? "";
+    return { url: `${protocol}://${host}${prefix}/api/pictures/${id}.${ending}${quality}`, ...more };
   }
   const bytes =
     answer.format === "png"

@@ -1,6 +1,7 @@
 /** The studio's server: its parts, and their beginning and end. It holds no logic of drawing. */
 import { existsSync } from "node:fs";
 import type { AddressInfo } from "node:net";
+import { dirname } from "node:path";
 import { fileURLToPath } from "node:url";
 import multipart from "@fastify/multipart";
 import fastifyStatic from "@fastify/static";
@@ -174,7 +175,7 @@ export class Studio implements StudioParts {
     const setHeaders = (reply: { setHeader(name: string, value: string): unknown }, path: string) =>
       void reply.setHeader(
         "cache-control",
-        path.includes("/assets/") ? "public, max-age=31536000, immutable" : "no-cache",
+        dirname(path) === `${page}/assets` ? "public, max-age=31536000, immutable" : "no-cache",
       );
     if (page !== null) await app.register(fastifyStatic, { root: page, cacheControl: false, setHeaders });
     else
