@@ -1,6 +1,6 @@
 /**
- * Requests to the studio: with the key where one is wanted, and with the state of the connection. Addresses are relative
- * to the page, which a proxy may serve below a path of its own.
+ * Requests to the studio: with the key where one is wanted, and with the state of the connection. Addresses are
+ * relative to the page, which a proxy may serve below a path of its own.
  */
 import { signal } from "@preact/signals";
 import { session } from "./storage.js";
