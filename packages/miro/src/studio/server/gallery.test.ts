@@ -1,6 +1,7 @@
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import Database from "libsql";
 import { expect, it } from "vitest";
 import { GeneratedImage } from "../../pipeline/generated-image.js";
 import { IMAGE_SETTINGS } from "../../pipeline/testing/image-settings.js";
@@ -96,6 +97,28 @@ it("finds the beginnings of words, and anything in scripts that put no spaces be
       ["狐狸 fox", []],
     ] as const)
       expect([q, found(q)]).toEqual([q, places]);
+  } finally {
+    gallery.close();
+    rmSync(folder, { recursive: true, force: true });
+  }
+});
+
+it("forgets pictures that are gone with all that it knew of them", async () => {
+  const folder = mkdtempSync(join(tmpdir(), "miro-gallery-"));
+  const gallery = Gallery.open(folder);
+  try {
+    mkdirSync(join(folder, "day"));
+    for (let i = 0; i < 350; i++) {
+      const path = join(folder, i < 340 ? "day" : ".", `${i}.png`);
+      writeFileSync(path, "");
+      gallery.add(path, { ...IMAGE_SETTINGS, prompt: `number ${i}`, rewardTargets: { one: i / 350, other: 1 } });
+    }
+    rmSync(join(folder, "day"), { recursive: true });
+    expect(await gallery.repair()).toMatchObject({ added: 0, removed: 340 });
+    const index = new Database(join(folder, ".studio", "index.sqlite"));
+    const count = (table: string) => (index.prepare(`SELECT count(*) AS n FROM ${table}`).get() as { n: number }).n;
+    expect([count("pictures"), count("words"), count("targets")]).toEqual([10, 10, 20]);
+    index.close();
   } finally {
     gallery.close();
     rmSync(folder, { recursive: true, force: true });

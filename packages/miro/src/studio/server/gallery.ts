@@ -7,6 +7,7 @@ import { createHash, randomBytes } from "node:crypto";
 import { existsSync, readdirSync, renameSync, rmSync, statSync } from "node:fs";
 import { readFile, stat } from "node:fs/promises";
 import { dirname, join, relative, sep } from "node:path";
+import { setImmediate } from "node:timers/promises";
 import Database from "libsql";
 import { z } from "zod";
 import { InvalidInputError, MiroError, systemReason } from "../../errors.js";
@@ -26,6 +27,8 @@ import { qualityOf } from "./recode.js";
 /** A new form of the index makes it anew. */
 const VERSION = 1;
 const THUMBNAIL_SIDE = 256;
+/** Pictures that are forgotten in one go when their files are gone. */
+const FORGOTTEN_AT_ONCE = 100;
 
 /** A picture as the gallery lists it. */
 export const pictureEntry = z.object({
@@ -186,7 +189,8 @@ export class Gallery {
     const row = this.#known(id);
     if (!row) return;
     this.#db.prepare("DELETE FROM words WHERE rowid = ?").run(row.number);
-    this.#db.prepare("DELETE FROM targets WHERE picture = ?").run(row.number);
+    const target = this.#db.prepare("DELETE FROM targets WHERE key = ? AND picture = ?");
+    for (const key of Object.keys(JSON.parse(row.targets))) target.run(key, row.number);
     this.#db.prepare("DELETE FROM pictures WHERE number = ?").run(row.number);
   }
 
@@ -398,10 +402,14 @@ export class Gallery {
         }
       }
     }
-    for (const [name, { id }] of known) {
-      if (existsSync(join(this.folder, name)) || existsSync(join(this.#studio, "trash", name))) continue;
-      this.#remove(id);
-      result.removed++;
+    const left = [...known];
+    for (let i = 0; i < left.length && !signal?.aborted; i += FORGOTTEN_AT_ONCE) {
+      const gone = left
+        .slice(i, i + FORGOTTEN_AT_ONCE)
+        .filter(([name]) => !existsSync(join(this.folder, name)) && !existsSync(join(this.#studio, "trash", name)));
+      this.#write(() => gone.forEach(([, { id }]) => void this.#remove(id)));
+      result.removed += gone.length;
+      await setImmediate(); // requests come in between
     }
     return result;
   }
