@@ -574,6 +574,33 @@ describe("pictures", () => {
     await expect.poll(places, WAIT).toEqual(before);
   });
 
+  it.each([undefined, "a-key-of-tests"])(
+    "that a lost connection kept back come when it is back, key %s",
+    async (key) => {
+      const of = key === undefined ? studio : await serve(model, { key });
+      try {
+        const page = await open({}, { of, ready: key === undefined });
+        if (key !== undefined) {
+          await page.getByLabel("Key", { exact: true }).fill(key);
+          await page.keyboard.press("Enter");
+        }
+        await draw(page, { prompt: "kept back" });
+        await page.getByRole("article", { name: "Job: kept back" }).getByText(/^Done/).waitFor();
+        await page.context().setOffline(true);
+        await page.locator(".job-tile button").first().click();
+        const large = page.locator("dialog.viewer");
+        await page.getByText("The connection is lost").waitFor({ state: "attached" });
+        expect(await large.locator("dd").count()).toBe(0);
+        await page.context().setOffline(false);
+        await large.locator("dd").first().waitFor();
+        const width = "document.querySelector('.viewer-picture img')?.naturalWidth";
+        await expect.poll(() => page.evaluate(width), WAIT).toBeGreaterThan(0);
+      } finally {
+        if (of !== studio) await of.end();
+      }
+    },
+  );
+
   it("shown large stay so while their texts are marked", async () => {
     const page = await open();
     const { id } = await drawn(page, "marked");

@@ -1,6 +1,6 @@
 /** One picture large, with everything that can be done with it; and two beside each other. */
 import { useEffect, useRef, useState } from "preact/hooks";
-import { askJson, messageOf, type PictureEntry, pictureUrl, type Settings } from "../state/api.js";
+import { askJson, messageOf, type PictureEntry, pictureUrl, returns, type Settings } from "../state/api.js";
 import { draw } from "../state/draw.js";
 import { model, models, set, source, takeOver } from "../state/form.js";
 import {
@@ -26,7 +26,7 @@ const bad = (error: unknown) => tell(messageOf(error), { kind: "bad" });
 function useSettings(id: string | undefined): Settings | null {
   const [known, setKnown] = useState<{ id: string; settings: Settings } | null>(null);
   useEffect(() => {
-    if (id === undefined) return;
+    if (id === undefined || known?.id === id) return;
     let gone = false;
     askJson<Settings>(`api/pictures/${id}/settings`)
       .then((settings) => {
@@ -36,7 +36,7 @@ function useSettings(id: string | undefined): Settings | null {
     return () => {
       gone = true;
     };
-  }, [id]);
+  }, [id, returns.value]); // What a lost connection has kept back is asked for again.
   return known?.id === id ? known!.settings : null;
 }
 
