@@ -114,6 +114,9 @@ describe("/docs and /openapi.json", () => {
       expect.arrayContaining(["n", "size", "rewardTargets"]),
     );
     expect(Object.keys(fields("/sdapi/v1/img2img"))).toEqual(expect.arrayContaining(["init_images", "cfg_scale"]));
+    for (const path of ["/api/jobs/{id}", "/api/pictures/{id}"])
+      expect(paths[path].delete.responses).toMatchObject({ 204: { description: "Done" }, 404: {} });
+    expect(paths["/api/jobs/{id}"].delete.responses[204].content).toBeUndefined();
     expect(Object.keys(fields("/api/sweeps"))).toEqual(expect.arrayContaining(["x", "y", "by"]));
   });
 });
