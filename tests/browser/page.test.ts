@@ -1,6 +1,7 @@
 /** The studio's page in a real Chromium, against a real server. */
+import { once } from "node:events";
 import { copyFileSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
-import { createServer } from "node:http";
+import { createServer, request } from "node:http";
 import { createRequire } from "node:module";
 import { type AddressInfo, connect, createServer as createTcpServer, type Socket } from "node:net";
 import { join } from "node:path";
@@ -336,6 +337,23 @@ describe("the reward map", () => {
     expect(new Set(pictures.map(({ seed }) => seed)).size).toBe(1);
   });
 
+  it("of two tabs, one a duplicate of the other, is drawn once and seen in both", async () => {
+    const page = await open();
+    await page.getByLabel("Prompt", { exact: true }).fill("a twin");
+    await number(page, "Steps").fill("200");
+    await page.getByRole("link", { name: "Reward map" }).click();
+    await page.getByLabel("Pictures", { exact: true }).selectOption("3");
+    await page.getByRole("button", { name: "Draw the map" }).click();
+    await page.locator(".top-state").getByText("1 job").waitFor();
+    const kept = await page.evaluate("JSON.stringify(sessionStorage)");
+    const twin = await page.context().newPage();
+    await twin.addInitScript(`for (const item of Object.entries(${kept})) sessionStorage.setItem(...item)`);
+    await twin.goto(page.url());
+    for (const one of [page, twin]) await one.locator(".cells .drawn").nth(8).waitFor();
+    const { pictures } = await api<{ pictures: unknown[] }>("/api/pictures?q=twin&limit=100");
+    expect(pictures.length).toBe(9);
+  });
+
   it("that cannot be stopped says so", async () => {
     const page = await open();
     await page.getByLabel("Prompt", { exact: true }).fill("a long map");
@@ -555,6 +573,33 @@ describe("pictures", () => {
     }
     await expect.poll(places, WAIT).toEqual(before);
   });
+
+  it.each([undefined, "a-key-of-tests"])(
+    "that a lost connection kept back come when it is back, key %s",
+    async (key) => {
+      const of = key === undefined ? studio : await serve(model, { key });
+      try {
+        const page = await open({}, { of, ready: key === undefined });
+        if (key !== undefined) {
+          await page.getByLabel("Key", { exact: true }).fill(key);
+          await page.keyboard.press("Enter");
+        }
+        await draw(page, { prompt: "kept back" });
+        await page.getByRole("article", { name: "Job: kept back" }).getByText(/^Done/).waitFor();
+        await page.context().setOffline(true);
+        await page.locator(".job-tile button").first().click();
+        const large = page.locator("dialog.viewer");
+        await page.getByText("The connection is lost").waitFor({ state: "attached" });
+        expect(await large.locator("dd").count()).toBe(0);
+        await page.context().setOffline(false);
+        await large.locator("dd").first().waitFor();
+        const width = "document.querySelector('.viewer-picture img')?.naturalWidth";
+        await expect.poll(() => page.evaluate(width), WAIT).toBeGreaterThan(0);
+      } finally {
+        if (of !== studio) await of.end();
+      }
+    },
+  );
 
   it("shown large stay so while their texts are marked", async () => {
     const page = await open();
@@ -813,12 +858,14 @@ describe("the page", () => {
   it("is asked for each time, and what it names is kept: after an update none is left with the old one", async () => {
     const page = await fetch(studio.url);
     expect(page.headers.get("cache-control")).toBe("no-cache");
-    const assets = [...(await page.text()).matchAll(/"(\/assets\/[^"]+)"/g)].map(([, path]) => path!);
+    const assets = [...(await page.text()).matchAll(/"(\.\/assets\/[^"]+)"/g)].map(
+      ([, path]) => new URL(path!, page.url).href,
+    );
     expect(assets.length).toBe(2);
     for (const path of assets) {
-      const asset = await fetch(studio.url + path);
+      const asset = await fetch(path);
       expect(asset.headers.get("cache-control")).toBe("public, max-age=31536000, immutable");
-      expect((await fetch(`${studio.url}${path}.gone`)).headers.get("cache-control") ?? "").not.toMatch(/max-age/);
+      expect((await fetch(`${path}.gone`)).headers.get("cache-control") ?? "").not.toMatch(/max-age/);
     }
   });
 
@@ -911,6 +958,11 @@ describe("the page", () => {
     await expect.poll(() => page.evaluate("document.fullscreenElement?.className"), WAIT).toBe("viewer-picture");
     await page.keyboard.press("F");
     await expect.poll(() => page.evaluate("document.fullscreenElement"), WAIT).toBe(null);
+    // The browser's own keys stay its own: search, and the way back.
+    for (const key of ["Control+f", "Alt+ArrowRight", "Control+Delete"]) await page.keyboard.press(key);
+    expect([await large.getAttribute("aria-label"), await page.getByLabel("Favourite").first().ariaSnapshot()]).toEqual(
+      [before, '- button "Favourite"'],
+    );
     await page.keyboard.press("ArrowRight");
     await expect.poll(() => large.locator("img").count(), WAIT).toBe(1);
     await page.keyboard.press("ArrowLeft");
@@ -1025,6 +1077,87 @@ async function serious(page: Page): Promise<string[]> {
     .filter(({ impact }) => impact === "serious" || impact === "critical")
     .flatMap(({ id, nodes }) => nodes.map(({ html, failureSummary }) => `${id}: ${html} ${failureSummary}`));
 }
+
+describe("behind a proxy, below a path of its own", () => {
+  /** Passes requests on while it is not told that nobody is there. */
+  async function proxyTo(of: Serving) {
+    const state = { isAway: false };
+    const server = createServer((asked, answer) => {
+      const path = /^\/user\/me\/proxy(\/.*)$/.exec(asked.url!)?.[1];
+      if (state.isAway || path === undefined) {
+        answer.writeHead(path === undefined ? 404 : 502, { "content-type": "text/html" }).end("<h1>Bad Gateway</h1>");
+        return;
+      }
+      const { hostname, port } = new URL(of.url);
+      const passed = request({ hostname, port, path, method: asked.method, headers: asked.headers }, (told) => {
+        answer.writeHead(told.statusCode!, told.headers);
+        told.pipe(answer);
+      });
+      passed.on("error", () => answer.destroy());
+      answer.on("close", () => passed.destroy());
+      asked.pipe(passed);
+    }).listen(0, "127.0.0.1");
+    await once(server, "listening");
+    const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}/user/me/proxy/`;
+    return {
+      url,
+      /** Cuts what is under way, and answers as proxies do whose server is gone. */
+      setAway(isAway: boolean) {
+        state.isAway = isAway;
+        if (isAway) server.closeAllConnections();
+      },
+      end: () => {
+        server.closeAllConnections();
+        server.close();
+      },
+    };
+  }
+
+  it("draws, shows, and leads to its routes", async () => {
+    const proxy = await proxyTo(studio);
+    try {
+      const page = await open({}, { of: { ...studio, url: proxy.url } });
+      await draw(page, { prompt: "through a proxy" });
+      const card = page.getByRole("button", { name: /^through a proxy, / });
+      await expect
+        .poll(() => page.evaluate("document.querySelector('.card img')?.naturalWidth"), WAIT)
+        .toBeGreaterThan(0);
+      await card.first().click();
+      await page.locator("dialog.viewer dd").first().waitFor();
+      await page.keyboard.press("Escape");
+      const linked = async (name: string) => {
+        const address = await page.getByRole("link", { name }).getAttribute("href");
+        return new URL(address!, page.url()).href;
+      };
+      await page.goto(await linked("HTTP API"));
+      await page.getByRole("heading", { name: "POST /api/jobs", exact: true }).waitFor();
+      expect(await page.evaluate("getComputedStyle(document.querySelector('table')).borderCollapse")).toBe("collapse");
+      expect(await linked("openapi.json")).toBe(`${proxy.url}openapi.json`);
+    } finally {
+      proxy.end();
+    }
+  });
+
+  it("takes a proxy that finds nobody for a lost connection, and loses no job by it", async () => {
+    const proxy = await proxyTo(studio);
+    try {
+      const page = await open({}, { of: { ...studio, url: proxy.url } });
+      await draw(page, { prompt: "not lost", steps: 90_000 });
+      const job = page.getByRole("article", { name: "Job: not lost" });
+      await job.getByText(/^Step \d+ of 90000/).waitFor();
+      proxy.setAway(true);
+      await page.getByText("The connection is lost").waitFor();
+      await generate(page);
+      await page.getByText("The studio does not answer.").waitFor();
+      proxy.setAway(false);
+      await expect.poll(() => page.getByText("The connection is lost").count(), WAIT).toBe(0);
+      const before = await job.getByText(/^Step/).textContent();
+      await expect.poll(() => job.getByText(/^Step/).textContent(), WAIT).not.toBe(before);
+    } finally {
+      proxy.end();
+    }
+  });
+});
 
 describe("in a frame of another site's page, as a Space at the Hub", () => {
   it("draws, also where the browser keeps nothing for it", async () => {

@@ -44,6 +44,36 @@ export async function readBoundedAside(path: string): Promise<Buffer> {
   }
 }
 
+/**
+ * The lines of a file of any size, one after another, or of a pipe or device; the last one may be cut off.
+ * @throws as {@link readBounded}
+ */
+export function* readBoundedLines(path: string): Generator<string> {
+  const descriptor = openSync(path, "r");
+  try {
+    const most = fstatSync(descriptor).isFile() ? Number.POSITIVE_INFINITY : MAX_STREAM_BYTES;
+    const piece = Buffer.alloc(PIECE_BYTES);
+    let size = 0;
+    /** The pieces of a line whose end has not been read yet. */
+    let begun: Buffer[] = [];
+    for (let count = readSync(descriptor, piece); count > 0; count = readSync(descriptor, piece)) {
+      size += count;
+      if (size > most) throw noRegularFile(path, most);
+      let start = 0;
+      for (let end = piece.indexOf(10); end >= 0 && end < count; end = piece.indexOf(10, start)) {
+        const rest = piece.subarray(start, end);
+        yield (begun.length === 0 ? rest : Buffer.concat([...begun, rest])).toString();
+        begun = [];
+        start = end + 1;
+      }
+      if (start < count) begun.push(Buffer.from(piece.subarray(start, count)));
+    }
+    if (begun.length > 0) yield Buffer.concat(begun).toString();
+  } finally {
+    closeSync(descriptor);
+  }
+}
+
 /** What is read piece by piece. */
 class Stream {
   readonly piece = Buffer.alloc(PIECE_BYTES);
@@ -61,10 +91,7 @@ class Stream {
   /** Takes what was read into the piece. @returns whether there may be more */
   add(count: number): boolean {
     this.#size += count;
-    if (this.#size > this.#maxBytes)
-      throw new InvalidInputError(
-        `${this.path}: is no regular file and has more than ${this.#maxBytes} bytes; name a regular file`,
-      );
+    if (this.#size > this.#maxBytes) throw noRegularFile(this.path, this.#maxBytes);
     this.#pieces.push(Buffer.from(this.piece.subarray(0, count)));
     return count > 0;
   }
@@ -72,6 +99,10 @@ class Stream {
   bytes(): Buffer {
     return Buffer.concat(this.#pieces);
   }
+}
+
+function noRegularFile(path: string, most: number): InvalidInputError {
+  return new InvalidInputError(`${path}: is no regular file and has more than ${most} bytes; name a regular file`);
 }
 
 function tooLarge(path: string, size: number, maxBytes: number): InvalidInputError {

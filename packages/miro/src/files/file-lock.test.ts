@@ -151,6 +151,10 @@ describe("the folder of a run", () => {
       expect.stringMatching(/waiting for a sign of life of process \d+ on .*, which trained here$/),
     ]);
     expect(() => lock.check()).toThrow(/another process has taken over this run/);
+    rmSync(output(), { recursive: true });
+    expect(() => heir.check()).toThrow(
+      /: the folder of the run was removed or renamed; it stops without a checkpoint$/,
+    );
     heir.release();
   });
 });

@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { InvalidInputError, MiroError } from "../errors.js";
 import { readTextFile } from "./text-file.js";
-import { readBytes, readBytesAside, readJson, writeFileAside, writeFileAtomic } from "./whole-files.js";
+import { readBytes, readBytesAside, readJson, readLinesOf, writeFileAside, writeFileAtomic } from "./whole-files.js";
 import { readYamlFile } from "./yaml-file.js";
 
 let folder: string;
@@ -29,6 +29,8 @@ describe("what is no regular file", () => {
       await expect(read(folder)).rejects.toThrow(/cannot be read: /);
     }
     expect(() => readTextFile("/dev/zero")).toThrow(/is no regular file/);
+    expect(() => [...readLinesOf("/dev/zero")]).toThrow(/^\/dev\/zero: is no regular file and has more than 26843/);
+    expect(() => [...readLinesOf(folder)]).toThrow(/cannot be read: /);
     expect(() => readYamlFile("/dev/zero")).toThrow(/is no regular file and has more than 4194304 bytes/);
   });
 });
@@ -85,6 +87,22 @@ describe.each([
 });
 
 describe("reading", () => {
+  it("gives the lines of a file however they lie in what is read at once, and whatever their length", () => {
+    const path = join(folder, "lines");
+    const block = 2 ** 20;
+    // Lengths in bytes with the end of the line; ä has two, which a block may divide.
+    for (const lengths of [[], [1], [block], [block - 1, 3, 1], [block + 1, block], [3 * block + 5, 1, 1, 7]]) {
+      const lines = lengths.map((length) => `${"ä".repeat((length - 1) >> 1)}${(length - 1) % 2 === 1 ? "x" : ""}`);
+      writeFileSync(path, lines.map((line) => `${line}\n`).join(""));
+      expect([...readLinesOf(path)].map((line, i) => line === lines[i])).toEqual(lines.map(() => true));
+      writeFileSync(path, `${lines.map((line) => `${line}\n`).join("")}cut`);
+      expect([...readLinesOf(path)].map((line, i) => line === (lines[i] ?? "cut"))).toEqual([
+        ...lines.map(() => true),
+        true,
+      ]);
+    }
+  });
+
   it("names the file that is missing or no JSON", async () => {
     const path = join(folder, "config.json");
     expect(() => readBytes(path)).toThrow(`${path}: cannot be read: no such file or directory`);

@@ -7,7 +7,7 @@ import { dirname } from "node:path";
 import { writeFileAtomically, writeFileAtomicallyAside } from "@miro-t2i/torch/atomic-write";
 import { InvalidInputError, MiroError, systemReason } from "../errors.js";
 import { message, option } from "../message.js";
-import { readBounded, readBoundedAside } from "./bounded-read.js";
+import { readBounded, readBoundedAside, readBoundedLines } from "./bounded-read.js";
 import { makeFolder, makeFolderAside, refusalOfFolder, removeIfEmpty } from "./make-folder.js";
 
 export { removeKilledWrites } from "@miro-t2i/torch/atomic-write";
@@ -27,11 +27,12 @@ export interface WriteOptions {
 /**
  * Writes a file atomically, creating its folder.
  *
+ * @param data the file, or its pieces in order
  * @throws InvalidInputError when the file exists; MiroError naming the file when the disk refuses
  */
 export function writeFileAtomic(
   path: string,
-  data: Uint8Array | string,
+  data: Uint8Array | string | Generator<Uint8Array>,
   { overwrite = false, mode }: WriteOptions = {},
 ): void {
   const folder = dirname(path);
@@ -42,10 +43,14 @@ export function writeFileAtomic(
     throw refusedFolder(path, error);
   }
   try {
-    writeFileAtomically(path, (write) => write(typeof data === "string" ? Buffer.from(data) : data), {
-      overwrite,
-      mode,
-    });
+    const pieces = typeof data === "string" ? [Buffer.from(data)] : data instanceof Uint8Array ? [data] : data;
+    writeFileAtomically(
+      path,
+      (write) => {
+        for (const piece of pieces) write(piece);
+      },
+      { overwrite, mode },
+    );
   } catch (error) {
     removeIfEmpty(folder, made);
     throw refusedWrite(path, error);
@@ -99,6 +104,15 @@ export function readText(path: string): string {
 export function readBytes(path: string): Buffer {
   try {
     return readBounded(path);
+  } catch (error) {
+    throw unreadable(path, error);
+  }
+}
+
+/** The lines of a file of any size, one after another; a failure names it and says why. */
+export function* readLinesOf(path: string): Generator<string> {
+  try {
+    yield* readBoundedLines(path);
   } catch (error) {
     throw unreadable(path, error);
   }

@@ -60,7 +60,7 @@ export function addDocsPage(app: FastifyInstance): void {
   );
 }
 
-/** The page of a description. */
+/** The page of a description. What it names is relative to it: a proxy may serve it below a path of its own. */
 function docsPage({ info, paths = {} }: Description): string {
   const title = escaped(`${info?.title ?? ""} ${info?.version ?? ""}`);
   const routes = Object.entries(paths).flatMap(([path, methods = {}]) =>
@@ -72,13 +72,13 @@ function docsPage({ info, paths = {} }: Description): string {
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width">
 <title>${title}</title>
-<link rel="icon" href="/favicon.svg" type="image/svg+xml">
-<link rel="stylesheet" href="/docs/style.css">
+<link rel="icon" href="favicon.svg" type="image/svg+xml">
+<link rel="stylesheet" href="docs/style.css">
 </head>
 <body>
 <main>
 <h1>${title}</h1>
-<p>The same as <a href="/openapi.json">openapi.json</a>, for people.</p>
+<p>The same as <a href="openapi.json">openapi.json</a>, for people.</p>
 ${routes.join("\n")}
 </main>
 </body>

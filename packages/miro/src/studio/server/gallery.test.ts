@@ -1,6 +1,7 @@
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import Database from "libsql";
 import { expect, it } from "vitest";
 import { GeneratedImage } from "../../pipeline/generated-image.js";
 import { IMAGE_SETTINGS } from "../../pipeline/testing/image-settings.js";
@@ -69,6 +70,57 @@ it("does not take for a favourite what it could not store", async () => {
       gallery.close();
     }
   } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+});
+
+it("finds the beginnings of words, and anything in scripts that put no spaces between them", async () => {
+  const folder = mkdtempSync(join(tmpdir(), "miro-gallery-"));
+  const gallery = Gallery.open(folder);
+  try {
+    const prompts = ["一只红色的狐狸", "赤いキツネが走る", "ป่าสีเขียว", "a café with foxes", "שועל אדום"];
+    for (const [i, prompt] of prompts.entries()) {
+      const path = join(folder, `${i}.png`);
+      writeFileSync(path, "");
+      gallery.add(path, { ...IMAGE_SETTINGS, prompt });
+    }
+    const found = (q: string) => gallery.list({ q, limit: 9 }).pictures.map(({ prompt }) => prompts.indexOf(prompt));
+    for (const [q, places] of [
+      ["狐狸", [0]],
+      ["红色 狐狸", [0]],
+      ["キツネ", [1]],
+      ["走る", [1]],
+      ["เขียว", [2]],
+      ["cafe fox", [3]],
+      ["oxes", []],
+      ["אד", [4]],
+      ["狐狸 fox", []],
+    ] as const)
+      expect([q, found(q)]).toEqual([q, places]);
+  } finally {
+    gallery.close();
+    rmSync(folder, { recursive: true, force: true });
+  }
+});
+
+it("forgets pictures that are gone with all that it knew of them", async () => {
+  const folder = mkdtempSync(join(tmpdir(), "miro-gallery-"));
+  const gallery = Gallery.open(folder);
+  try {
+    mkdirSync(join(folder, "day"));
+    for (let i = 0; i < 350; i++) {
+      const path = join(folder, i < 340 ? "day" : ".", `${i}.png`);
+      writeFileSync(path, "");
+      gallery.add(path, { ...IMAGE_SETTINGS, prompt: `number ${i}`, rewardTargets: { one: i / 350, other: 1 } });
+    }
+    rmSync(join(folder, "day"), { recursive: true });
+    expect(await gallery.repair()).toMatchObject({ added: 0, removed: 340 });
+    const index = new Database(join(folder, ".studio", "index.sqlite"));
+    const count = (table: string) => (index.prepare(`SELECT count(*) AS n FROM ${table}`).get() as { n: number }).n;
+    expect([count("pictures"), count("words"), count("targets")]).toEqual([10, 10, 20]);
+    index.close();
+  } finally {
+    gallery.close();
     rmSync(folder, { recursive: true, force: true });
   }
 });

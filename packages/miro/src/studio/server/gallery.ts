@@ -7,6 +7,7 @@ import { createHash, randomBytes } from "node:crypto";
 import { existsSync, readdirSync, renameSync, rmSync, statSync } from "node:fs";
 import { readFile, stat } from "node:fs/promises";
 import { dirname, join, relative, sep } from "node:path";
+import { setImmediate } from "node:timers/promises";
 import Database from "libsql";
 import { z } from "zod";
 import { InvalidInputError, MiroError, systemReason } from "../../errors.js";
@@ -26,6 +27,8 @@ import { qualityOf } from "./recode.js";
 /** A new form of the index makes it anew. */
 const VERSION = 1;
 const THUMBNAIL_SIDE = 256;
+/** Pictures that are forgotten in one go when their files are gone. */
+const FORGOTTEN_AT_ONCE = 100;
 
 /** A picture as the gallery lists it. */
 export const pictureEntry = z.object({
@@ -186,7 +189,8 @@ export class Gallery {
     const row = this.#known(id);
     if (!row) return;
     this.#db.prepare("DELETE FROM words WHERE rowid = ?").run(row.number);
-    this.#db.prepare("DELETE FROM targets WHERE picture = ?").run(row.number);
+    const target = this.#db.prepare("DELETE FROM targets WHERE key = ? AND picture = ?");
+    for (const key of Object.keys(JSON.parse(row.targets))) target.run(key, row.number);
     this.#db.prepare("DELETE FROM pictures WHERE number = ?").run(row.number);
   }
 
@@ -219,14 +223,14 @@ export class Gallery {
   list({ q, model, atLeast = {}, favourite, cursor, limit }: PictureQuery): PicturePage {
     const where = ["deleted = 0"];
     const values: unknown[] = [];
-    const match = words(q ?? "");
-    if (match !== null) {
+    const { words, parts } = readQuery(q ?? "");
+    if (words.length > 0) {
       where.push("number IN (SELECT rowid FROM words WHERE words MATCH ?)");
-      values.push(match);
+      values.push(words.map((word) => `"${word}"*`).join(" "));
     }
-    for (const sign of signs(q ?? "")) {
+    for (const part of parts) {
       where.push("instr(prompt, ?) > 0");
-      values.push(sign);
+      values.push(part);
     }
     if (model !== undefined) {
       where.push("model = ?");
@@ -398,10 +402,14 @@ export class Gallery {
         }
       }
     }
-    for (const [name, { id }] of known) {
-      if (existsSync(join(this.folder, name)) || existsSync(join(this.#studio, "trash", name))) continue;
-      this.#remove(id);
-      result.removed++;
+    const left = [...known];
+    for (let i = 0; i < left.length && !signal?.aborted; i += FORGOTTEN_AT_ONCE) {
+      const gone = left
+        .slice(i, i + FORGOTTEN_AT_ONCE)
+        .filter(([name]) => !existsSync(join(this.folder, name)) && !existsSync(join(this.#studio, "trash", name)));
+      this.#write(() => gone.forEach(([, { id }]) => void this.#remove(id)));
+      result.removed += gone.length;
+      await setImmediate(); // requests come in between
     }
     return result;
   }
@@ -522,13 +530,17 @@ function entryOf({ id, prompt, model, seed, width, height, created, favourite, t
   };
 }
 
-/** What stands in a search without being a word, such as an emoji. */
-function signs(text: string): string[] {
-  return text.split(/\s+/).filter((piece) => piece !== "" && !/[\p{L}\p{N}]/u.test(piece));
-}
+/** Scripts that put no spaces between words: the index takes a whole phrase for one word. */
+const UNSPACED = /[\p{scx=Han}\p{scx=Hira}\p{scx=Kana}\p{scx=Bopo}\p{scx=Thai}\p{scx=Laoo}\p{scx=Khmr}\p{scx=Mymr}]/u;
 
-/** The words of a search, each as the beginning of one; null where there are none. */
-function words(text: string): string | null {
+/** Of a search the words, each of which begins one of the prompt, and what may stand anywhere, such as an emoji. */
+function readQuery(text: string): { words: string[]; parts: string[] } {
   const found = text.match(/[\p{L}\p{N}]+/gu) ?? [];
-  return found.length === 0 ? null : found.map((word) => `"${word}"*`).join(" ");
+  return {
+    words: found.filter((word) => !UNSPACED.test(word)),
+    parts: [
+      ...found.filter((word) => UNSPACED.test(word)),
+      ...text.split(/\s+/).filter((piece) => piece !== "" && !/[\p{L}\p{N}]/u.test(piece)),
+    ],
+  };
 }

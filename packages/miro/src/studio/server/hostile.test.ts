@@ -131,6 +131,27 @@ describe("every route", () => {
     );
   });
 
+  it("takes a body of no bytes for none, whatever its type is called", async () => {
+    for (const { method, path } of routes.filter((route) => route.method !== "GET")) {
+      const [answer, plain] = await Promise.all([ask(method, filled(path, "x"), ""), ask(method, filled(path, "x"))]);
+      expect([method, path, answer.status, await answer.text()]).toEqual([
+        ...[method, path, plain.status, await plain.text()],
+      ]);
+    }
+    const packed = await fetch(`${studio.url}/api/jobs`, {
+      method: "POST",
+      headers: {
+        authorization: `Bearer ${KEY}`,
+        "content-type": "application/json",
+        "content-encoding": "gzip",
+      },
+      body: gzipSync('{"prompt": "a cat"}'),
+    });
+    expect([packed.status, await packed.json()]).toEqual([
+      ...[415, { error: { message: "the body's content-encoding: expected none, received gzip" } }],
+    ]);
+  });
+
   it("refuses bodies that are no JSON, too large, of another type, or cut, in its own form", async () => {
     for (const { method, path } of routes.filter((route) => route.fields.length > 0)) {
       const at = filled(path, "x");

@@ -7,7 +7,7 @@ import { streamJob } from "./event-stream.js";
 import { JOB_STATUSES, Job, type JobView, type JobWork, jobView } from "./job.js";
 import type { StudioParts } from "./parts.js";
 import { readRequest } from "./request-bodies.js";
-import { checkedByRoute, errorBody, idParams } from "./schemas.js";
+import { checkedByRoute, errorBody, idParams, nothing } from "./schemas.js";
 import { sweepBody, sweepWorkOf } from "./sweeps.js";
 
 const accepted = z.object({
@@ -123,12 +123,22 @@ export function addJobRoutes(studio: StudioParts): void {
     },
   );
 
-  app.delete("/api/jobs/:id", { schema: { summary: "Cancel a job", params: idParams } }, async ({ params }, reply) => {
-    const found = findJob(params.id, reply);
-    if (found === null) return reply;
-    if (found instanceof Job) queue.cancel(found);
-    return reply.code(204).send();
-  });
+  app.delete(
+    "/api/jobs/:id",
+    {
+      schema: {
+        summary: "Cancel a job",
+        params: idParams,
+        response: { 204: nothing, 404: errorBody, 410: errorBody },
+      },
+    },
+    async ({ params }, reply) => {
+      const found = findJob(params.id, reply);
+      if (found === null) return reply;
+      if (found instanceof Job) queue.cancel(found);
+      return reply.code(204).send(null);
+    },
+  );
 
   function accept(work: JobWork, reply: FastifyReply, key?: string) {
     const job = studio.submit(work, key);

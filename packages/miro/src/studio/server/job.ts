@@ -86,7 +86,7 @@ export class Job {
   readonly fractions: number[];
   /** The last preview, a small WebP. */
   preview: Uint8Array | null = null;
-  /** Why it failed, as an error. */
+  /** Why it failed, or was cancelled by the end of the server, as an error. */
   failure: Error | null = null;
   /** Resolves at its end. */
   readonly ended: Promise<void>;

@@ -76,10 +76,14 @@ describe("images.generate", () => {
     expect(data![0]!.url).toMatch(/\/api\/pictures\/\w+\.png$/);
     expect((await fetch(data![0]!.url!)).headers.get("content-type")).toBe("image/png");
     // A proxy in front says how it was asked.
-    const headers = { "x-forwarded-proto": "https", "x-forwarded-host": "draw.example" };
+    const headers = {
+      "x-forwarded-proto": "https",
+      "x-forwarded-host": "draw.example",
+      "x-forwarded-prefix": "/studio/",
+    };
     const body = { prompt: "a cat", ...extra, response_format: "url" } as OpenAI.Images.ImageGenerateParamsNonStreaming;
     const behind = await client.images.generate(body, { headers });
-    expect(behind.data![0]!.url).toMatch(/^https:\/\/draw\.example\/api\/pictures\//);
+    expect(behind.data![0]!.url).toMatch(/^https:\/\/draw\.example\/studio\/api\/pictures\//);
   });
 
   it("streams as many partial pictures as asked for, then each picture, in the format that it names", async () => {

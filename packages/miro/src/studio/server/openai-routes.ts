@@ -6,7 +6,7 @@ import { readFile } from "node:fs/promises";
 import type { FastifyReply, FastifyRequest } from "fastify";
 import type { ZodTypeProvider } from "fastify-type-provider-zod";
 import { z } from "zod";
-import { InvalidInputError, invalid, MiroError } from "../../errors.js";
+import { InvalidInputError, invalid } from "../../errors.js";
 import { message } from "../../message.js";
 import { field } from "../../options.js";
 import type { ImageFormat } from "../../pictures/image-files.js";
@@ -258,8 +258,10 @@ async function pictureOf(gallery: Gallery, job: Job, image: number, id: string, 
   if (answer.url) {
     const quality = answer.compression === undefined || answer.format === "png" ? "" : `?quality=${answer.compression}`;
     const ending = answer.format === "jpeg" ? "jpg" : answer.format;
-    const { protocol, host } = answer.request;
-    return { url: `${protocol}://${host}/api/pictures/${id}.${ending}${quality}`, ...more };
+    const { protocol, host, headers } = answer.request;
+    // The path that a proxy has taken away.
+    const prefix = /^(?:\/[\w.~-]+)+/.exec(String(headers["x-forwarded-prefix"] ?? ""))?.[0] ?? "";
+    return { url: `${protocol}://${host}${prefix}/api/pictures/${id}.${ending}${quality}`, ...more };
   }
   const bytes =
     answer.format === "png"
@@ -300,6 +302,5 @@ function withoutNulls(given: unknown): unknown {
 
 /** Why a job has no pictures, as an error. */
 function failureOf(job: Job): Error {
-  if (job.status === "cancelled") return new InvalidInputError("the job was cancelled");
-  return job.failure ?? new MiroError(job.error ?? "the job failed");
+  return job.failure ?? new InvalidInputError("the job was cancelled");
 }

@@ -12,7 +12,7 @@ import { type PictureEntry, pictureEntry } from "./gallery.js";
 import type { StudioParts } from "./parts.js";
 import { textsOfUpload } from "./recode.js";
 import { readFileBody } from "./request-bodies.js";
-import { errorBody, idParams } from "./schemas.js";
+import { errorBody, idParams, nothing } from "./schemas.js";
 
 const IMMUTABLE = "private, max-age=31536000, immutable";
 
@@ -103,8 +103,14 @@ export function addPictureRoutes({ app: untyped, gallery }: StudioParts): void {
 
   app.delete(
     "/api/pictures/:id",
-    { schema: { summary: "Move a picture to the trash", params: idParams } },
-    async ({ params }, reply) => (gallery.remove(params.id) ? reply.code(204).send() : noPicture(reply)),
+    {
+      schema: {
+        summary: "Move a picture to the trash",
+        params: idParams,
+        response: { 204: nothing, 404: errorBody },
+      },
+    },
+    async ({ params }, reply) => (gallery.remove(params.id) ? reply.code(204).send(null) : noPicture(reply)),
   );
 
   app.post(

@@ -17,6 +17,13 @@ export interface QueueMeter {
 
 export class QueueFull extends MiroError {}
 
+/** The server ends; another one, or this one when it is started again, can do what was asked. */
+export class ServerEnding extends MiroError {
+  constructor() {
+    super("the server is ending");
+  }
+}
+
 export class JobQueue {
   readonly #engine: Engine;
   readonly #gallery: Gallery;
@@ -49,7 +56,7 @@ export class JobQueue {
   submit(work: JobWork, requestKey?: string): Job {
     const before = requestKey === undefined ? undefined : this.list(requestKey)[0];
     if (before) return before;
-    if (this.#closed) throw new QueueFull("the server is ending");
+    if (this.#closed) throw new ServerEnding();
     if (this.#engine.failure) throw this.#engine.failure;
     if (this.#waiting.length >= this.#capacity)
       throw new QueueFull(`the queue is full (${this.#waiting.length} waiting); try again later`);
@@ -94,7 +101,7 @@ export class JobQueue {
     const { failure } = this.#engine;
     for (const job of [...this.#waiting, ...this.#running]) {
       if (failure) this.#stop(job, "failed", failure);
-      else this.#stop(job, "cancelled");
+      else this.#stop(job, "cancelled", new ServerEnding());
     }
     await this.#work;
   }
@@ -217,7 +224,8 @@ export class JobQueue {
   #end(job: Job, status: "done" | "failed" | "cancelled", error?: unknown): void {
     if (job.isFinished) return;
     const message = error instanceof Error ? error.message : String(error);
-    if (status === "failed") job.failure = error instanceof Error ? error : new MiroError(message);
+    if (error instanceof ServerEnding) job.failure = error;
+    else if (status === "failed") job.failure = error instanceof Error ? error : new MiroError(message);
     job.finish(status, status === "failed" ? { message } : endData(job, status));
     this.#gallery.rememberJob(job.view(null));
     this.#meter.finished(job);

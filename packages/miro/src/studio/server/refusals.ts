@@ -4,13 +4,13 @@ import { describe, InvalidInputError, MiroError } from "../../errors.js";
 import { ImageError } from "../../pictures/image-error.js";
 import { UnknownModel } from "./bodies.js";
 import { DeviceFailed } from "./engine.js";
-import { QueueFull } from "./queue.js";
+import { QueueFull, ServerEnding } from "./queue.js";
 
 /** What an error is called over HTTP. @param url of the request: the web UI says 422 where others say 400 */
 export function statusOf(error: unknown, url: string): number {
   if (error instanceof UnknownModel) return 404;
   if (error instanceof QueueFull) return 429;
-  if (error instanceof DeviceFailed) return 503;
+  if (error instanceof DeviceFailed || error instanceof ServerEnding) return 503;
   if (error instanceof InvalidInputError || error instanceof ImageError) return url.startsWith("/sdapi/") ? 422 : 400;
   const status = (error as { statusCode?: unknown }).statusCode;
   return typeof status === "number" && status >= 400 && status < 500 ? status : 500;

@@ -31,6 +31,11 @@ export const schemaTransform: typeof jsonSchemaTransform = createJsonSchemaTrans
   zodToJsonConfig: {
     override: ({ zodSchema, jsonSchema }) => {
       const schema = zodSchema as unknown as z.ZodType;
+      // In this form an answer without a body is described as one.
+      if (schema === nothing) {
+        for (const key of ["nullable", "enum"]) delete jsonSchema[key];
+        jsonSchema.type = "null";
+      }
       if (isDeclared(schema)) jsonSchema.description = wordsOf(declarationOf(schema).help);
     },
   },
@@ -45,6 +50,9 @@ export const errorBody = z.object({
     received: z.unknown().optional(),
   }),
 });
+
+/** The answer of a route that has nothing to tell. */
+export const nothing = z.null().describe("Done");
 
 /** The parameters of a route whose path ends in an id. */
 export const idParams = z.object({ id: z.string().max(64) });

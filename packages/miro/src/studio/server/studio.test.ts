@@ -322,7 +322,7 @@ describe("jobs", () => {
       [{ ...small, bestOf: { n: 2, by: "beauty" } }, 400, "bestOf.by"],
       [{ ...small, model: "another" }, 404, "model"],
       [[], 400, "body"],
-      ["{", 400, undefined],
+      ["{", 400, "body"],
       [{ ...small, prompt: "a".repeat(2 ** 20) }, 413, undefined],
     ];
     for (const [body, status, field] of cases) {
@@ -673,6 +673,26 @@ describe("access", () => {
 });
 
 describe("the end", () => {
+  it("tells who waits for pictures that another server may draw them, in the answer or in the stream", async () => {
+    const own = await start();
+    const body = { ...small, steps: 5000, deterministic: true };
+    const asked = [
+      post(body, own, "/v1/images/generations"),
+      post({ prompt: "a cat", steps: 5000 }, own, "/sdapi/v1/txt2img"),
+      post({ ...body, stream: true }, own, "/v1/images/generations"),
+    ];
+    await expect.poll(() => own.queue.waiting + own.queue.running).toBe(3);
+    await own.close();
+    const [waiting, webui, stream] = await Promise.all(asked);
+    for (const answer of [waiting!, webui!])
+      expect([answer.status, answer.headers.get("retry-after"), await answer.text()]).toEqual([
+        503,
+        "2",
+        expect.stringContaining("the server is ending"),
+      ]);
+    expect(await stream!.text()).toMatch(/"the server is ending","type":"server_error"/);
+  });
+
   it("cancels what runs, ends streams with a last event, and frees the folder", async () => {
     const output = folder();
     const own = await start({ output });

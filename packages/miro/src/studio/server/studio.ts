@@ -1,6 +1,7 @@
 /** The studio's server: its parts, and their beginning and end. It holds no logic of drawing. */
 import { existsSync } from "node:fs";
 import type { AddressInfo } from "node:net";
+import { dirname } from "node:path";
 import { fileURLToPath } from "node:url";
 import multipart from "@fastify/multipart";
 import fastifyStatic from "@fastify/static";
@@ -15,7 +16,7 @@ import { parseOptions } from "../../options.js";
 import { version } from "../../version.js";
 import { type WorkContext, workOf } from "./bodies.js";
 import { addDocsPage } from "./docs-page.js";
-import { DeviceFailed, Engine } from "./engine.js";
+import { Engine } from "./engine.js";
 import { Gallery } from "./gallery.js";
 import type { Job, JobWork } from "./job.js";
 import { addJobRoutes } from "./job-routes.js";
@@ -134,10 +135,10 @@ export class Studio implements StudioParts {
   #refuse(error: FastifyError, request: FastifyRequest, reply: FastifyReply): FastifyReply {
     const told = readable(error, request);
     const status = statusOf(told, request.url);
-    if (status === 429) reply.header("retry-after", "2");
+    if (status === 429 || status === 503) reply.header("retry-after", "2");
     // What a route said of the picture that it meant to send holds for no refusal.
     reply.removeHeader("etag").header("cache-control", "no-store");
-    if (status >= 500 && !(error instanceof DeviceFailed))
+    if (status === 500)
       process.stderr.write(`error: ${request.method} ${request.url.split("?", 1)[0]}: ${error.stack}\n`);
     return reply.code(status).send(refusalOf(request.url, status, shown(status, told)));
   }
@@ -156,6 +157,11 @@ export class Studio implements StudioParts {
       },
       transform: schemaTransform,
     });
+    const parseJson = app.getDefaultJsonParser("error", "error");
+    // Clients name the type of every request, also where they have nothing to send.
+    app.addContentTypeParser<string>("application/json", { parseAs: "string" }, (request, body, done) =>
+      body === "" ? done(null) : parseJson(request, body, done),
+    );
     for (const type of ["image/png", "image/webp", "image/jpeg", "application/octet-stream"])
       app.addContentTypeParser(type, { parseAs: "buffer", bodyLimit: MAX_UPLOAD_BYTES }, (_, body, done) =>
         done(null, body),
@@ -169,7 +175,7 @@ export class Studio implements StudioParts {
     const setHeaders = (reply: { setHeader(name: string, value: string): unknown }, path: string) =>
       void reply.setHeader(
         "cache-control",
-        path.includes("/assets/") ? "public, max-age=31536000, immutable" : "no-cache",
+        dirname(path) === `${page}/assets` ? "public, max-age=31536000, immutable" : "no-cache",
       );
     if (page !== null) await app.register(fastifyStatic, { root: page, cacheControl: false, setHeaders });
     else
@@ -206,6 +212,11 @@ function readable(error: FastifyError, { url, headers, routeOptions }: FastifyRe
     const otherwise = url.startsWith("/api/jobs") ? "; pictures can be files of a form (multipart/form-data)" : "";
     return new RefusedBody(`the body is too large: it holds more than ${most} MiB${otherwise}`, 413);
   }
+  const encoding = headers["content-encoding"]?.slice(0, 100);
+  if (error.code === "FST_ERR_CTP_INVALID_JSON_BODY")
+    return encoding === undefined
+      ? invalid("body", "JSON", message`another text`)
+      : new RefusedBody(`the body's content-encoding: expected none, received ${encoding}`, 415);
   if (error.code === "FST_ERR_CTP_INVALID_MEDIA_TYPE") {
     const given = (headers["content-type"] ?? "no type").slice(0, 100);
     return new RefusedBody(`the body's content-type: expected application/json, received ${given}`, 415);

@@ -104,7 +104,8 @@ describe("/docs and /openapi.json", () => {
     for (const text of ["POST /api/jobs", "POST /v1/images/generations", "POST /sdapi/v1/txt2img", "rewardTargets"])
       expect(html).toContain(text);
     expect(html).not.toMatch(/<script|style=|src=|https?:\/\//);
-    for (const [, path] of html.matchAll(/href="([^"]+)"/g)) expect((await fetch(studio.url + path)).status).toBe(200);
+    for (const [, path] of html.matchAll(/href="([^"]+)"/g))
+      expect((await fetch(new URL(path!, page.url))).status).toBe(200);
     const { paths } = (await (await fetch(`${studio.url}/openapi.json`)).json()) as any;
     const fields = (path: string) =>
       paths[path].post.requestBody.content["application/json"].schema.properties as Record<string, any>;
@@ -113,6 +114,9 @@ describe("/docs and /openapi.json", () => {
       expect.arrayContaining(["n", "size", "rewardTargets"]),
     );
     expect(Object.keys(fields("/sdapi/v1/img2img"))).toEqual(expect.arrayContaining(["init_images", "cfg_scale"]));
+    for (const path of ["/api/jobs/{id}", "/api/pictures/{id}"])
+      expect(paths[path].delete.responses).toMatchObject({ 204: { description: "Done" }, 404: {} });
+    expect(paths["/api/jobs/{id}"].delete.responses[204].content).toBeUndefined();
     expect(Object.keys(fields("/api/sweeps"))).toEqual(expect.arrayContaining(["x", "y", "by"]));
   });
 });

@@ -168,7 +168,7 @@ async function drawAll(
   } finally {
     requests.delete(request);
   }
-  const failed = request.jobs.find(({ status }) => status === "failed");
+  const failed = request.jobs.find(({ failure }) => failure !== null);
   if (failed) throw failed.failure!;
   return request;
 }

@@ -7,6 +7,8 @@ const here = path.dirname(fileURLToPath(import.meta.url));
 
 export default defineConfig({
   root: here,
+  // A proxy may serve the page below a path of its own.
+  base: "./",
   publicDir: path.join(here, "public"),
   oxc: { jsx: { runtime: "automatic", importSource: "preact" } },
   build: {

@@ -20,6 +20,14 @@ describe("MetricsLog", () => {
 });
 
 describe("a log that is opened at a step", () => {
+  it("is cut there, however many lines it has", () => {
+    const path = join(folder, "long.jsonl");
+    const lines = (to: number) => Array.from({ length: to }, (_, i) => `{"step":${i + 1},"loss":${i}}\n`).join("");
+    writeFileSync(path, lines(5000));
+    new MetricsLog(path, 3210).close();
+    expect(readFileSync(path, "utf8")).toBe(lines(3210));
+  });
+
   it("has once what the resumed run measures of that step once more", () => {
     const path = join(folder, "again.jsonl");
     for (let round = 0; round < 3; round++) {

@@ -1,9 +1,9 @@
 /** What a training run tells: a JSON-lines file for programs, a progress line for people. */
-import { existsSync, openSync, readFileSync } from "node:fs";
+import { existsSync, openSync } from "node:fs";
 import { dirname } from "node:path";
 import { clock } from "../../duration.js";
 import { makeFolder } from "../../files/make-folder.js";
-import { writeFileAtomic } from "../../files/whole-files.js";
+import { readLinesOf, writeFileAtomic } from "../../files/whole-files.js";
 import { ERASE_LINE } from "../../printable.js";
 import { LogFile } from "./log-file.js";
 
@@ -12,6 +12,9 @@ export interface LogRecord {
   step: number;
   [name: string]: number | string | boolean | null;
 }
+
+/** Lines that are copied at once. */
+const LINES = 1000;
 
 /**
  * An append-only JSON-lines file. Opened at a step, it first drops every later line and a last line that was cut off,
@@ -25,15 +28,22 @@ export class MetricsLog {
   /** @param onTrouble called when the file cannot be written, which does not end a run */
   constructor(path: string, step: number, onTrouble?: (message: string) => void) {
     makeFolder(dirname(path));
-    if (existsSync(path)) {
-      const kept = readFileSync(path, "utf8")
-        .split("\n")
-        .filter((line) => (parse(line)?.step ?? Number.POSITIVE_INFINITY) <= step);
-      for (const record of kept.map((line) => parse(line)!))
-        if (record.step === step) this.#known.add(columnsOf(record));
-      writeFileAtomic(path, kept.map((line) => `${line}\n`).join(""), { overwrite: true });
-    }
+    if (existsSync(path)) writeFileAtomic(path, this.#kept(path, step), { overwrite: true });
     this.#file = new LogFile(path, openSync(path, "a"), onTrouble);
+  }
+
+  /** The log up to a step. */
+  *#kept(path: string, step: number): Generator<Uint8Array> {
+    let lines: string[] = [];
+    for (const line of readLinesOf(path)) {
+      const record = parse(line);
+      if (record === null || !(record.step <= step)) continue;
+      if (record.step === step) this.#known.add(columnsOf(record));
+      if (lines.push(`${line}\n`) < LINES) continue;
+      yield Buffer.from(lines.join(""));
+      lines = [];
+    }
+    yield Buffer.from(lines.join(""));
   }
 
   write(record: LogRecord): void {

@@ -57,6 +57,15 @@ describe("readRunLog", () => {
     );
   });
 
+  it("takes what a step logged last, and of a step that was logged in parts all of them", () => {
+    const text = lines({ step: 1, loss: 3 }, { step: 2, loss: 2 }, { step: 2, accuracy: 0.5 }, { step: 2, loss: 1 });
+    const { series } = readRunLog(runFolder("twice", text));
+    expect([...series]).toEqual([
+      ["loss", { steps: [1, 2], values: [3, 1] }],
+      ["accuracy", { steps: [2], values: [0.5] }],
+    ]);
+  });
+
   it("is drawn however many steps were logged", () => {
     const text = Array.from({ length: 200_000 }, (_, i) => `{"step":${i + 1},"loss":${(i % 7) + 1}}\n`).join("");
     const { curves } = runChart([readRunLog(runFolder("long", text))], { keys: ["loss"] });

@@ -11,7 +11,7 @@ import { statSync } from "node:fs";
 import { basename, dirname, join, resolve } from "node:path";
 import { checkList, checkName } from "../../arguments.js";
 import { invalid, MiroError, systemReason } from "../../errors.js";
-import { readText } from "../../files/whole-files.js";
+import { readLinesOf } from "../../files/whole-files.js";
 
 /** The values of one name over the steps of a run, in the order of the steps. */
 export interface Series {
@@ -44,12 +44,12 @@ export interface RunLog {
 export function readRunLog(path: string): RunLog {
   checkName("path", path, "the name of a file");
   const file = logFile(path);
-  const values = new Map<string, Map<number, number>>();
+  const all = new Map<string, Series>();
   let warnings: RunLog["warnings"] = [];
   let badLines = 0;
   let restarts = 0;
   let last = Number.NEGATIVE_INFINITY;
-  for (const line of readText(file).split("\n")) {
+  for (const line of readLinesOf(file)) {
     if (line.trim() === "") continue;
     const record = parseRecord(line);
     if (record === null) {
@@ -59,24 +59,24 @@ export function readRunLog(path: string): RunLog {
     const { step, ...figures } = record;
     if (step < last) {
       restarts++;
-      for (const points of values.values()) for (const at of points.keys()) if (at > step) points.delete(at);
+      for (const { steps, values } of all.values()) {
+        while (steps.at(-1)! > step) steps.pop();
+        values.length = steps.length;
+      }
       warnings = warnings.filter((warning) => warning.step <= step);
     }
     last = step;
     for (const [name, value] of Object.entries(figures)) {
       if (name === "warning" && typeof value === "string") warnings.push({ step, message: value });
       if (typeof value !== "number" && value !== null) continue;
-      const points = values.get(name) ?? new Map<number, number>();
-      values.set(name, points.set(step, value ?? Number.NaN));
+      if (!all.has(name)) all.set(name, { steps: [], values: [] });
+      const { steps, values } = all.get(name)!;
+      if (steps.at(-1) !== step) steps.push(step);
+      values[steps.length - 1] = value ?? Number.NaN;
     }
   }
-  const series = new Map<string, Series>();
-  for (const [name, points] of values) {
-    const sorted = [...points].sort(([a], [b]) => a - b);
-    // A name that has never had a value, such as one that was null throughout, is no series.
-    if (sorted.some(([, value]) => !Number.isNaN(value)))
-      series.set(name, { steps: sorted.map(([step]) => step), values: sorted.map(([, value]) => value) });
-  }
+  // A name that has never had a value, such as one that was null throughout, is no series.
+  const series = new Map([...all].filter(([, { values }]) => values.some((value) => !Number.isNaN(value))));
   if (series.size === 0) throw new MiroError(`${file}: no numbers have been logged yet`);
   return { name: runName(file), path: file, series, warnings, badLines, restarts };
 }

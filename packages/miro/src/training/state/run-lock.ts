@@ -1,4 +1,5 @@
 /** One training in a run's folder: two that write there would remove each other's checkpoints. */
+import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { removeKilledWrites } from "@miro-t2i/torch/atomic-write";
@@ -51,12 +52,16 @@ export class RunLock {
     }
   }
 
-  /** @throws MiroError when another process has taken the run over, as it may from one that was stopped for long */
+  /**
+   * @throws MiroError when another process has taken the run over, as it may from one that was stopped for long, or its
+   *   folder is gone
+   */
   check(): void {
     if (this.#lock.isHeld()) return;
-    throw new MiroError(
-      `${this.#output}: another process has taken over this run, as nothing was heard of this one; it stops without a checkpoint`,
-    );
+    const reason = existsSync(this.#output)
+      ? "another process has taken over this run, as nothing was heard of this one"
+      : "the folder of the run was removed or renamed";
+    throw new MiroError(`${this.#output}: ${reason}; it stops without a checkpoint`);
   }
 
   release(): void {

@@ -151,7 +151,7 @@ function Links() {
           {name}
         </a>
       ))}
-      {key.value === null && <a href="/docs">HTTP API</a>}
+      {key.value === null && <a href="docs">HTTP API</a>}
     </nav>
   );
 }

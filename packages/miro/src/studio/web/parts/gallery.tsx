@@ -18,6 +18,7 @@ import {
 } from "../state/gallery.js";
 import { tell } from "../state/notices.js";
 import { Icon, IconButton } from "./icon.js";
+import { isBrowsers } from "./keys.js";
 import { composeSheet, download, Picture, saveBlob } from "./picture.js";
 
 /** Rows that are there above and below what can be seen. */
@@ -159,6 +160,7 @@ function Grid({ entries }: { entries: readonly PictureEntry[] }) {
     else if (y + height > window.innerHeight - 20) window.scrollBy({ top: y + height - window.innerHeight + 20 });
   };
   const keys = (event: KeyboardEvent) => {
+    if (isBrowsers(event)) return;
     const by = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -columns, ArrowDown: columns }[event.key];
     const entry = entries[active];
     if (by !== undefined) go(active + by);

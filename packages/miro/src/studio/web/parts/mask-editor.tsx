@@ -6,6 +6,7 @@ import { dismissAll, tell } from "../state/notices.js";
 import { Dialog } from "./dialog.js";
 import { FileButton } from "./field.js";
 import { Icon, IconButton } from "./icon.js";
+import { isBrowsers } from "./keys.js";
 import { useSource } from "./picture.js";
 
 /** Colour of the places that are drawn anew. */
@@ -132,8 +133,10 @@ function MaskCanvas({ tall, brush, setBrush }: BrushProps & { tall: number }) {
   const resize = (by: number) => setBrush((now) => ({ ...now, size: clamp(now.size + by, SIZES.least, SIZES.most) }));
   const keys = (event: KeyboardEvent) => {
     const by = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[event.key];
-    const ctrl = event.ctrlKey || event.metaKey;
-    if (by) {
+    if (isBrowsers(event)) {
+      if (event.key !== "z" || event.altKey) return;
+      undo();
+    } else if (by) {
       const far = Math.max(0.01, brush.size / (event.shiftKey ? 1 : 4));
       const [x, y] = at ?? [0.5, tall / 2];
       const to: [number, number] = [clamp(x + by[0]! * far, 0, 1), clamp(y + by[1]! * far, 0, tall)];
@@ -143,9 +146,7 @@ function MaskCanvas({ tall, brush, setBrush }: BrushProps & { tall: number }) {
       const point: [number, number] = at ?? [0.5, tall / 2];
       setAt(point);
       if (!event.repeat && stroke.current === null) begin(point);
-    } else if (event.key === "z" && ctrl) undo();
-    else if (ctrl || event.altKey) return;
-    else if (event.key === "e") setBrush((now) => ({ ...now, erase: !now.erase }));
+    } else if (event.key === "e") setBrush((now) => ({ ...now, erase: !now.erase }));
     else if (event.key === "i") addEdit({ kind: "invert" });
     else if (event.key === "[") resize(-SIZES.step * 2);
     else if (event.key === "]") resize(SIZES.step * 2);

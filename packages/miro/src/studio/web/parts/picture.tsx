@@ -1,12 +1,19 @@
 /** A picture of the studio. Where a key is wanted the browser cannot load it by itself, and it is fetched. */
 import { useEffect, useState } from "preact/hooks";
-import { ask, key } from "../state/api.js";
+import { ask, key, returns } from "../state/api.js";
+
+/** Another number each time that what was missed should be asked for again: when the connection is back. */
+function useTurn(): [turn: number, miss: () => void] {
+  const [missed, setMissed] = useState(false);
+  return [missed ? returns.value : 0, () => setMissed(true)];
+}
 
 /** The address under which an image of the studio can be shown; null until it is there. */
 export function useSource(url: string): string | null {
   // What the page itself has made needs no key.
   const wanted = key.value !== null && !url.startsWith("blob:");
   const [made, setMade] = useState<{ url: string; blob: string } | null>(null);
+  const [turn, miss] = useTurn();
   useEffect(() => {
     if (!wanted) return;
     let blob: string | null = null;
@@ -18,12 +25,12 @@ export function useSource(url: string): string | null {
         blob = URL.createObjectURL(bytes);
         setMade({ url, blob });
       })
-      .catch(() => {}); // The alternative text stands in its place.
+      .catch(miss); // The alternative text stands in its place.
     return () => {
       gone = true;
       if (blob !== null) URL.revokeObjectURL(blob);
     };
-  }, [url, wanted]);
+  }, [url, wanted, turn]);
   if (!wanted) return url;
   return made?.url === url ? made.blob : null;
 }
@@ -38,11 +45,25 @@ interface PictureProps {
 
 export function Picture({ url, alt, class: name = "", preview = null }: PictureProps) {
   const source = useSource(url);
+  const [turn, miss] = useTurn();
   const style = preview === null ? {} : { background: `url("${preview}") center / cover` };
   return source === null ? (
     <span class={`waiting ${name}`} role="img" aria-label={alt} style={style} />
   ) : (
-    <img class={name} src={source} alt={alt} style={style} decoding="async" draggable={false} />
+    <img
+      key={turn}
+      class={name}
+      src={source}
+      alt={alt}
+      style={style}
+      decoding="async"
+      draggable={false}
+      onError={() => {
+        miss();
+        // The browser does not say why: whether the studio is there turns out by asking.
+        if (!url.startsWith("blob:")) void ask(url, { method: "HEAD" }).catch(() => {});
+      }}
+    />
   );
 }
 

@@ -13,6 +13,7 @@ import {
   stopMap,
   targetsOfCell,
 } from "../state/reward-map.js";
+import { isBrowsers } from "./keys.js";
 import { Picture } from "./picture.js";
 
 const SIDES = [3, 5, 9];
@@ -118,6 +119,7 @@ function Cells({ map }: { map: MapState }) {
     return Math.abs(targetOf(map.x) - targets.x) < 1e-6 && Math.abs(targetOf(map.y) - targets.y) < 1e-6;
   };
   const keys = (event: KeyboardEvent) => {
+    if (isBrowsers(event)) return;
     const by = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -map.side, ArrowDown: map.side }[event.key];
     const cell = Number((event.target as HTMLElement).dataset.cell);
     if (by === undefined || Number.isNaN(cell)) return;

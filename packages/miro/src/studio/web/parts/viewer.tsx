@@ -1,6 +1,6 @@
 /** One picture large, with everything that can be done with it; and two beside each other. */
 import { useEffect, useRef, useState } from "preact/hooks";
-import { askJson, messageOf, type PictureEntry, pictureUrl, type Settings } from "../state/api.js";
+import { askJson, messageOf, type PictureEntry, pictureUrl, returns, type Settings } from "../state/api.js";
 import { draw } from "../state/draw.js";
 import { model, models, set, source, takeOver } from "../state/form.js";
 import {
@@ -17,6 +17,7 @@ import {
 import { tell } from "../state/notices.js";
 import { Dialog } from "./dialog.js";
 import { Icon, IconButton } from "./icon.js";
+import { isBrowsers } from "./keys.js";
 import { download, Picture } from "./picture.js";
 import { differences, type Row, rowsOf } from "./settings.js";
 
@@ -25,9 +26,9 @@ const bad = (error: unknown) => tell(messageOf(error), { kind: "bad" });
 function useSettings(id: string | undefined): Settings | null {
   const [known, setKnown] = useState<{ id: string; settings: Settings } | null>(null);
   useEffect(() => {
-    if (id === undefined) return;
+    if (id === undefined || known?.id === id) return;
     let gone = false;
-    askJson<Settings>(`/api/pictures/${id}/settings`)
+    askJson<Settings>(`api/pictures/${id}/settings`)
       .then((settings) => {
         if (!gone) setKnown({ id, settings });
       })
@@ -35,7 +36,7 @@ function useSettings(id: string | undefined): Settings | null {
     return () => {
       gone = true;
     };
-  }, [id]);
+  }, [id, returns.value]); // What a lost connection has kept back is asked for again.
   return known?.id === id ? known!.settings : null;
 }
 
@@ -77,6 +78,7 @@ function Large({ entry }: { entry: PictureEntry }) {
       class="viewer"
       onClose={close}
       onKeyDown={(event) => {
+        if (isBrowsers(event)) return;
         if (event.key === "ArrowLeft") go(-1);
         else if (event.key === "ArrowRight") go(1);
         else if (event.key === "f") void setFavourite(entry, !favourite);

@@ -1,4 +1,7 @@
-/** Requests to the studio: with the key where one is wanted, and with the state of the connection. */
+/**
+ * Requests to the studio: with the key where one is wanted, and with the state of the connection. Addresses are
+ * relative to the page, which a proxy may serve below a path of its own.
+ */
 import { signal } from "@preact/signals";
 import { session } from "./storage.js";
 
@@ -134,8 +137,7 @@ export async function ask(path: string, { json, ...init }: AskOptions = {}): Pro
       answer = await fetch(path, { ...init, headers, ...(json !== undefined && { body: JSON.stringify(json) }) });
     } catch (error) {
       if (init.signal?.aborted) throw error;
-      lost();
-      throw new ApiError("The studio does not answer. The page goes on by itself when it is back.", 0);
+      throw noAnswer();
     }
     if (answer.status === 401) {
       await askForKey(used);
@@ -159,9 +161,15 @@ async function errorOf(answer: Response): Promise<ApiError> {
     message = sentence(error.message);
     field = error.field;
   } catch {
-    // No JSON: something between the page and the studio has answered.
+    // Not the studio has answered, but something before it, which may have found nobody there.
+    if (answer.status >= 502) return noAnswer();
   }
   return new ApiError(message, answer.status, field);
+}
+
+function noAnswer(): ApiError {
+  lost();
+  return new ApiError("The studio does not answer. The page goes on by itself when it is back.", 0);
 }
 
 /** A message of the server as a sentence. */
@@ -181,7 +189,7 @@ export function lost(): void {
   const again = async () => {
     try {
       // A studio whose GPU has failed says 503, as proxies do of one that is gone; it alone tells of its queue.
-      const { queue } = (await (await fetch("/health")).json()) as { queue?: unknown };
+      const { queue } = (await (await fetch("health")).json()) as { queue?: unknown };
       if (queue === undefined) throw new Error("another has answered");
       connected.value = true;
       returns.value++;
@@ -192,5 +200,5 @@ export function lost(): void {
   setTimeout(again, 500);
 }
 
-export const pictureUrl = (id: string) => `/api/pictures/${id}.png`;
-export const thumbnailUrl = (id: string) => `/api/pictures/${id}/thumbnail`;
+export const pictureUrl = (id: string) => `api/pictures/${id}.png`;
+export const thumbnailUrl = (id: string) => `api/pictures/${id}/thumbnail`;

@@ -194,7 +194,7 @@ async function takeOverFile(file: File): Promise<void> {
   const body = new FormData();
   body.append("image", file);
   const { settings, parameters } = await askJson<{ settings: Settings | null; parameters: string | null }>(
-    "/api/inspect",
+    "api/inspect",
     { method: "POST", body },
   );
   if (settings !== null) takeOver(settings);
@@ -235,7 +235,7 @@ export function startForm(): void {
 }
 
 export async function loadModels(): Promise<void> {
-  const list = await askJson<Model[]>("/api/models");
+  const list = await askJson<Model[]>("api/models");
   // When the connection comes back, a prompt that is being written anew is left alone.
   const isFirst = models.value.length === 0;
   batch(() => {

@@ -29,7 +29,7 @@ function pageUrl(cursor: string | null): string {
   if (q.trim() !== "") params.set("q", q);
   if (favourite) params.set("favourite", "true");
   if (cursor !== null) params.set("cursor", cursor);
-  return `/api/pictures?${params}`;
+  return `api/pictures?${params}`;
 }
 
 /** Begins anew. */
@@ -84,7 +84,7 @@ export async function arrived(id: string): Promise<void> {
   const { q, favourite } = query.value;
   if (q.trim() !== "" || favourite) return;
   try {
-    const entry = await askJson<PictureEntry>(`/api/pictures/${id}`);
+    const entry = await askJson<PictureEntry>(`api/pictures/${id}`);
     if (!pictures.value.some((one) => one.id === id)) pictures.value = [entry, ...pictures.value];
   } catch {
     // It is there after the next reload of the gallery.
@@ -94,7 +94,7 @@ export async function arrived(id: string): Promise<void> {
 export async function setFavourite(entry: PictureEntry, favourite: boolean): Promise<void> {
   replace({ ...entry, favourite });
   try {
-    await ask(`/api/pictures/${entry.id}`, { method: "PATCH", json: { favourite } });
+    await ask(`api/pictures/${entry.id}`, { method: "PATCH", json: { favourite } });
   } catch (error) {
     replace(entry);
     if (isGone(error)) {
@@ -120,7 +120,7 @@ export async function remove(entry: PictureEntry): Promise<void> {
   const place = pictures.value.findIndex(({ id }) => id === entry.id);
   takeAway(entry);
   try {
-    await ask(`/api/pictures/${entry.id}`, { method: "DELETE" });
+    await ask(`api/pictures/${entry.id}`, { method: "DELETE" });
   } catch (error) {
     // One that is gone already stays so: its file was removed, or another tab has deleted it.
     if (isGone(error)) return;
@@ -145,7 +145,7 @@ async function undo(): Promise<void> {
   if (last === undefined) return;
   if (deleted.length > 0) tellDeleted();
   try {
-    await ask(`/api/pictures/${last.entry.id}/restore`, { method: "POST" });
+    await ask(`api/pictures/${last.entry.id}/restore`, { method: "POST" });
     putBack(last.entry, last.place);
   } catch (error) {
     tell(messageOf(error), { kind: "bad" });
@@ -177,7 +177,7 @@ export function choose(id: string): void {
 }
 
 export async function entryOf(id: string): Promise<PictureEntry> {
-  return pictures.value.find((one) => one.id === id) ?? askJson<PictureEntry>(`/api/pictures/${id}`);
+  return pictures.value.find((one) => one.id === id) ?? askJson<PictureEntry>(`api/pictures/${id}`);
 }
 
 /** Shows a picture large. */

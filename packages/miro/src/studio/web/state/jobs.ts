@@ -116,7 +116,9 @@ export async function submit(
   const form = new FormData();
   form.append("request", text);
   for (const [name, file] of Object.entries(files)) form.append(name, file);
-  const asked: SentJob = { key: newId(), purpose, prompt: String(request.prompt), total };
+  // Two tabs have the same map where one was duplicated: they ask for its cells once.
+  const key = purpose.kind === "map" ? `${purpose.map}:${purpose.cells.join(".")}` : newId();
+  const asked: SentJob = { key, purpose, prompt: String(request.prompt), total };
   const init = {
     method: "POST",
     headers: { "idempotency-key": asked.key },
@@ -127,7 +129,7 @@ export async function submit(
   keepSent([...sent, asked]);
   let taken: Accepted;
   try {
-    taken = await askJson<Accepted>("/api/jobs", init);
+    taken = await askJson<Accepted>("api/jobs", init);
   } catch (error) {
     // Without an answer the studio may have taken the job: it is looked for when the studio answers again, or after a
     // reload where the page was left.
@@ -155,6 +157,8 @@ function forgetSent(asked: SentJob): void {
 }
 
 function begin({ key: _, ...stored }: SentJob, { id, position }: Accepted): Job {
+  const known = jobs.value.find((job) => job.id === id);
+  if (known) return known;
   const job = newJob({ id, ended: false, ...stored });
   change(job, { position });
   jobs.value = [job, ...tidied()];
@@ -178,7 +182,7 @@ function whenConnected(run: () => void): void {
 async function takeUp(asked: SentJob): Promise<void> {
   for (let look = 0; look < LOOKS; look++) {
     try {
-      const { jobs: found } = await askJson<{ jobs: JobView[] }>(`/api/jobs?requestKey=${asked.key}`);
+      const { jobs: found } = await askJson<{ jobs: JobView[] }>(`api/jobs?requestKey=${asked.key}`);
       if (found[0]) {
         begin(asked, found[0]);
         break;
@@ -241,7 +245,7 @@ function newJob(stored: StoredJob): Job {
 /** Ends a job. It is shown as cancelled at once. */
 export async function cancel(job: Job): Promise<void> {
   try {
-    await ask(`/api/jobs/${job.id}`, { method: "DELETE" });
+    await ask(`api/jobs/${job.id}`, { method: "DELETE" });
   } catch (error) {
     if (!(error instanceof ApiError) || ![404, 410].includes(error.status)) throw error;
   }
@@ -311,7 +315,7 @@ async function follow(job: Job, signal: AbortSignal): Promise<void> {
     try {
       const headers: Record<string, string> = job.last > 0 ? { "last-event-id": `${job.last}` } : {};
       const either = AbortSignal.any([signal, silent.signal]);
-      const answer = await ask(`/api/jobs/${job.id}/events`, { signal: either, headers });
+      const answer = await ask(`api/jobs/${job.id}/events`, { signal: either, headers });
       const parser = new EventParser();
       const reader = answer.body!.pipeThrough(new TextDecoderStream()).getReader();
       for (;;) {
@@ -340,7 +344,7 @@ async function follow(job: Job, signal: AbortSignal): Promise<void> {
 /** A job without a stream: it has ended before this server began, or is known no more. */
 async function settle(job: Job, error: unknown): Promise<void> {
   try {
-    applyView(job, await askJson<JobView>(`/api/jobs/${job.id}`));
+    applyView(job, await askJson<JobView>(`api/jobs/${job.id}`));
     if (isLive(job)) lose(job, error);
   } catch (again) {
     if (isAnswer(again)) lose(job, again);
@@ -401,7 +405,7 @@ export function startJobs(): void {
 
 async function settleQuietly(job: Job): Promise<void> {
   try {
-    applyView(job, await askJson<JobView>(`/api/jobs/${job.id}`));
+    applyView(job, await askJson<JobView>(`api/jobs/${job.id}`));
   } catch (error) {
     if (isAnswer(error)) lose(job, error);
   }
