@@ -147,6 +147,8 @@ export interface Native {
   storeFile(path: string, worldSize: number, timeoutMs: number): Promise<number>;
   storePort(store: number): number;
   storeFree(store: number): void;
+  storeSet(store: number, key: string, text: string): Promise<void>;
+  storeGet(store: number, key: string): Promise<string>;
   groupNew(store: number, backend: string, rank: number, worldSize: number, timeoutMs: number): Promise<number>;
   groupFree(group: number): Promise<void>;
   groupAllReduce(group: number, t: Handle, operation: string): Promise<void>;

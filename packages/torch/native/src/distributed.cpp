@@ -133,8 +133,12 @@ void settle(napi_env env, napi_value, void*, void* data) {
   napi_reject_deferred(env, job->deferred, error);
 }
 
+// Whether a promise that is not settled keeps the process from ending, as promises of files and sockets do.
+enum class Keeps { kProcess, kNothing };
+
 // A promise of result(), made on JavaScript's thread after run() has returned on one of its own.
-napi_value promiseOf(Environment& e, std::function<void()> run, std::function<napi_value(Environment&)> result = {}) {
+napi_value promiseOf(Environment& e, std::function<void()> run, std::function<napi_value(Environment&)> result = {},
+                     Keeps keeps = Keeps::kProcess) {
   auto job = std::make_unique<Job>();
   job->name = e.entry;
   job->run = std::move(run);
@@ -143,6 +147,7 @@ napi_value promiseOf(Environment& e, std::function<void()> run, std::function<na
   check(e, napi_create_string_utf8(e.env, "collective", NAPI_AUTO_LENGTH, &name));
   check(e, napi_create_threadsafe_function(e.env, nullptr, nullptr, name, 0, 1, nullptr, nullptr, nullptr, settle,
                                            &job->settle));
+  if (keeps == Keeps::kNothing) check(e, napi_unref_threadsafe_function(e.env, job->settle));
   check(e, napi_create_promise(e.env, &job->deferred, &promise));
   std::thread([owned = std::move(job)]() mutable {
     Job* job = owned.release();
@@ -191,7 +196,8 @@ milliseconds timeoutAt(Environment& e, napi_value v) {
 }
 
 // ---- stores --------------------------------------------------------------------------------------------------------
-// storeTcp(host, port, serves, timeoutMs): Promise<id>. The server does not wait for the others to come.
+// storeTcp(host, port, serves, timeoutMs): Promise<id>. The server does not wait for the others to come. What answers
+// there and is no store may be waited for without end: the caller looks at the clock, and may end the process.
 napi_value storeTcp(Environment& e, napi_value* argv, size_t argc) {
   if (argc < 4) throw UsageError{"storeTcp(host, port, serves, timeoutMs)"};
   c10d::TCPStoreOptions options;
@@ -210,7 +216,7 @@ napi_value storeTcp(Environment& e, napi_value* argv, size_t argc) {
         store->port = tcp->getPort();
         store->store = std::move(tcp);
       },
-      [store](Environment& e) { return makeInt(e, storeObject(e, store)); });
+      [store](Environment& e) { return makeInt(e, storeObject(e, store)); }, Keeps::kNothing);
 }
 // storeFile(path, processes, timeoutMs): Promise<id>
 napi_value storeFile(Environment& e, napi_value* argv, size_t argc) {
@@ -227,6 +233,33 @@ napi_value storeFile(Environment& e, napi_value* argv, size_t argc) {
 }
 napi_value storePort(Environment& e, napi_value* argv, size_t argc) {
   return makeInt(e, objectAt<Store>(e, argv, argc, "store")->port);
+}
+// storeSet(store, key, text): Promise<void>
+napi_value storeSet(Environment& e, napi_value* argv, size_t argc) {
+  if (argc < 3) throw UsageError{"storeSet(store, key, text)"};
+  return promiseOf(
+      e,
+      [store = objectAt<Store>(e, argv, argc, "store"), key = toString(e, argv[1], "key"),
+       text = toString(e, argv[2], "text")] {
+        const QuietLog quiet;
+        store->store->set(key, text);
+      },
+      {}, Keeps::kNothing);
+}
+// storeGet(store, key): Promise<text>, empty where nobody has set it
+napi_value storeGet(Environment& e, napi_value* argv, size_t argc) {
+  if (argc < 2) throw UsageError{"storeGet(store, key)"};
+  auto text = std::make_shared<std::string>();
+  return promiseOf(
+      e,
+      [store = objectAt<Store>(e, argv, argc, "store"), key = toString(e, argv[1], "key"), text] {
+        const QuietLog quiet;
+        if (store->store->check({key})) {
+          const std::vector<uint8_t> bytes = store->store->get(key);
+          text->assign(bytes.begin(), bytes.end());
+        }
+      },
+      [text](Environment& e) { return makeString(e, *text); }, Keeps::kNothing);
 }
 napi_value storeFree(Environment& e, napi_value* argv, size_t argc) {
   objectAt<Store>(e, argv, argc, "store");
@@ -609,6 +642,7 @@ napi_value reducerStatistics(Environment& e, napi_value* argv, size_t argc) {
 
 const std::vector<Binding> kDistributedBindings = {
     {"storeTcp", storeTcp}, {"storeFile", storeFile}, {"storePort", storePort}, {"storeFree", storeFree},
+    {"storeSet", storeSet}, {"storeGet", storeGet},
     {"groupNew", groupNew}, {"groupFree", groupFree}, {"groupAllReduce", groupAllReduce},
     {"groupQueueAllReduce", groupQueueAllReduce}, {"groupCheck", groupCheck},
     {"groupBroadcast", groupBroadcast}, {"groupAllGather", groupAllGather}, {"groupBarrier", groupBarrier},

@@ -1,7 +1,9 @@
 // Collectives between real processes against values worked out by hand, and data-parallel gradients against the whole
 // batch.
 import { type ChildProcess, spawn } from "node:child_process";
+import { once } from "node:events";
 import { existsSync, mkdtempSync, rmSync } from "node:fs";
+import { type AddressInfo, createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, describe, expect, test } from "vitest";
@@ -173,6 +175,34 @@ describe.concurrent("a rank that is lost", () => {
     const unknown = RendezvousStore.tcp({ host: "nowhere.invalid", port: 1, serves: true, timeoutMs: 700 });
     await expect(unknown).rejects.toThrow(/; this machine does not know the name nowhere\.invalid$/);
   });
+});
+
+test("a port that something mute has is given up in time, and the process ends", async () => {
+  const mute = createServer(() => {}).listen(0, "127.0.0.1");
+  await once(mute, "listening");
+  const place = `127.0.0.1:${(mute.address() as AddressInfo).port}`;
+  try {
+    const ended = await startRank("works", place, 1, 2, 700);
+    expect(ended).toMatchObject({ code: 0, signal: null, stderr: "" });
+    expect(ended.result.error).toBe(
+      `the store at ${place} was not reached within 700 ms: no answer of a store; something else answers there: choose another port`,
+    );
+  } finally {
+    mute.close();
+  }
+});
+
+test("a store keeps texts for all who reach it", async () => {
+  const served = await RendezvousStore.tcp({ host: "127.0.0.1", port: 0, serves: true });
+  const other = await RendezvousStore.tcp({ host: "127.0.0.1", port: served.port, serves: false });
+  expect(await other.get("key")).toBe("");
+  await served.set("key", "é");
+  expect(await other.get("key")).toBe("é");
+  await other.set("key", "");
+  expect(await served.get("key")).toBe("");
+  other.close();
+  await expect(other.get("key")).rejects.toThrow("this store was closed");
+  served.close();
 });
 
 describe("what is asked for is checked before anything is opened", () => {

@@ -1,5 +1,7 @@
 // Where processes meet: c10d's TCPStore and FileStore, small key-value stores that hold the addresses of the ranks.
 import { lookup } from "node:dns/promises";
+import { once } from "node:events";
+import { connect } from "node:net";
 import { TorchError } from "../errors.js";
 import { native } from "../native.js";
 
@@ -35,13 +37,14 @@ export class RendezvousStore {
    */
   static async tcp({ host, port, serves, timeoutMs = DEFAULT_TIMEOUT_MS }: TcpStoreOptions): Promise<RendezvousStore> {
     try {
-      return new RendezvousStore(await native.storeTcp(host, port, serves, timeoutMs));
+      return new RendezvousStore(await withinTime(native.storeTcp(host, port, serves, timeoutMs), timeoutMs));
     } catch (error) {
       const reason = firstLine(error).replace(/\.$/, "");
       // A served store is reached too, by its own process, under the name that the others know.
-      const isServed = serves && !/client socket|network address of|ping|validat/i.test(reason);
+      const isServed =
+        serves && reason !== UNANSWERED && !/client socket|network address of|ping|validat/i.test(reason);
       const what = isServed ? "could not be served" : `was not reached within ${timeoutMs} ms`;
-      const todo = isServed ? "choose another port, or 0" : await advice(host, reason, serves);
+      const todo = isServed ? "choose another port, or 0" : await advice({ host, port, serves }, reason);
       throw new TorchError(`the store at ${host}:${port} ${what}: ${reason}; ${todo}`, { cause: error });
     }
   }
@@ -60,6 +63,16 @@ export class RendezvousStore {
     return this.#id;
   }
 
+  /** Keeps a text under a key, for all processes; in place of an earlier one. */
+  async set(key: string, text: string): Promise<void> {
+    await native.storeSet(this.id, key, text);
+  }
+
+  /** The text that is kept under a key; empty where there is none. Unlike PyTorch's, it does not wait for one. */
+  async get(key: string): Promise<string> {
+    return native.storeGet(this.id, key);
+  }
+
   /** Lets go of the store; a served one ends with the last group that uses it. */
   close(): void {
     if (this.#id !== undefined) native.storeFree(this.#id);
@@ -67,17 +80,54 @@ export class RendezvousStore {
   }
 }
 
+/** Why a store was not reached that libtorch waits for without end. */
+const UNANSWERED = "no answer of a store";
+/** How much longer than asked libtorch may take to say itself what is wrong, in milliseconds: it often takes one second. */
+const GRACE_MS = 5000;
+
+/** A store that is to be there in time: libtorch looks at the clock between its attempts, not in each of them. */
+async function withinTime(opening: Promise<number>, timeoutMs: number): Promise<number> {
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<never>((_, reject) => {
+    // setTimeout knows no longer times.
+    const ms = Math.min(timeoutMs + GRACE_MS, 2 ** 31 - 1);
+    timer = setTimeout(() => reject(new TorchError(UNANSWERED)), ms);
+  });
+  try {
+    return await Promise.race([opening, late]);
+  } catch (error) {
+    opening.then(native.storeFree, () => {}); // what comes later has no use
+    throw error;
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
 /** What to do about a store that was not reached. */
-async function advice(host: string, reason: string, serves: boolean): Promise<string> {
+async function advice({ host, port, serves }: TcpStoreOptions, reason: string): Promise<string> {
   const isKnown = await lookup(host).then(
     () => true,
     () => false,
   );
   if (!isKnown) return `this machine does not know the name ${host}`;
-  if (/ping|validat/i.test(reason)) return "something else answers there: choose another port";
+  if (/ping|validat/i.test(reason) || (reason === UNANSWERED && (await isTaken(host, port))))
+    return "something else answers there: choose another port";
   return serves
     ? `check that ${host} is this machine, which serves it`
     : "check that the first rank runs there and that the port is open";
+}
+
+/** Whether something takes connections. */
+async function isTaken(host: string, port: number): Promise<boolean> {
+  const socket = connect({ host, port, signal: AbortSignal.timeout(GRACE_MS) });
+  try {
+    await once(socket, "connect");
+    return true;
+  } catch {
+    return false;
+  } finally {
+    socket.destroy();
+  }
 }
 
 /** The first line of an error: libtorch adds a stack of its own to some. */
