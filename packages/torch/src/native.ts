@@ -143,7 +143,7 @@ export interface Native {
   graphEnd(graph: number): void;
   graphReplay(graph: number): void;
   graphFree(graph: number): void;
-  storeTcp(host: string, port: number, serves: boolean, timeoutMs: number): Promise<number>;
+  storeTcp(host: string, port: number, serves: boolean, timeoutMs: number, prefix: string): Promise<number>;
   storeFile(path: string, worldSize: number, timeoutMs: number): Promise<number>;
   storePort(store: number): number;
   storeFree(store: number): void;

@@ -196,10 +196,11 @@ milliseconds timeoutAt(Environment& e, napi_value v) {
 }
 
 // ---- stores --------------------------------------------------------------------------------------------------------
-// storeTcp(host, port, serves, timeoutMs): Promise<id>. The server does not wait for the others to come. What answers
-// there and is no store may be waited for without end: the caller looks at the clock, and may end the process.
+// storeTcp(host, port, serves, timeoutMs, prefix of all keys): Promise<id>. The server does not wait for the others to
+// come. What answers there and is no store may be waited for without end: the caller looks at the clock, and may end
+// the process.
 napi_value storeTcp(Environment& e, napi_value* argv, size_t argc) {
-  if (argc < 4) throw UsageError{"storeTcp(host, port, serves, timeoutMs)"};
+  if (argc < 5) throw UsageError{"storeTcp(host, port, serves, timeoutMs, prefix)"};
   c10d::TCPStoreOptions options;
   const int64_t port = toInt(e, argv[1], "port");
   if (port < 0 || port > 65535) throw UsageError{"the port must be between 0 and 65535, got " + std::to_string(port)};
@@ -210,11 +211,12 @@ napi_value storeTcp(Environment& e, napi_value* argv, size_t argc) {
   auto store = std::make_shared<Store>();
   return promiseOf(
       e,
-      [store, options, host = toString(e, argv[0], "host")] {
+      [store, options, host = toString(e, argv[0], "host"), prefix = toString(e, argv[4], "prefix")] {
         const QuietLog quiet;
         auto tcp = c10::make_intrusive<c10d::TCPStore>(host, options);
         store->port = tcp->getPort();
-        store->store = std::move(tcp);
+        if (prefix.empty()) store->store = std::move(tcp);
+        else store->store = c10::make_intrusive<c10d::PrefixStore>(prefix, std::move(tcp));
       },
       [store](Environment& e) { return makeInt(e, storeObject(e, store)); }, Keeps::kNothing);
 }
@@ -291,7 +293,8 @@ void endAtExit(const std::shared_ptr<Group>& group) {
 }
 #endif
 
-// groupNew(store, backend, rank, size, timeoutMs): Promise<id>. Meets the other processes.
+// groupNew(store, backend, rank, size, timeoutMs): Promise<id>. Meets the other processes. The caller keeps the process
+// while it waits for them.
 napi_value groupNew(Environment& e, napi_value* argv, size_t argc) {
   if (argc < 5) throw UsageError{"groupNew(store, backend, rank, size, timeoutMs)"};
   const auto store = objectAt<Store>(e, argv, argc, "store");
@@ -334,7 +337,7 @@ napi_value groupNew(Environment& e, napi_value* argv, size_t argc) {
         if (nccl) endAtExit(group);
 #endif
       },
-      [group](Environment& e) { return makeInt(e, storeObject(e, group)); });
+      [group](Environment& e) { return makeInt(e, storeObject(e, group)); }, Keeps::kNothing);
 }
 
 #ifdef MIRO_WITH_NCCL

@@ -192,6 +192,17 @@ test("a port that something mute has is given up in time, and the process ends",
   }
 });
 
+test("the wait for others can be ended, at either place", async () => {
+  const store = await RendezvousStore.tcp({ host: "127.0.0.1", port: 0, serves: true });
+  const signal = AbortSignal.timeout(50);
+  const waits = [
+    initProcessGroup({ store, rank: 0, worldSize: 2, timeoutMs: 5000, signal }),
+    RendezvousStore.tcp({ host: "127.0.0.1", port: 1, serves: false, timeoutMs: 5000, signal }),
+  ];
+  for (const wait of waits) expect(await wait.catch((error: unknown) => error)).toBe(signal.reason);
+  store.close();
+});
+
 test("a store keeps texts for all who reach it", async () => {
   const served = await RendezvousStore.tcp({ host: "127.0.0.1", port: 0, serves: true });
   const other = await RendezvousStore.tcp({ host: "127.0.0.1", port: served.port, serves: false });
@@ -200,6 +211,12 @@ test("a store keeps texts for all who reach it", async () => {
   expect(await other.get("key")).toBe("é");
   await other.set("key", "");
   expect(await served.get("key")).toBe("");
+  // torchrun's store outlives the ranks that it starts again.
+  const { port } = served;
+  const again = await RendezvousStore.tcp({ host: "127.0.0.1", port, serves: false, prefix: "attempt_1" });
+  await again.set("key", "other");
+  expect([await again.get("key"), await served.get("key")]).toEqual(["other", ""]);
+  again.close();
   other.close();
   await expect(other.get("key")).rejects.toThrow("this store was closed");
   served.close();

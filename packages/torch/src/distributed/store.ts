@@ -4,6 +4,7 @@ import { once } from "node:events";
 import { connect } from "node:net";
 import { TorchError } from "../errors.js";
 import { native } from "../native.js";
+import { awaited } from "./awaited.js";
 
 /** Options of {@link RendezvousStore.tcp}. */
 export interface TcpStoreOptions {
@@ -15,6 +16,10 @@ export interface TcpStoreOptions {
   serves: boolean;
   /** How long to try to reach the server, and what the ranks wait for each other, in milliseconds. */
   timeoutMs?: number;
+  /** What all keys begin with, where others use the same store; without it nothing. PyTorch: `PrefixStore`. */
+  prefix?: string | undefined;
+  /** Ends the wait for the server. */
+  signal?: AbortSignal | undefined;
 }
 
 /** How long an operation between processes may take when nothing else is said: ten minutes. */
@@ -35,16 +40,21 @@ export class RendezvousStore {
    * A store that one process serves over TCP.
    * @throws TorchError when the port is taken, or the server is not reached within the timeout
    */
-  static async tcp({ host, port, serves, timeoutMs = DEFAULT_TIMEOUT_MS }: TcpStoreOptions): Promise<RendezvousStore> {
+  static async tcp(options: TcpStoreOptions): Promise<RendezvousStore> {
+    const { host, port, serves, timeoutMs = DEFAULT_TIMEOUT_MS, prefix = "", signal } = options;
     try {
-      return new RendezvousStore(await withinTime(native.storeTcp(host, port, serves, timeoutMs), timeoutMs));
+      const opening = native.storeTcp(host, port, serves, timeoutMs, prefix);
+      // libtorch looks at the clock between its attempts, not in each of them.
+      const limit = { ms: timeoutMs + GRACE_MS, message: UNANSWERED };
+      return new RendezvousStore(await awaited(opening, native.storeFree, { signal, limit }));
     } catch (error) {
+      if (signal?.aborted) throw error;
       const reason = firstLine(error).replace(/\.$/, "");
       // A served store is reached too, by its own process, under the name that the others know.
       const isServed =
         serves && reason !== UNANSWERED && !/client socket|network address of|ping|validat/i.test(reason);
       const what = isServed ? "could not be served" : `was not reached within ${timeoutMs} ms`;
-      const todo = isServed ? "choose another port, or 0" : await advice({ host, port, serves }, reason);
+      const todo = isServed ? "choose another port, or 0" : await advice(options, reason);
       throw new TorchError(`the store at ${host}:${port} ${what}: ${reason}; ${todo}`, { cause: error });
     }
   }
@@ -84,24 +94,6 @@ export class RendezvousStore {
 const UNANSWERED = "no answer of a store";
 /** How much longer than asked libtorch may take to say itself what is wrong, in milliseconds: it often takes one second. */
 const GRACE_MS = 5000;
-
-/** A store that is to be there in time: libtorch looks at the clock between its attempts, not in each of them. */
-async function withinTime(opening: Promise<number>, timeoutMs: number): Promise<number> {
-  let timer: NodeJS.Timeout | undefined;
-  const late = new Promise<never>((_, reject) => {
-    // setTimeout knows no longer times.
-    const ms = Math.min(timeoutMs + GRACE_MS, 2 ** 31 - 1);
-    timer = setTimeout(() => reject(new TorchError(UNANSWERED)), ms);
-  });
-  try {
-    return await Promise.race([opening, late]);
-  } catch (error) {
-    opening.then(native.storeFree, () => {}); // what comes later has no use
-    throw error;
-  } finally {
-    clearTimeout(timer);
-  }
-}
 
 /** What to do about a store that was not reached. */
 async function advice({ host, port, serves }: TcpStoreOptions, reason: string): Promise<string> {

@@ -60,19 +60,22 @@ export class DataParallelGroup {
    * Meets the other processes.
    * @param trainer.device a rank on `cuda` takes the GPU of its local number
    * @param onMessage told when it waits longer; absent where somebody else looks on
-   * @throws TorchError when they do not come within the timeout
+   * @throws TorchError when they do not come within the timeout; the signal's reason when it is aborted
    */
   static async join(
     place: RankPlace,
     { device, strategy }: { device: string; strategy: Strategy },
-    onMessage?: (message: string) => void,
+    {
+      signal,
+      onMessage,
+    }: { signal?: AbortSignal | undefined; onMessage?: ((message: string) => void) | undefined } = {},
   ): Promise<DataParallelGroup> {
     const cuda = device.startsWith("cuda");
     if (cuda) chooseGpu(place.localRank);
     // Gloo listens where the machine's name leads to, which on one machine need not be anywhere.
     if (!cuda && place.oneMachine) process.env.GLOO_SOCKET_IFNAME ??= "lo";
     const timeoutMs = strategy.timeoutSeconds * 1000;
-    const { rank, worldSize, host, port, serves } = place;
+    const { rank, worldSize, host, port, serves, prefix } = place;
     let isReached = false;
     const told = setTimeout(async () => {
       // Rank 0 cannot say that it does not run.
@@ -86,14 +89,15 @@ export class DataParallelGroup {
       onMessage?.(`rank ${rank} waits for ${others} at ${host}:${port}, ${most}${unknown}`);
     }, WAIT_TOLD_MS);
     try {
-      const store = await RendezvousStore.tcp({ host, port, serves, timeoutMs });
+      const store = await RendezvousStore.tcp({ host, port, serves, prefix, timeoutMs, signal });
       isReached = true;
       try {
-        const group = await initProcessGroup({ backend: cuda ? "nccl" : "gloo", store, rank, worldSize, timeoutMs });
+        const backend = cuda ? "nccl" : "gloo";
+        const group = await initProcessGroup({ backend, store, rank, worldSize, timeoutMs, signal });
         const activity = new Activity();
         const { memory } = activity;
         const looksOn = onMessage !== undefined;
-        const data: WaitsData = { memory, host, port, rank, worldSize, timeoutMs, looksOn };
+        const data: WaitsData = { memory, host, port, prefix, rank, worldSize, timeoutMs, looksOn };
         const teller = startThread("training/process-group/waits-worker.js", data).on("error", () => {});
         teller.unref();
         return new DataParallelGroup(rank, worldSize, { group, device, strategy, activity, teller });

@@ -14,6 +14,7 @@ export interface WaitsData {
   memory: SharedArrayBuffer;
   host: string;
   port: number;
+  prefix: string | undefined;
   rank: number;
   worldSize: number;
   timeoutMs: number;
@@ -21,10 +22,10 @@ export interface WaitsData {
   looksOn: boolean;
 }
 
-const { memory, host, port, rank, worldSize, timeoutMs, looksOn } = workerData as WaitsData;
+const { memory, host, port, prefix, rank, worldSize, timeoutMs, looksOn } = workerData as WaitsData;
 const activity = new Activity(memory);
 const { toldMs, signMs } = paceOf(timeoutMs);
-const store = await RendezvousStore.tcp({ host, port, serves: false, timeoutMs });
+const store = await RendezvousStore.tcp({ host, port, prefix, serves: false, timeoutMs });
 const watch = new Watch(store, worldSize, timeoutMs);
 let number = 0;
 /** When the store was asked for what it has not answered yet. */
