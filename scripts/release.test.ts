@@ -5,6 +5,7 @@ import {
   existsSync,
   mkdirSync,
   mkdtempSync,
+  readdirSync,
   readFileSync,
   rmSync,
   utimesSync,
@@ -62,6 +63,25 @@ describe("a tarball", () => {
     ]);
     expect(listing.map((line) => line.slice(0, 10))).toEqual(["-rw-r--r--", "-rwxr-xr-x", "-rw-r--r--"]);
     expect(gunzipSync(readFileSync(one)).includes("content")).toBe(true);
+  });
+
+  test("is the earlier one where it cannot be written to its end", async () => {
+    const target = path.join(folder, "one.tgz");
+    const [kept, lost] = ["kept", "lost"].map((name) => path.join(folder, name)) as [string, string];
+    for (const file of [kept, lost]) writeFileSync(file, "content");
+    await packPackage(target, new Map([["a.txt", { file: kept }]]));
+    const before = readFileSync(target);
+    const packing = packPackage(
+      target,
+      new Map([
+        ["a.txt", { file: kept }],
+        ["b.txt", { file: lost }],
+      ]),
+    );
+    rmSync(lost);
+    await expect(packing).rejects.toThrow(/ENOENT/);
+    expect(readFileSync(target).equals(before)).toBe(true);
+    expect(readdirSync(folder).sort()).toEqual(["kept", "one.tgz"]);
   });
 });
 

@@ -16,11 +16,9 @@ import {
   copyFileSync,
   existsSync,
   mkdirSync,
-  mkdtempSync,
   openSync,
   readdirSync,
   readFileSync,
-  renameSync,
   rmSync,
   statSync,
   symlinkSync,
@@ -28,6 +26,7 @@ import {
 } from "node:fs";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
+import { beginFile, publishFolder, removeKilledWrites, writeFileAtomically } from "@miro-t2i/torch/atomic-write";
 import { field, runProgram } from "miro-t2i/cli";
 import { z } from "zod";
 import { cacheFolder } from "../setup/libtorch.mjs";
@@ -64,9 +63,8 @@ function packNode(work) {
     run(node, ["--version"]);
     compress(node, packed);
     mkdirSync(path.dirname(cached), { recursive: true });
-    const temporary = `${cached}.${process.pid}.tmp`;
-    copyFileSync(packed, temporary);
-    renameSync(temporary, cached);
+    removeKilledWrites(path.dirname(cached));
+    writeFileAtomically(cached, (write) => write(readFileSync(packed)));
   }
   return cached;
 }
@@ -103,7 +101,8 @@ function main({ output }) {
     return 2;
   }
   mkdirSync(path.dirname(folder), { recursive: true });
-  const work = mkdtempSync(`${folder}-`);
+  const work = beginFile(folder); // what killed ones have left for the folder goes
+  mkdirSync(work);
   try {
     const packed = path.join(work, "packed");
     mkdirSync(packed);
@@ -119,8 +118,7 @@ function main({ output }) {
       console.error("the folder is too large and was not made");
       return 1;
     }
-    rmSync(folder, { recursive: true, force: true });
-    renameSync(packed, folder);
+    publishFolder(packed, folder);
     return 0;
   } finally {
     rmSync(work, { recursive: true, force: true });

@@ -12,9 +12,10 @@
  * The addon is compiled against the private copy of libtorch that the set-up fetched (or what LIBTORCH names, which
  * must be the official CPU build), for an old glibc: a newer symbol in a binary is an error.
  */
-import { copyFileSync, existsSync, mkdirSync, readdirSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { createReadStream, existsSync, mkdirSync, readdirSync, rmSync } from "node:fs";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
+import { removeKilledWrites, writeFileAtomically } from "../../packages/torch/dist/io/atomic-write.js";
 import { cudaOf } from "../../packages/torch/dist/named-libtorch.js";
 import { argumentsOf } from "../setup/command-line.mjs";
 import { cacheFolder, coreLibrary, headerVersion, version as wanted } from "../setup/libtorch.mjs";
@@ -28,7 +29,7 @@ import {
   miroPackage,
   torchPackage,
 } from "./packages.mjs";
-import { digests, packPackage } from "./tarball.mjs";
+import { digests, packPackage, writeWhole } from "./tarball.mjs";
 
 const root = path.resolve(path.dirname(fileURLToPath(import.meta.url)), "..", "..");
 const log = (text) => process.stderr.write(text);
@@ -72,10 +73,11 @@ async function pack(output, { name, version, entries }) {
     const kept = path.join(root, ".cache", "release", `${fingerprint("/", [...files, tool], texts).slice(0, 16)}.tgz`);
     if (!existsSync(kept)) {
       log(`pack: ${file} (a minute or two) ...\n`);
-      await packPackage(`${kept}.part`, entries);
-      renameSync(`${kept}.part`, kept);
+      mkdirSync(path.dirname(kept), { recursive: true });
+      removeKilledWrites(path.dirname(kept));
+      await packPackage(kept, entries);
     }
-    copyFileSync(kept, target);
+    await writeWhole(target, createReadStream(kept));
     sizes = await digests(target);
   } else {
     sizes = await packPackage(target, entries);
@@ -93,6 +95,10 @@ async function main() {
   const withCuda = values.cuda === undefined ? null : cudaLibtorch(values.cuda);
   const output = path.resolve(values.output ?? path.join(root, "build", "release"));
   mkdirSync(output, { recursive: true });
+  removeKilledWrites(output);
+  // It says that all packages are there, so it is the first to go and the last to come.
+  const list = path.join(output, "manifest.json");
+  rmSync(list, { force: true });
   for (const name of readdirSync(output)) if (name.endsWith(".tgz")) rmSync(path.join(output, name));
   const context = { root, env: process.env, log };
   const packages = [torchPackage(context), await miroPackage(context)];
@@ -120,7 +126,8 @@ async function main() {
   }
   const manifest = [];
   for (const one of packages) manifest.push(await pack(output, one));
-  writeFileSync(path.join(output, "manifest.json"), `${JSON.stringify({ packages: manifest }, null, 2)}\n`);
+  const text = `${JSON.stringify({ packages: manifest }, null, 2)}\n`;
+  writeFileAtomically(list, (write) => write(Buffer.from(text)));
   for (const { file, bytes, files, sha256 } of manifest) {
     console.log(`${file}  ${(bytes / 1e6).toFixed(1)} MB, ${files} files, sha256 ${sha256.slice(0, 16)}`);
   }
@@ -130,7 +137,8 @@ async function main() {
 try {
   await main();
 } catch (error) {
-  if (!(error instanceof SetupError)) throw error;
+  // A full disk and the like are errors of the system, or of the writer of whole files.
+  if (!(error instanceof SetupError || error.name === "TorchError" || "syscall" in error)) throw error;
   log(`pack: ${error.message}\n`);
   process.exitCode = 1;
 }

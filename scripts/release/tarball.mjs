@@ -1,9 +1,10 @@
 /** Tarballs for npm with the same bytes for the same content: sorted, without times, owners or this machine's umask. */
 import { createHash } from "node:crypto";
-import { createReadStream, createWriteStream, statSync } from "node:fs";
+import { createReadStream, createWriteStream, rmSync, statSync } from "node:fs";
 import { pipeline } from "node:stream/promises";
 import { createGzip } from "node:zlib";
 import { packTar } from "modern-tar/fs";
+import { beginFile, publishFile } from "../../packages/torch/dist/io/atomic-write.js";
 
 /** The time that npm gives every file of a package: nothing depends on it. */
 const TIME = new Date("1985-10-26T08:15:00.000Z");
@@ -11,7 +12,7 @@ const TIME = new Date("1985-10-26T08:15:00.000Z");
 /**
  * Packs a package.
  *
- * @param {string} target the .tgz file
+ * @param {string} target the .tgz file, which is there as a whole or as it was
  * @param {Map<string, { file: string } | { content: string }>} entries by their path within the package
  * @returns {Promise<{ bytes: number, unpackedBytes: number, sha256: string, integrity: string }>} integrity: as lock
  *   files of npm have it
@@ -28,8 +29,20 @@ export async function packPackage(target, entries) {
         ? { ...shared, type: "file", source: entry.file }
         : { ...shared, type: "content", content: entry.content };
     });
-  await pipeline(packTar(sources, { concurrency: 1 }), createGzip({ level: 9 }), createWriteStream(target));
+  await writeWhole(target, packTar(sources, { concurrency: 1 }), createGzip({ level: 9 }));
   return { ...(await digests(target)), unpackedBytes };
+}
+
+/** Writes what comes out of streams to a file that is there as a whole or as it was. */
+export async function writeWhole(target, ...streams) {
+  const temporary = beginFile(target);
+  try {
+    await pipeline(...streams, createWriteStream(temporary, { flush: true }));
+    publishFile(temporary, target);
+  } catch (error) {
+    rmSync(temporary, { force: true });
+    throw error;
+  }
 }
 
 /** Size and hashes of a tarball. */

@@ -143,10 +143,12 @@ export interface Native {
   graphEnd(graph: number): void;
   graphReplay(graph: number): void;
   graphFree(graph: number): void;
-  storeTcp(host: string, port: number, serves: boolean, timeoutMs: number): Promise<number>;
+  storeTcp(host: string, port: number, serves: boolean, timeoutMs: number, prefix: string): Promise<number>;
   storeFile(path: string, worldSize: number, timeoutMs: number): Promise<number>;
   storePort(store: number): number;
   storeFree(store: number): void;
+  storeSet(store: number, key: string, text: string): Promise<void>;
+  storeGet(store: number, key: string): Promise<string>;
   groupNew(store: number, backend: string, rank: number, worldSize: number, timeoutMs: number): Promise<number>;
   groupFree(group: number): Promise<void>;
   groupAllReduce(group: number, t: Handle, operation: string): Promise<void>;

@@ -1,4 +1,5 @@
 import fs, { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, utimesSync, writeFileSync } from "node:fs";
+import { syncBuiltinESMExports } from "node:module";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { processIdentity } from "@miro-t2i/torch/atomic-write";
@@ -96,6 +97,24 @@ describe("a lock", () => {
     for (const name of [".a.lock.1", "made.csv"]) writeFileSync(join(folder, `.${name}.${dead}.0123456789ab.tmp`), "");
     (acquire() as FileLock).release();
     expect(readdirSync(folder)).toEqual([]);
+  });
+
+  it("that can no longer be removed is no error: what has failed on such a disk says so itself", () => {
+    const lock = acquire() as FileLock;
+    const { rmSync } = fs;
+    fs.rmSync = () => {
+      throw Object.assign(new Error("EIO"), { code: "EIO" });
+    };
+    syncBuiltinESMExports();
+    try {
+      lock.release();
+    } finally {
+      fs.rmSync = rmSync;
+      syncBuiltinESMExports();
+    }
+    expect(FileLock.holder(folder, "a")).toMatchObject({ isKnown: true });
+    lock.release();
+    expect(FileLock.holder(folder, "a")).toBeNull();
   });
 
   it("says what is wrong with its folder", () => {

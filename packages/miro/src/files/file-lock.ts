@@ -109,8 +109,12 @@ export class FileLock {
 
   release(): void {
     stopTouching(this.path);
-    if (this.isHeld()) rmSync(this.path, { force: true });
-    removeIfEmpty(dirname(this.path), this.#made);
+    try {
+      if (this.isHeld()) rmSync(this.path, { force: true });
+      removeIfEmpty(dirname(this.path), this.#made);
+    } catch {
+      // A disk that fails has failed the work before, which says so; and the lock counts as long as this process lives.
+    }
   }
 }
 

@@ -135,10 +135,14 @@ export async function scoreFiles(paths: readonly string[], options: ScoreFilesOp
   return (await scoreFilesWithReport(paths, options)).images;
 }
 
-/** As {@link scoreFiles}, with what happened on the way. */
+/**
+ * As {@link scoreFiles}, with what happened on the way.
+ * @param held the lock of the output, where the caller has it
+ */
 export async function scoreFilesWithReport(
   paths: readonly string[],
   options: ScoreFilesOptions = {},
+  held?: FileLock,
 ): Promise<ScoreReport> {
   if (!Array.isArray(paths) || !paths.every((path) => typeof path === "string"))
     throw invalid("paths", "a list of files and folders", paths);
@@ -152,7 +156,7 @@ export async function scoreFilesWithReport(
   const asked = askedPictures(paths, { prompt, pairs });
   if (asked.length === 0) throw invalid("images", "at least one picture", paths);
   const weights = model === undefined ? rest.weights : { ...rest.weights, [keys[0]!]: model };
-  const lock = output === undefined ? null : lockOutput(output);
+  const lock = output === undefined || held !== undefined ? null : lockOutput(output);
   try {
     return await new Scoring(specs, { ...rest, weights }, output, root).run(asked);
   } finally {
@@ -160,7 +164,8 @@ export async function scoreFilesWithReport(
   }
 }
 
-function lockOutput(output: string): FileLock {
+/** Takes the lock of an output. @throws MiroError when another process writes to it */
+export function lockOutput(output: string): FileLock {
   const lock = FileLock.acquire(dirname(output), basename(output));
   if (lock instanceof FileLock) return lock;
   throw new MiroError(`${output}: ${lock.text} is writing to it; wait until it is done, or choose another file`);

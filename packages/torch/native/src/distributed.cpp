@@ -157,8 +157,12 @@ void handBack(std::unique_ptr<Job> job) {
   napi_release_threadsafe_function(function, napi_tsfn_release);
 }
 
+// Whether a promise that is not settled keeps the process from ending, as promises of files and sockets do.
+enum class Keeps { kProcess, kNothing };
+
 // A promise of result(), made on JavaScript's thread after run() has returned on one of its own.
-napi_value promiseOf(Environment& e, std::function<void()> run, std::function<napi_value(Environment&)> result = {}) {
+napi_value promiseOf(Environment& e, std::function<void()> run, std::function<napi_value(Environment&)> result = {},
+                     Keeps keeps = Keeps::kProcess) {
   auto job = std::make_unique<Job>();
   job->name = e.entry;
   job->run = std::move(run);
@@ -171,6 +175,7 @@ napi_value promiseOf(Environment& e, std::function<void()> run, std::function<na
                                            &job->back->settle));
   back.release();  // settleEnds() owns it
   const napi_threadsafe_function function = job->back->settle;
+  if (keeps == Keeps::kNothing) check(e, napi_unref_threadsafe_function(e.env, function));
   try {
     std::thread([job = std::move(job)]() mutable {
       try {
@@ -217,9 +222,11 @@ milliseconds timeoutAt(Environment& e, napi_value v) {
 }
 
 // ---- stores --------------------------------------------------------------------------------------------------------
-// storeTcp(host, port, serves, timeoutMs): Promise<id>. The server does not wait for the others to come.
+// storeTcp(host, port, serves, timeoutMs, prefix of all keys): Promise<id>. The server does not wait for the others to
+// come. What answers there and is no store may be waited for without end: the caller looks at the clock, and may end
+// the process.
 napi_value storeTcp(Environment& e, napi_value* argv, size_t argc) {
-  if (argc < 4) throw UsageError{"storeTcp(host, port, serves, timeoutMs)"};
+  if (argc < 5) throw UsageError{"storeTcp(host, port, serves, timeoutMs, prefix)"};
   c10d::TCPStoreOptions options;
   const int64_t port = toInt(e, argv[1], "port");
   if (port < 0 || port > 65535) throw UsageError{"the port must be between 0 and 65535, got " + std::to_string(port)};
@@ -230,13 +237,14 @@ napi_value storeTcp(Environment& e, napi_value* argv, size_t argc) {
   auto store = std::make_shared<Store>();
   return promiseOf(
       e,
-      [store, options, host = toString(e, argv[0], "host")] {
+      [store, options, host = toString(e, argv[0], "host"), prefix = toString(e, argv[4], "prefix")] {
         const QuietLog quiet;
         auto tcp = c10::make_intrusive<c10d::TCPStore>(host, options);
         store->port = tcp->getPort();
-        store->store = std::move(tcp);
+        if (prefix.empty()) store->store = std::move(tcp);
+        else store->store = c10::make_intrusive<c10d::PrefixStore>(prefix, std::move(tcp));
       },
-      [store](Environment& e) { return makeInt(e, storeObject(e, store)); });
+      [store](Environment& e) { return makeInt(e, storeObject(e, store)); }, Keeps::kNothing);
 }
 // storeFile(path, processes, timeoutMs): Promise<id>
 napi_value storeFile(Environment& e, napi_value* argv, size_t argc) {
@@ -253,6 +261,33 @@ napi_value storeFile(Environment& e, napi_value* argv, size_t argc) {
 }
 napi_value storePort(Environment& e, napi_value* argv, size_t argc) {
   return makeInt(e, objectAt<Store>(e, argv, argc, "store")->port);
+}
+// storeSet(store, key, text): Promise<void>
+napi_value storeSet(Environment& e, napi_value* argv, size_t argc) {
+  if (argc < 3) throw UsageError{"storeSet(store, key, text)"};
+  return promiseOf(
+      e,
+      [store = objectAt<Store>(e, argv, argc, "store"), key = toString(e, argv[1], "key"),
+       text = toString(e, argv[2], "text")] {
+        const QuietLog quiet;
+        store->store->set(key, text);
+      },
+      {}, Keeps::kNothing);
+}
+// storeGet(store, key): Promise<text>, empty where nobody has set it
+napi_value storeGet(Environment& e, napi_value* argv, size_t argc) {
+  if (argc < 2) throw UsageError{"storeGet(store, key)"};
+  auto text = std::make_shared<std::string>();
+  return promiseOf(
+      e,
+      [store = objectAt<Store>(e, argv, argc, "store"), key = toString(e, argv[1], "key"), text] {
+        const QuietLog quiet;
+        if (store->store->check({key})) {
+          const std::vector<uint8_t> bytes = store->store->get(key);
+          text->assign(bytes.begin(), bytes.end());
+        }
+      },
+      [text](Environment& e) { return makeString(e, *text); }, Keeps::kNothing);
 }
 napi_value storeFree(Environment& e, napi_value* argv, size_t argc) {
   objectAt<Store>(e, argv, argc, "store");
@@ -284,7 +319,8 @@ void endAtExit(const std::shared_ptr<Group>& group) {
 }
 #endif
 
-// groupNew(store, backend, rank, size, timeoutMs): Promise<id>. Meets the other processes.
+// groupNew(store, backend, rank, size, timeoutMs): Promise<id>. Meets the other processes. The caller keeps the process
+// while it waits for them.
 napi_value groupNew(Environment& e, napi_value* argv, size_t argc) {
   if (argc < 5) throw UsageError{"groupNew(store, backend, rank, size, timeoutMs)"};
   const auto store = objectAt<Store>(e, argv, argc, "store");
@@ -327,7 +363,7 @@ napi_value groupNew(Environment& e, napi_value* argv, size_t argc) {
         if (nccl) endAtExit(group);
 #endif
       },
-      [group](Environment& e) { return makeInt(e, storeObject(e, group)); });
+      [group](Environment& e) { return makeInt(e, storeObject(e, group)); }, Keeps::kNothing);
 }
 
 #ifdef MIRO_WITH_NCCL
@@ -635,6 +671,7 @@ napi_value reducerStatistics(Environment& e, napi_value* argv, size_t argc) {
 
 const std::vector<Binding> kDistributedBindings = {
     {"storeTcp", storeTcp}, {"storeFile", storeFile}, {"storePort", storePort}, {"storeFree", storeFree},
+    {"storeSet", storeSet}, {"storeGet", storeGet},
     {"groupNew", groupNew}, {"groupFree", groupFree}, {"groupAllReduce", groupAllReduce},
     {"groupQueueAllReduce", groupQueueAllReduce}, {"groupCheck", groupCheck},
     {"groupBroadcast", groupBroadcast}, {"groupAllGather", groupAllGather}, {"groupBarrier", groupBarrier},

@@ -1,7 +1,9 @@
 // Collectives between real processes against values worked out by hand, and data-parallel gradients against the whole
 // batch.
 import { type ChildProcess, spawn, spawnSync } from "node:child_process";
+import { once } from "node:events";
 import { existsSync, mkdtempSync, rmSync } from "node:fs";
+import { type AddressInfo, createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, describe, expect, test } from "vitest";
@@ -212,6 +214,51 @@ test("a worker thread may be terminated while it waits for others, who then come
     timeout: 50_000,
   });
   expect([status, signal], stderr).toEqual([5, null]);
+});
+
+test("a port that something mute has is given up in time, and the process ends", async () => {
+  const mute = createServer(() => {}).listen(0, "127.0.0.1");
+  await once(mute, "listening");
+  const place = `127.0.0.1:${(mute.address() as AddressInfo).port}`;
+  try {
+    const ended = await startRank("works", place, 1, 2, 700);
+    expect(ended).toMatchObject({ code: 0, signal: null, stderr: "" });
+    expect(ended.result.error).toBe(
+      `the store at ${place} was not reached within 700 ms: no answer of a store; something else answers there: choose another port`,
+    );
+  } finally {
+    mute.close();
+  }
+});
+
+test("the wait for others can be ended, at either place", async () => {
+  const store = await RendezvousStore.tcp({ host: "127.0.0.1", port: 0, serves: true });
+  const signal = AbortSignal.timeout(50);
+  const waits = [
+    initProcessGroup({ store, rank: 0, worldSize: 2, timeoutMs: 5000, signal }),
+    RendezvousStore.tcp({ host: "127.0.0.1", port: 1, serves: false, timeoutMs: 5000, signal }),
+  ];
+  for (const wait of waits) expect(await wait.catch((error: unknown) => error)).toBe(signal.reason);
+  store.close();
+});
+
+test("a store keeps texts for all who reach it", async () => {
+  const served = await RendezvousStore.tcp({ host: "127.0.0.1", port: 0, serves: true });
+  const other = await RendezvousStore.tcp({ host: "127.0.0.1", port: served.port, serves: false });
+  expect(await other.get("key")).toBe("");
+  await served.set("key", "é");
+  expect(await other.get("key")).toBe("é");
+  await other.set("key", "");
+  expect(await served.get("key")).toBe("");
+  // torchrun's store outlives the ranks that it starts again.
+  const { port } = served;
+  const again = await RendezvousStore.tcp({ host: "127.0.0.1", port, serves: false, prefix: "attempt_1" });
+  await again.set("key", "other");
+  expect([await again.get("key"), await served.get("key")]).toEqual(["other", ""]);
+  again.close();
+  other.close();
+  await expect(other.get("key")).rejects.toThrow("this store was closed");
+  served.close();
 });
 
 describe("what is asked for is checked before anything is opened", () => {

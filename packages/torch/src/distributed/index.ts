@@ -5,6 +5,7 @@ export {
   ProcessGroup,
   type ProcessGroupBackend,
   type ReduceOperation,
+  servedBy,
 } from "./process-group.js";
 export { DistributedReducer, type DistributedReducerOptions, type ReducerStatistics } from "./reducer.js";
 export { RendezvousStore, type TcpStoreOptions } from "./store.js";

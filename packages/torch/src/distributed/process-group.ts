@@ -3,6 +3,7 @@
 import { TorchError } from "../errors.js";
 import { type Handle, native } from "../native.js";
 import { type Tensor, wrap } from "../tensor.js";
+import { awaited } from "./awaited.js";
 import { DEFAULT_TIMEOUT_MS, firstLine, RendezvousStore } from "./store.js";
 
 /**
@@ -32,6 +33,8 @@ export interface InitProcessGroupOptions {
    * How long to wait for the other ranks, at the start and in each collective, in milliseconds; ten minutes by default.
    */
   timeoutMs?: number;
+  /** Ends the wait for the other ranks at the start. */
+  signal?: AbortSignal | undefined;
 }
 
 /**
@@ -49,7 +52,7 @@ export interface InitProcessGroupOptions {
  * ```
  */
 export async function initProcessGroup(options: InitProcessGroupOptions = {}): Promise<ProcessGroup> {
-  const { backend = "gloo", timeoutMs = DEFAULT_TIMEOUT_MS } = options;
+  const { backend = "gloo", timeoutMs = DEFAULT_TIMEOUT_MS, signal } = options;
   if (backend !== "gloo" && backend !== "nccl")
     throw new TorchError(`initProcessGroup: backend must be "gloo" or "nccl", got ${JSON.stringify(backend)}`);
   const worldSize = options.worldSize ?? fromEnvironment("WORLD_SIZE", "worldSize");
@@ -64,11 +67,14 @@ export async function initProcessGroup(options: InitProcessGroupOptions = {}): P
     throw new TorchError("initProcessGroup: give either store or initMethod, not both");
 
   const own = options.store === undefined;
-  const store = options.store ?? (await openStore(options.initMethod ?? "env://", rank, worldSize, timeoutMs));
+  const store =
+    options.store ?? (await openStore(options.initMethod ?? "env://", { rank, worldSize, timeoutMs, signal }));
   try {
-    const id = await native.groupNew(store.id, backend, rank, worldSize, timeoutMs);
+    const joining = native.groupNew(store.id, backend, rank, worldSize, timeoutMs);
+    const id = await awaited(joining, native.groupFree, { signal });
     return new ProcessGroup(id, { backend, rank, worldSize, timeoutMs });
   } catch (error) {
+    if (signal?.aborted) throw error;
     throw collectiveError({ backend, rank, worldSize, timeoutMs }, "initProcessGroup", error);
   } finally {
     if (own) store.close(); // the group holds what it needs of it
@@ -83,24 +89,41 @@ function fromEnvironment(name: string, option: string): number {
   return Number(text);
 }
 
-async function openStore(method: string, rank: number, worldSize: number, timeoutMs: number): Promise<RendezvousStore> {
+interface Meeting {
+  rank: number;
+  worldSize: number;
+  timeoutMs: number;
+  signal: AbortSignal | undefined;
+}
+
+async function openStore(method: string, { rank, worldSize, timeoutMs, signal }: Meeting): Promise<RendezvousStore> {
+  const shared = { timeoutMs, signal };
   if (method === "env://") {
     const host = process.env.MASTER_ADDR;
     if (!host)
       throw new TorchError("initProcessGroup: neither the option initMethod nor the variable MASTER_ADDR is set");
     const port = fromEnvironment("MASTER_PORT", "initMethod");
-    return RendezvousStore.tcp({ host, port, serves: rank === 0, timeoutMs });
+    return RendezvousStore.tcp({ host, port, ...shared, ...servedBy(process.env, rank) });
   }
   const tcp = /^tcp:\/\/(\[[^\]]+\]|[^:/[\]]+):(\d{1,5})$/.exec(method);
   if (tcp !== null) {
     const host = tcp[1]!.replace(/^\[|\]$/g, "");
-    return RendezvousStore.tcp({ host, port: Number(tcp[2]), serves: rank === 0, timeoutMs });
+    return RendezvousStore.tcp({ host, port: Number(tcp[2]), serves: rank === 0, ...shared });
   }
   const file = /^file:\/\/(\/.+)$/.exec(method);
   if (file !== null) return RendezvousStore.file(file[1]!, worldSize, timeoutMs);
   throw new TorchError(
     `initProcessGroup: initMethod must be tcp://host:port, file:///path or env://, got ${JSON.stringify(method)}`,
   );
+}
+
+/**
+ * Who serves the store at `MASTER_ADDR`: rank 0, or torchrun, whose store lives on when it starts all ranks again, so
+ * that each time has keys of its own.
+ */
+export function servedBy(environment: NodeJS.ProcessEnv, rank: number): { serves: boolean; prefix?: string } {
+  if (environment.TORCHELASTIC_USE_AGENT_STORE !== "True") return { serves: rank === 0 };
+  return { serves: false, prefix: `/worker/attempt_${environment.TORCHELASTIC_RESTART_COUNT ?? 0}` };
 }
 
 /** @throws TorchError for an operation that there is not, or not for the tensor's dtype */

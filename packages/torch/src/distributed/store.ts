@@ -1,9 +1,12 @@
 // Where processes meet: c10d's TCPStore and FileStore, small key-value stores that hold the addresses of the ranks.
 import { lookup } from "node:dns/promises";
+import { once } from "node:events";
 import { open } from "node:fs/promises";
+import { connect } from "node:net";
 import { TorchError } from "../errors.js";
 import { writeError } from "../io/atomic-write.js";
 import { native } from "../native.js";
+import { awaited } from "./awaited.js";
 
 /** Options of {@link RendezvousStore.tcp}. */
 export interface TcpStoreOptions {
@@ -15,6 +18,10 @@ export interface TcpStoreOptions {
   serves: boolean;
   /** How long to try to reach the server, and what the ranks wait for each other, in milliseconds. */
   timeoutMs?: number;
+  /** What all keys begin with, where others use the same store; without it nothing. PyTorch: `PrefixStore`. */
+  prefix?: string | undefined;
+  /** Ends the wait for the server. */
+  signal?: AbortSignal | undefined;
 }
 
 /** How long an operation between processes may take when nothing else is said: ten minutes. */
@@ -35,15 +42,21 @@ export class RendezvousStore {
    * A store that one process serves over TCP.
    * @throws TorchError when the port is taken, or the server is not reached within the timeout
    */
-  static async tcp({ host, port, serves, timeoutMs = DEFAULT_TIMEOUT_MS }: TcpStoreOptions): Promise<RendezvousStore> {
+  static async tcp(options: TcpStoreOptions): Promise<RendezvousStore> {
+    const { host, port, serves, timeoutMs = DEFAULT_TIMEOUT_MS, prefix = "", signal } = options;
     try {
-      return new RendezvousStore(await native.storeTcp(host, port, serves, timeoutMs));
+      const opening = native.storeTcp(host, port, serves, timeoutMs, prefix);
+      // libtorch looks at the clock between its attempts, not in each of them.
+      const limit = { ms: timeoutMs + GRACE_MS, message: UNANSWERED };
+      return new RendezvousStore(await awaited(opening, native.storeFree, { signal, limit }));
     } catch (error) {
+      if (signal?.aborted) throw error;
       const reason = firstLine(error).replace(/\.$/, "");
       // A served store is reached too, by its own process, under the name that the others know.
-      const isServed = serves && !/client socket|network address of|ping|validat/i.test(reason);
+      const isServed =
+        serves && reason !== UNANSWERED && !/client socket|network address of|ping|validat/i.test(reason);
       const what = isServed ? "could not be served" : `was not reached within ${timeoutMs} ms`;
-      const todo = isServed ? "choose another port, or 0" : await advice(host, reason, serves);
+      const todo = isServed ? "choose another port, or 0" : await advice(options, reason);
       throw new TorchError(`the store at ${host}:${port} ${what}: ${reason}; ${todo}`, { cause: error });
     }
   }
@@ -68,6 +81,16 @@ export class RendezvousStore {
     return this.#id;
   }
 
+  /** Keeps a text under a key, for all processes; in place of an earlier one. */
+  async set(key: string, text: string): Promise<void> {
+    await native.storeSet(this.id, key, text);
+  }
+
+  /** The text that is kept under a key; empty where there is none. Unlike PyTorch's, it does not wait for one. */
+  async get(key: string): Promise<string> {
+    return native.storeGet(this.id, key);
+  }
+
   /** Lets go of the store; a served one ends with the last group that uses it. */
   close(): void {
     if (this.#id !== undefined) native.storeFree(this.#id);
@@ -75,17 +98,36 @@ export class RendezvousStore {
   }
 }
 
+/** Why a store was not reached that libtorch waits for without end. */
+const UNANSWERED = "no answer of a store";
+/** How much longer than asked libtorch may take to say itself what is wrong, in milliseconds: it often takes one second. */
+const GRACE_MS = 5000;
+
 /** What to do about a store that was not reached. */
-async function advice(host: string, reason: string, serves: boolean): Promise<string> {
+async function advice({ host, port, serves }: TcpStoreOptions, reason: string): Promise<string> {
   const isKnown = await lookup(host).then(
     () => true,
     () => false,
   );
   if (!isKnown) return `this machine does not know the name ${host}`;
-  if (/ping|validat/i.test(reason)) return "something else answers there: choose another port";
+  if (/ping|validat/i.test(reason) || (reason === UNANSWERED && (await isTaken(host, port))))
+    return "something else answers there: choose another port";
   return serves
     ? `check that ${host} is this machine, which serves it`
     : "check that the first rank runs there and that the port is open";
+}
+
+/** Whether something takes connections. */
+async function isTaken(host: string, port: number): Promise<boolean> {
+  const socket = connect({ host, port, signal: AbortSignal.timeout(GRACE_MS) });
+  try {
+    await once(socket, "connect");
+    return true;
+  } catch {
+    return false;
+  } finally {
+    socket.destroy();
+  }
 }
 
 /** The first line of an error: libtorch adds a stack of its own to some. */

@@ -19,6 +19,8 @@ const manifestSchema = z.object({
   /** Digest of names, sizes and times of the input's files, and of the scores where they are merged. */
   input: z.record(z.string(), z.string()),
   settings: z.record(z.string(), z.unknown()),
+  /** The source, by its whole path; early versions did not keep it. */
+  from: z.string().optional(),
   output: z.object({ file: z.string(), bytes: z.number(), sha256: z.string() }).nullable(),
   samples: z.object({ seen: z.number(), written: z.number(), skipped: counts }).nullable(),
   /** Further counts: where captions came from, how many texts were cut. */
@@ -30,7 +32,7 @@ const manifestSchema = z.object({
 export type Manifest = z.output<typeof manifestSchema>;
 
 /** A manifest before the work: what will be made of what. */
-export type Plan = Pick<Manifest, "stage" | "input" | "settings">;
+export type Plan = Pick<Manifest, "stage" | "input" | "settings" | "from">;
 
 /** What a finished shard adds to its plan. */
 export type Outcome = Pick<Manifest, "output" | "samples" | "details" | "seconds">;
@@ -72,6 +74,8 @@ export type Standing =
   | { kind: "complete"; manifest: Manifest }
   /** The input has changed, or the output is gone or not what was written. */
   | { kind: "outdated"; reason: string }
+  /** Made from another source, with a shard of the same name. */
+  | { kind: "elsewhere"; from: string }
   /** Made with other settings. */
   | { kind: "different"; settings: string[] }
   /** An output that no manifest describes. */
@@ -87,10 +91,17 @@ export function standing(manifestPath: string, outputPath: string, plan: Plan): 
   if (size === undefined) return { kind: "outdated", reason: "the output is gone" };
   if (size !== manifest.output?.bytes)
     return { kind: "outdated", reason: `the output has ${size} bytes, not ${manifest.output?.bytes}` };
+  const from = otherSource(manifest, plan);
+  if (from !== null) return { kind: "elsewhere", from };
   if (other.length > 0) return { kind: "different", settings: other };
   const input = differences(manifest.input, plan.input);
   if (input.length > 0) return { kind: "outdated", reason: `changed since: ${input.join(", ")}` };
   return { kind: "complete", manifest };
+}
+
+/** The source that something was made from, where that is another one: neither its files nor its path are those. */
+export function otherSource({ input, from }: Manifest, plan: Plan): string | null {
+  return from !== undefined && from !== plan.from && input.source !== plan.input.source ? from : null;
 }
 
 /** Names of the fields in which two plain objects differ. */

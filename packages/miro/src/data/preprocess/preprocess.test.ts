@@ -5,6 +5,8 @@ import {
   mkdtempSync,
   readdirSync,
   readFileSync,
+  realpathSync,
+  renameSync,
   rmSync,
   writeFileSync,
 } from "node:fs";
@@ -266,6 +268,30 @@ describe("a restart", () => {
     });
     expect(readFileSync(join(where.dest, "b.tar"), "utf8")).toBe("precious");
     expect((await run(where, { shards: ["b"], overwrite: true })).counts.failed).toBe(0);
+  });
+});
+
+describe("two sources with shards of the same name", () => {
+  it("do not replace each other's tars and scores, but a source that was moved finds its own", async () => {
+    const where = places();
+    const [one, other, moved] = ["one", "other", "moved"].map((name) => join(folder, `source-${name}`)) as [
+      ...[string, string, string],
+    ];
+    await writeTar(join(one, "a.tar"), [{ key: "1" }]);
+    await writeTar(join(other, "a.tar"), [{ key: "2" }, { key: "3" }]);
+    await run(where, { src: one });
+    const made = [join(where.dest, "a.tar"), join(where.csvDir, "a_scores.csv")];
+    const before = made.map((path) => readFileSync(path));
+    const { shards } = await run(where, { src: other });
+    for (const [i, place] of (["csvDir", "dest"] as const).entries())
+      expect(shards[i]).toMatchObject({
+        status: "failed",
+        message: `${made[1 - i]}: was made from ${realpathSync(one)}; choose another \`${place}\`, or \`overwrite: true\``,
+      });
+    expect(made.map((path) => readFileSync(path))).toEqual(before);
+    renameSync(one, moved);
+    expect((await run(where, { src: moved })).counts).toMatchObject({ failed: 0, done: 0 });
+    expect((await run(where, { src: other, overwrite: true })).counts).toMatchObject({ failed: 0, skipped: 0 });
   });
 });
 

@@ -37,6 +37,7 @@ import {
   differences,
   type Manifest,
   type Outcome,
+  otherSource,
   type Plan,
   readManifest,
   readReport,
@@ -83,6 +84,8 @@ interface Prepared {
   /** All shards of the source, those that were not chosen too. */
   all: readonly SourceShard[];
   csvDir: string;
+  /** Whole path of the source. */
+  from: string;
   table: SyntheticTable | null;
   scorers: Record<"rewards" | "vqa", readonly ScorerSpec[]>;
   folders: LatentFolders | null;
@@ -238,7 +241,7 @@ async function prepare(options: ResolvedOptions): Promise<Prepared> {
   if (writesScores) proveWritable(csvDir, "folder", "csvDir");
   const folders = stages.includes("vae") ? await locateModels(options) : null;
   signal?.throwIfAborted();
-  return { options, stages, shards, all, csvDir, table, scorers, folders };
+  return { options, stages, shards, all, csvDir, from: realpathSync(src), table, scorers, folders };
 }
 
 /** Where the scores of a source go by default: two tables of a folder have shards of the same names. */
@@ -247,7 +250,7 @@ function scoresFolder(src: string): string {
 }
 
 async function latentStage(prepared: Prepared, stage: Stage, pool: DecodePool, meter: Meter): Promise<ShardReport[]> {
-  const { options, csvDir, folders, table } = prepared;
+  const { options, csvDir, from, folders, table } = prepared;
   const settings = latentSettings(options, folders!, table);
   const loaded: LatentModels[] = [];
   try {
@@ -260,11 +263,13 @@ async function latentStage(prepared: Prepared, stage: Stage, pool: DecodePool, m
       const plan: Plan = {
         stage,
         settings,
+        from,
         input: { source: shard.fingerprint(), scores: existsSync(csv) ? sha256(readBytes(csv)) : "none" },
       };
       const state = standing(manifest, output, plan);
       if (!options.overwrite) {
         if (state.kind === "complete") return finished(report, state.manifest);
+        if (state.kind === "elsewhere") throw madeElsewhere(output, state.from, "dest");
         if (state.kind === "different") {
           throw new InvalidInputError(
             message`${output}: was made with other settings (${state.settings.join(", ")}); choose another ${option("dest")}, or ${option("overwrite", true)}`,
@@ -298,7 +303,7 @@ function contextOf({ options, csvDir, table }: Prepared, pool: DecodePool, meter
 }
 
 async function scoreStage(prepared: Prepared, stage: Stage, pool: DecodePool, meter: Meter): Promise<ShardReport[]> {
-  const { options, csvDir, table } = prepared;
+  const { options, csvDir, from, table } = prepared;
   const specs = prepared.scorers[stage as "rewards" | "vqa"];
   const settings = scoreSettings(options, specs, table);
   const scorers: LoadedScorer[] = [];
@@ -307,10 +312,12 @@ async function scoreStage(prepared: Prepared, stage: Stage, pool: DecodePool, me
       const output = scoresPath(csvDir, shard);
       const manifestPath = join(csvDir, `${shard.stem}_scores.${stage}.manifest.json`);
       report.output = output;
-      const plan: Plan = { stage, settings, input: { source: shard.fingerprint() } };
+      const plan: Plan = { stage, settings, from, input: { source: shard.fingerprint() } };
       const manifest = readManifest(manifestPath);
       if (!options.overwrite && manifest !== null && isScored(manifest, plan, output, specs))
         return finished(report, manifest);
+      const other = manifest !== null && existsSync(output) ? otherSource(manifest, plan) : null;
+      if (!options.overwrite && other !== null) throw madeElsewhere(output, other, "csvDir");
       if (scorers.length === 0) await forAll(loadStageScorers(specs, options, scorers));
       beginManifest(manifestPath, plan);
       const { outcome, skipped } = await scoreShard(shard, {
@@ -324,6 +331,13 @@ async function scoreStage(prepared: Prepared, stage: Stage, pool: DecodePool, me
   } finally {
     for (const scorer of scorers) scorer.dispose();
   }
+}
+
+/** Two sources may have shards of the same names: the second must not replace what was made of the first. */
+function madeElsewhere(output: string, from: string, place: "dest" | "csvDir"): InvalidInputError {
+  return new InvalidInputError(
+    message`${output}: was made from ${from}; choose another ${option(place)}, or ${option("overwrite", true)}`,
+  );
 }
 
 /** Whether a score file still has what a finished stage wrote. Later stages may have added columns. */

@@ -1,6 +1,6 @@
 // The files of `miro evaluate rewards` with tiny random weights, against what the published libraries recorded.
 import { execFileSync } from "node:child_process";
-import {
+import fs, {
   chmodSync,
   copyFileSync,
   cpSync,
@@ -12,14 +12,16 @@ import {
   rmSync,
   writeFileSync,
 } from "node:fs";
-import { tmpdir } from "node:os";
-import { join, resolve } from "node:path";
+import { syncBuiltinESMExports } from "node:module";
+import { hostname, tmpdir } from "node:os";
+import { basename, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { scope } from "@miro-t2i/torch";
 import { readSafetensors } from "@miro-t2i/torch/io";
 import { afterAll, beforeEach, describe, expect, it } from "vitest";
 import "../../emoji/register.js";
 import { runCaptured } from "../../cli/testing/run-captured.js";
+import { FileLock } from "../../files/file-lock.js";
 import { scoreFolder } from "./score-folder.js";
 
 const reference = fileURLToPath(new URL("../../../../../tests/reference/fixtures/scorers", import.meta.url));
@@ -174,6 +176,25 @@ describe("rewards of a folder", () => {
     expect(readdirSync(folder)).toEqual(before);
     const theirs = ["ours.jsonl", "ours_scores.jsonl", "ours_summary.json"];
     expect(readdirSync(resolve(rows, "..")).filter((name) => !name.startsWith("."))).toEqual(theirs);
+  });
+
+  it("are written with the figures while no other process can add a column", async () => {
+    const { renameSync } = fs;
+    const written: Record<string, string | undefined> = {};
+    fs.renameSync = (from, to) => {
+      written[basename(String(to))] = FileLock.holder(folder, "rewards_scores.jsonl")?.text;
+      renameSync(from, to);
+    };
+    syncBuiltinESMExports();
+    try {
+      await scoreFolder(folder, { scorers: ["sharpness"] });
+    } finally {
+      fs.renameSync = renameSync;
+      syncBuiltinESMExports();
+    }
+    const own = `process ${process.pid} on ${hostname()}`;
+    expect(written).toEqual({ "rewards_scores.jsonl": own, "rewards.jsonl": own, "rewards_summary.json": own });
+    expect(FileLock.holder(folder, "rewards_scores.jsonl")).toBeNull();
   });
 
   it("of a picture that has changed are computed anew, and what is not is not kept", async () => {

@@ -14,6 +14,7 @@ import { dirname, isAbsolute, join, parse, relative, resolve } from "node:path";
 import { z } from "zod";
 import { checkName } from "../../arguments.js";
 import { InvalidInputError } from "../../errors.js";
+import type { FileLock } from "../../files/file-lock.js";
 import { parsePythonJson, writePythonJson } from "../../files/python-json.js";
 import { filledLines, parseJsonLine } from "../../files/table-file.js";
 import { readTextFile } from "../../files/text-file.js";
@@ -23,7 +24,7 @@ import { message, option } from "../../message.js";
 import { callback, commaSeparated, field, flag, type OptionsOf, parseOptions } from "../../options.js";
 import { checkDevice } from "../../pipeline/loading/device.js";
 import { loadScorerSchema } from "../../rewards/registry.js";
-import { scoreFilesWithReport } from "../../rewards/score-files.js";
+import { lockOutput, scoreFilesWithReport } from "../../rewards/score-files.js";
 import { genevalFolders } from "../../rewards/score-inputs.js";
 import { readOutput, rowKey, type ScoreModel } from "../../rewards/score-output.js";
 import { columnOfKey, type RewardColumn, rewardColumns, weightsByKey } from "./names.js";
@@ -100,42 +101,56 @@ export interface FolderRewards {
  */
 export async function scoreFolder(folder: string, options: ScoreFolderOptions = {}): Promise<FolderRewards> {
   checkName("folder", folder, "a folder of pictures");
-  const {
-    scorers,
-    outfile,
-    summary: summaryFile,
-    absolute,
-    weights: given,
-    ...load
-  } = parseOptions(scoreFolderSchema, options);
-  checkDevice(load.device);
-  const weights = weightsByKey(given);
-  const asked = rewardColumns(scorers, weights);
+  const parsed = parseOptions(scoreFolderSchema, options);
+  const { scorers, outfile, weights } = parsed;
+  checkDevice(parsed.device);
+  const asked = rewardColumns(scorers, weightsByKey(weights));
   if (genevalFolders(folder).length === 0)
     throw new InvalidInputError(
       `${folder}: expected folders of prompts, each with metadata.jsonl and samples/; to score other pictures use miro score`,
     );
-  const rowsFile = outfile ?? join(folder, "rewards.jsonl");
   if (outfile === undefined) proveWritable(folder, "folder", "outfile");
+  const rows = outfile ?? join(folder, "rewards.jsonl");
   const isOurs = isWritable(folder);
-  const placeOf = (name: string) => (isOurs ? join(folder, name) : besideRows(rowsFile, name));
+  const placeOf = (name: string) => (isOurs ? join(folder, name) : besideRows(rows, name));
   const kept = placeOf("rewards_scores.jsonl");
+  const files = { kept, rows, summary: parsed.summary ?? placeOf("rewards_summary.json") };
+  const lock = lockOutput(kept);
+  try {
+    return await scoreLocked(folder, parsed, { asked, files, lock });
+  } finally {
+    lock.release();
+  }
+}
+
+/** Where the results of a folder go. */
+interface RewardFiles {
+  kept: string;
+  rows: string;
+  summary: string;
+}
+
+/** What {@link scoreFolder} does under its lock: of two processes the later one finds, and writes, the columns of both. */
+async function scoreLocked(
+  folder: string,
+  { scorers: _, outfile: __, summary: ___, absolute, weights, ...load }: z.output<typeof scoreFolderSchema>,
+  { asked, files, lock }: { asked: readonly RewardColumn[]; files: RewardFiles; lock: FileLock },
+): Promise<FolderRewards> {
+  const { kept } = files;
   const theirs = join(folder, "rewards_scores.jsonl");
-  if (!isOurs && existsSync(theirs) && !existsSync(kept)) writeFileAtomic(kept, readBytes(theirs));
+  if (theirs !== kept && existsSync(theirs) && !existsSync(kept)) writeFileAtomic(kept, readBytes(theirs));
   const earlier = existsSync(kept) ? readOutput(kept) : new Map<string, never>();
   const ours = new Set([...earlier.values()].flatMap(({ models }) => Object.keys(models)).map(columnNameOf));
-  const report = await scoreFilesWithReport([folder], {
-    ...load,
-    weights,
-    by: asked.map(({ key }) => key),
-    output: kept,
-    root: folder,
-  });
+  const report = await scoreFilesWithReport(
+    [folder],
+    { ...load, weights: weightsByKey(weights), by: asked.map(({ key }) => key), output: kept, root: folder },
+    lock,
+  );
   const state = readOutput(kept);
   const known = [...state.values()].flatMap(({ models }) => Object.keys(models));
   const made = uniqueColumns([...asked, ...known.map(columnOfKey)]);
   for (const { name } of made) ours.add(name);
-  const foreign = foreignScores(rowsFile, folder, ours);
+  const foreign = foreignScores(files.rows, folder, ours);
   const columns = [...new Set([...made.map(({ name }) => name), ...foreign.columns])];
   const models: Record<string, ColumnModel> = {};
   const errors: RewardSummary["errors"] = [];
@@ -159,11 +174,9 @@ export async function scoreFolder(folder: string, options: ScoreFolderOptions = 
   const lines = rows.map(({ filename, prompt, scores }) =>
     JSON.stringify({ filename: absolute ? resolve(folder, filename) : filename, prompt, ...scores }),
   );
-  writeFileAtomic(rowsFile, lines.map((line) => `${line}\n`).join(""), { overwrite: true });
+  writeFileAtomic(files.rows, lines.map((line) => `${line}\n`).join(""), { overwrite: true });
   const whole = { ...figures.per_image_mean, ...summary };
-  writeFileAtomic(summaryFile ?? placeOf("rewards_summary.json"), `${JSON.stringify(whole, null, 2)}\n`, {
-    overwrite: true,
-  });
+  writeFileAtomic(files.summary, `${JSON.stringify(whole, null, 2)}\n`, { overwrite: true });
   const truncated = Object.entries(report.truncated).map(([key, count]) => [columnNameOf(key), count]);
   const { reused, sheets } = report;
   return { rows, columns, summary, reused, truncated: Object.fromEntries(truncated), sheets };

@@ -30,7 +30,7 @@ async function train(start: Extract<ToRank, { type: "start" }>): Promise<number>
     await loadModules(modules);
     await loadScorerModules(scorerModules);
     const recipe = parseRecipe(json);
-    group = await DataParallelGroup.join(place, recipe.trainer);
+    group = await DataParallelGroup.join(place, recipe.trainer, { signal: stop.signal });
     const result = await trainProcess(
       {
         recipe,

@@ -28,7 +28,7 @@ export async function runTraining(options: RunOptions): Promise<RunResult> {
   checkProcesses(trainer, place);
   if (place === null)
     return planOf(trainer).worldSize > 1 ? runRanks(options) : trainProcess(options, DataParallelGroup.alone());
-  const group = await DataParallelGroup.join(place, trainer, options.onMessage);
+  const group = await DataParallelGroup.join(place, trainer, options);
   try {
     return await trainProcess(options, group);
   } catch (error) {

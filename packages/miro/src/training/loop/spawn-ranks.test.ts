@@ -115,6 +115,7 @@ describe("a process that is lost", { timeout: 120_000 }, () => {
     const output = join(root, name);
     let pids: number[] = [];
     let sent = 0;
+    const warnings: string[] = [];
     const failure = await runTraining({
       recipe: recipe({ devices: 2, max_steps: 100_000, checkpoint_every_n_steps: 2, strategy }),
       output,
@@ -122,6 +123,7 @@ describe("a process that is lost", { timeout: 120_000 }, () => {
         const list = /^2 processes: (.*)/.exec(message)?.[1];
         if (list !== undefined) pids = list.split(", ").map(Number);
       },
+      onWarning: (warning) => warnings.push(warning),
       onProgress: ({ step }) => {
         if (step < 3 || sent > 0) return;
         sent = performance.now();
@@ -129,7 +131,7 @@ describe("a process that is lost", { timeout: 120_000 }, () => {
       },
     }).catch((error: Error) => error);
     const left = pids.filter((pid) => existsSync(`/proc/${pid}`));
-    return { failure, afterMs: performance.now() - sent, left, output };
+    return { failure, afterMs: performance.now() - sent, left, output, warnings };
   }
 
   it("takes the others with it at once, and its end is what is told", async () => {
@@ -141,10 +143,13 @@ describe("a process that is lost", { timeout: 120_000 }, () => {
     await runTraining({ recipe: recipe({ devices: 2, max_steps: newest(output).step + 1 }), output, resume: true });
   });
 
-  it("and hangs: the others give up after the timeout, and it is ended", async () => {
-    const { failure, left } = await lose("hanging", "SIGSTOP", { timeout_seconds: 2 });
+  it("and hangs: it is told who waits for it, the others give up after the timeout, and it is ended", async () => {
+    const { failure, left, warnings } = await lose("hanging", "SIGSTOP", { timeout_seconds: 12 });
+    expect(warnings.filter((text) => !/^lr_scheduler/.test(text))[0]).toMatch(
+      /^rank 0 has waited \d+ s in .* for rank 1 \(no sign of life for \d+ s: stopped, or its machine is away\)$/,
+    );
     expect((failure as Error).message).toMatch(
-      /^rank 0 of 2: .* failed on rank 0 of 2 \(gloo\): the other ranks did not answer within 2000 ms.*; rank 1 did not end and had to be killed$/,
+      /^rank 0 of 2: .* failed on rank 0 of 2 \(gloo\): the other ranks did not answer within 12000 ms.*; rank 1 did not end and had to be killed$/,
     );
     expect(left).toEqual([]);
   });
@@ -206,6 +211,22 @@ describe("processes that somebody else starts", { timeout: 120_000 }, () => {
     const resumed = await Promise.all(both("--resume").map(({ ended }) => ended));
     expect(resumed.map(({ code }) => code)).toEqual([0, 0]);
     expect(newest(output).step).toBe(150);
+  });
+
+  it("refuse another recipe than that of the first, each by what is its own", async () => {
+    const output = join(root, "disagreeing");
+    const ranks = [0, 1].map((rank) =>
+      start({ RANK: String(rank), WORLD_SIZE: "2" }, `seed=${rank}`, `ema.decay=0.${rank + 8}`, "--output", output),
+    );
+    const endings = await Promise.all(ranks.map(({ ended }) => ended));
+    const what = "ranks disagree on the recipe: rank 1 does not have that of rank 0";
+    const own = ["", "; seed is 1 here, 0 there; ema.decay is 0.9 here, 0.8 there"];
+    for (const [rank, { code, stderr }] of endings.entries()) {
+      expect(code).toBe(2);
+      const [last] = stderr.trim().split("\n").slice(-1);
+      expect(last).toBe(`error: rank ${rank} of 2 on ${hostname()}: ${what}${own[rank]}`);
+    }
+    expect(existsSync(output)).toBe(false);
   });
 
   it("are as many as the recipe says", async () => {

@@ -3,19 +3,20 @@
  * fails.
  *
  * A process that dies closes its connections, so that the others fail in their next operation together; one that hangs
- * makes them fail after `trainer.strategy.timeout_seconds`. Whatever is left a little later is killed. The error that
+ * is told, and makes them fail after `trainer.strategy.timeout_seconds`. Whatever is left a little later is killed. The error that
  * is reported is that of the process which failed by itself, not of those that missed it.
  */
 import { type ChildProcess, fork } from "node:child_process";
 import { once } from "node:events";
 import { availableParallelism } from "node:os";
-import { setTimeout as delay } from "node:timers/promises";
+import { setTimeout as delay, setInterval as every } from "node:timers/promises";
 import { RendezvousStore } from "@miro-t2i/torch/distributed";
 import { compiledModule } from "../../compiled-module.js";
 import { InvalidInputError, MiroError } from "../../errors.js";
 import { extensionModules } from "../../extension-modules.js";
 import { Message, message } from "../../message.js";
 import { plural } from "../../numbers.js";
+import { paceOf, Watch } from "../process-group/waits.js";
 import { planOf } from "../recipes/batch-plan.js";
 import { recipeToJson } from "../recipes/recipe.js";
 import type { FromRank, RankError, ToRank } from "./rank-messages.js";
@@ -71,6 +72,8 @@ export async function runRanks(options: RunOptions): Promise<RunResult> {
     );
   });
   onMessage(`${worldSize} processes: ${ranks.map(({ pid }) => pid).join(", ")}`);
+  const over = new AbortController();
+  tellWaits(store, options, over.signal).catch(() => {}); // it was aborted, or the store closed meanwhile
   const stop = () => {
     for (const rank of ranks) rank.stop();
   };
@@ -92,7 +95,22 @@ export async function runRanks(options: RunOptions): Promise<RunResult> {
   } finally {
     signal?.removeEventListener("abort", stop);
     for (const rank of ranks) rank.kill();
+    over.abort();
     store.close();
+  }
+}
+
+/** Says when some ranks wait long for others, until the signal is aborted. */
+async function tellWaits(
+  store: RendezvousStore,
+  { recipe: { trainer }, onMessage = () => {}, onWarning = onMessage }: RunOptions,
+  signal: AbortSignal,
+): Promise<void> {
+  const timeoutMs = trainer.strategy.timeoutSeconds * 1000;
+  const watch = new Watch(store, planOf(trainer).worldSize, timeoutMs);
+  for await (const _ of every(paceOf(timeoutMs).signMs, undefined, { signal, ref: false })) {
+    const wait = await watch.look();
+    if (wait !== null && !signal.aborted) onWarning(wait.text);
   }
 }
 

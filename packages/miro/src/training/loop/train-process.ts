@@ -28,7 +28,7 @@ import { RunRecords } from "../logging/run-records.js";
 import type { DataParallelGroup } from "../process-group/process-group.js";
 import { planOf } from "../recipes/batch-plan.js";
 import { type Recipe, recipeToJson, recipeToYaml } from "../recipes/recipe.js";
-import { changesSince, refuseRecipeChanges } from "../recipes/recipe-changes.js";
+import { changesSince, recipeDifferences, refuseRecipeChanges } from "../recipes/recipe-changes.js";
 import { openRunSamples, type RunSamples } from "../samples/run-samples.js";
 import {
   listCheckpoints,
@@ -75,15 +75,20 @@ async function trainInGroup(options: RunOptions, group: DataParallelGroup, lock:
   const onWarning = options.onWarning ?? options.onMessage ?? (() => {});
   /** Says what must not get lost, whoever says it. */
   const warn = first ? onWarning : (message: string) => onWarning(`rank ${group.rank}: ${message}`);
+  const versions = `miro-t2i ${version()} with libtorch ${buildInfo().torchVersion}`;
+  await group.agree("the version", versions, (first) => `here it is ${versions}, there ${first}`);
   const { newest, spans } = await startingPoint(options, group);
   if (resume !== false && !newest) onMessage(`${output}: no checkpoint yet, starting at step 0`);
 
   const { trainer: settings } = recipe;
   const { device, replicas: threads = 1 } = settings;
   onMessage("opening the data");
-  await group.agree("the recipe", JSON.stringify(recipeToJson(recipe)));
+  const json = recipeToJson(recipe);
+  await group.agree("the recipe", JSON.stringify(json), (first) => recipeDifferences(JSON.parse(first), json));
   await refuseMissingParts(recipe);
-  const source = await group.firstRankFirst(() => openBatches(recipe, group, { spans, signal, onMessage, warn }));
+  const source = await group.firstRankFirst("opening the data", () =>
+    openBatches(recipe, group, { spans, signal, onMessage, warn }),
+  );
   let replicas: Replicas | null = null;
   let validation: Validation | null = null;
   let samples: RunSamples | null = null;
@@ -91,11 +96,13 @@ async function trainInGroup(options: RunOptions, group: DataParallelGroup, lock:
   const writer = new CheckpointWriter(checkpoints, { keepLast, keepEveryNSteps });
   const records = new RunRecords();
   try {
-    await group.agree("the data", source.identity ?? "");
+    await group.agree("the data", source.identity ?? "", () => "the shards that this machine sees are others");
     if (first) noteData(join(output, "data.json"), source, { step: newest?.step ?? 0, allowChanges, onMessage });
     const known = constantsOf(source);
     if (first && known !== null) writeConstants(output, known);
-    validation = await group.firstRankFirst(() => openValidation(recipe, source, group, { signal, onMessage }));
+    validation = await group.firstRankFirst("opening the validation's data", () =>
+      openValidation(recipe, source, group, { signal, onMessage }),
+    );
     manualSeed(streamSeed(recipe.seed, "initialWeights"));
     const { constants } = source;
     const parts = assemble(recipe, { uncondEmbedding: constants?.uncondEmbedding, initializes: !newest });
@@ -133,8 +140,14 @@ async function trainInGroup(options: RunOptions, group: DataParallelGroup, lock:
         },
         onCheckpoint: store,
         beforeChange: () => writer.copied(),
-        onSamples: async (step) => records.measured(step, await samples?.draw(step)),
-        onValidate: async (step) => records.measured(step, await validation?.measure(networks, signal)),
+        onSamples: async (step) => {
+          group.note(`drawing the samples of step ${step}`);
+          records.measured(step, await samples?.draw(step));
+        },
+        onValidate: async (step) => {
+          group.note(`validating step ${step}`);
+          records.measured(step, await validation?.measure(networks, signal));
+        },
       },
     );
     restore(trainer, recipe, newest?.path, onMessage);
@@ -148,11 +161,13 @@ async function trainInGroup(options: RunOptions, group: DataParallelGroup, lock:
     onMessage(describe(recipe, network, group));
     if (first && device !== "cpu") writer.reserve(trainer.checkpointForms());
     const finished = await trainer.run(signal, deadline);
+    group.note("writing the checkpoint");
     await writer.settled();
     const outOfTime = trainer.isOutOfTime;
     let exported: string | null = null;
     if (first && (finished || outOfTime) && constants) {
       exported = join(output, "export");
+      group.note("writing the release");
       await replaceFolder(exported, (folder) =>
         exportRelease({ recipe, output: folder, network: ema.module, preconditioning, constants }),
       );

@@ -144,7 +144,10 @@ export class Trainer {
       get step() {
         return trainer.step;
       },
-      ready: (signal) => parts.source.ready(this.step, signal),
+      ready: (signal) => {
+        group.note(`waiting for the data of step ${this.step + 1}`);
+        return parts.source.ready(this.step, signal);
+      },
       advance: async (waitingSince) => {
         const startedAt = performance.now();
         await this.#update(signal);
@@ -221,16 +224,19 @@ export class Trainer {
     const { reducer } = this.#group;
     if (reducer === undefined) return;
     const { seed, precision, accumulateGradBatches } = this.options;
+    this.#group.note("waiting for the first data");
     await source.ready(this.step); // sources can go back to a batch that has been taken
-    scope(() => {
-      const own = this.#rows;
-      const rows = partsOf(own, accumulateGradBatches)[0]!;
-      const part = { start: 0, count: rows.count, batchSize: own.count };
-      const options = { seed, k: this.step + 1, rows, precision, accumulateGradBatches: 1, reducer };
-      const { batch } = this.#there({ batch: source.batch(this.step) });
-      accumulateGradients(this.parts, rowsOf(batch, part), options);
-      optimizer.zeroGrad();
-    });
+    await this.#group.together("the first gradients", () =>
+      scope(() => {
+        const own = this.#rows;
+        const rows = partsOf(own, accumulateGradBatches)[0]!;
+        const part = { start: 0, count: rows.count, batchSize: own.count };
+        const options = { seed, k: this.step + 1, rows, precision, accumulateGradBatches: 1, reducer };
+        const { batch } = this.#there({ batch: source.batch(this.step) });
+        accumulateGradients(this.parts, rowsOf(batch, part), options);
+        optimizer.zeroGrad();
+      }),
+    );
   }
 
   get #spans(): readonly BatchSpan[] {
@@ -243,7 +249,7 @@ export class Trainer {
     const { optimizer, schedule, scaler } = this.parts;
     const { logEveryNSteps, gradientClipVal, zeroNonFiniteGradients } = this.options;
     const k = this.step + 1;
-    const terms = await this.#gradients(k);
+    const terms = await this.#group.together(`the gradients of step ${k}`, () => this.#gradients(k));
     try {
       await this.#agree(terms, signal?.aborted === true);
       await this.#hooks.beforeChange?.();

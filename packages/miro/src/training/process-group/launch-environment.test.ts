@@ -54,6 +54,17 @@ describe("the place of a process", () => {
     });
   });
 
+  it("meets at the store of torchrun where that has one, each time that it starts all again with keys of its own", () => {
+    const elastic = { ...torchrun, TORCHELASTIC_USE_AGENT_STORE: "True", TORCHELASTIC_RESTART_COUNT: "2" };
+    expect(rankPlaceOf(elastic)).toMatchObject({ rank: 0, serves: false, prefix: "/worker/attempt_2" });
+    const without = { ...elastic, TORCHELASTIC_USE_AGENT_STORE: "False" };
+    expect(rankPlaceOf(without)).toEqual(rankPlaceOf(torchrun));
+  });
+
+  it("differs between steps of a job that run side by side", () => {
+    expect(rankPlaceOf({ ...slurm, SLURM_STEP_ID: "3" })).toMatchObject({ port: 29500 + 714 });
+  });
+
   it.each([
     [{ ...torchrun, RANK: "2" }, /^RANK: expected a whole number from 0 to 1, found "2"/],
     [{ ...torchrun, RANK: "-1" }, /^RANK: /],

@@ -5,8 +5,9 @@
  *   SLURM_PROCID, SLURM_LOCALID, SLURM_STEP_NUM_TASKS      srun
  *
  * and where they meet by MASTER_ADDR and MASTER_PORT; under srun both have defaults: the first host of the step, and a
- * port that follows from the job's number.
+ * port that follows from the numbers of job and step.
  */
+import { servedBy } from "@miro-t2i/torch/distributed";
 import { InvalidInputError } from "../../errors.js";
 import { isLoopback } from "../../loopback.js";
 
@@ -23,6 +24,8 @@ export interface RankPlace {
   host: string;
   port: number;
   serves: boolean;
+  /** What their keys begin with, where the meeting point is not of this run alone. */
+  prefix?: string;
 }
 
 /**
@@ -54,7 +57,7 @@ function fromTorchrun(environment: NodeJS.ProcessEnv): RankPlace {
       Number(environment.LOCAL_WORLD_SIZE ?? (isLoopback(environment.MASTER_ADDR) ? worldSize : 0)) === worldSize,
     host: environment.MASTER_ADDR,
     port: number("MASTER_PORT", 1, 65535),
-    serves: rank === 0,
+    ...servedBy(environment, rank),
   };
 }
 
@@ -72,9 +75,15 @@ function fromSlurm(environment: NodeJS.ProcessEnv): RankPlace {
     worldSize,
     oneMachine: Number(environment.SLURM_STEP_NUM_NODES ?? environment.SLURM_NNODES) === 1,
     host,
-    port: environment.MASTER_PORT ? number("MASTER_PORT", 1, 65535) : 29500 + (number("SLURM_JOB_ID", 0) % 1000),
+    port: environment.MASTER_PORT ? number("MASTER_PORT", 1, 65535) : portOf(environment),
     serves: rank === 0,
   };
+}
+
+/** Steps of a job may run side by side. */
+function portOf(environment: NodeJS.ProcessEnv): number {
+  const number = numberOf(environment);
+  return 29500 + ((number("SLURM_JOB_ID", 0) + number("SLURM_STEP_ID", 0)) % 1000);
 }
 
 function numberOf(environment: NodeJS.ProcessEnv) {

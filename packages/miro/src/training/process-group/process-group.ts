@@ -6,13 +6,18 @@
  * A process that trains alone is a group of one: it has all rows, sums are what it gave, and nothing waits.
  */
 import { createHash } from "node:crypto";
+import { lookup } from "node:dns/promises";
+import type { Worker } from "node:worker_threads";
 import { type nn, scope, type Tensor, TorchError, tensor } from "@miro-t2i/torch";
 import { DistributedReducer, initProcessGroup, type ProcessGroup, RendezvousStore } from "@miro-t2i/torch/distributed";
+import { startThread } from "../../compiled-module.js";
 import { InvalidInputError, MiroError } from "../../errors.js";
-import { counted } from "../../numbers.js";
+import { counted, plural } from "../../numbers.js";
 import { divideRows, type Rows } from "../batches/batch-slices.js";
 import type { Recipe } from "../recipes/recipe.js";
+import { Activity } from "./activity.js";
 import type { RankPlace } from "./launch-environment.js";
+import type { WaitsData } from "./waits-worker.js";
 
 /** How processes work together; `trainer.strategy` of a recipe. */
 export type Strategy = Recipe["trainer"]["strategy"];
@@ -25,6 +30,10 @@ interface Processes {
   group: ProcessGroup;
   device: string;
   strategy: Strategy;
+  /** What this process does, for the others. */
+  activity: Activity;
+  /** The thread that tells them. */
+  teller: Worker;
 }
 
 export class DataParallelGroup {
@@ -50,34 +59,48 @@ export class DataParallelGroup {
   /**
    * Meets the other processes.
    * @param trainer.device a rank on `cuda` takes the GPU of its local number
-   * @param onMessage told when it waits longer
-   * @throws TorchError when they do not come within the timeout
+   * @param onMessage told when it waits longer; absent where somebody else looks on
+   * @throws TorchError when they do not come within the timeout; the signal's reason when it is aborted
    */
   static async join(
     place: RankPlace,
     { device, strategy }: { device: string; strategy: Strategy },
-    onMessage?: (message: string) => void,
+    {
+      signal,
+      onMessage,
+    }: { signal?: AbortSignal | undefined; onMessage?: ((message: string) => void) | undefined } = {},
   ): Promise<DataParallelGroup> {
     const cuda = device.startsWith("cuda");
     if (cuda) chooseGpu(place.localRank);
     // Gloo listens where the machine's name leads to, which on one machine need not be anywhere.
     if (!cuda && place.oneMachine) process.env.GLOO_SOCKET_IFNAME ??= "lo";
     const timeoutMs = strategy.timeoutSeconds * 1000;
-    const { rank, worldSize, host, port, serves } = place;
+    const { rank, worldSize, host, port, serves, prefix } = place;
     let isReached = false;
-    const told = setTimeout(() => {
+    const told = setTimeout(async () => {
       // Rank 0 cannot say that it does not run.
       if (rank > 1 || (rank === 1 && isReached)) return;
       const others = rank === 0 ? counted(worldSize - 1, "other process", "other processes") : "rank 0";
       const most = `at most ${counted(strategy.timeoutSeconds, "second")}`;
-      onMessage?.(`rank ${rank} waits for ${others} at ${host}:${port}, ${most}`);
+      const unknown = await lookup(host).then(
+        () => "",
+        () => `; this machine does not know the name ${host}`,
+      );
+      onMessage?.(`rank ${rank} waits for ${others} at ${host}:${port}, ${most}${unknown}`);
     }, WAIT_TOLD_MS);
     try {
-      const store = await RendezvousStore.tcp({ host, port, serves, timeoutMs });
+      const store = await RendezvousStore.tcp({ host, port, serves, prefix, timeoutMs, signal });
       isReached = true;
       try {
-        const group = await initProcessGroup({ backend: cuda ? "nccl" : "gloo", store, rank, worldSize, timeoutMs });
-        return new DataParallelGroup(rank, worldSize, { group, device, strategy });
+        const backend = cuda ? "nccl" : "gloo";
+        const group = await initProcessGroup({ backend, store, rank, worldSize, timeoutMs, signal });
+        const activity = new Activity();
+        const { memory } = activity;
+        const looksOn = onMessage !== undefined;
+        const data: WaitsData = { memory, host, port, prefix, rank, worldSize, timeoutMs, looksOn };
+        const teller = startThread("training/process-group/waits-worker.js", data).on("error", () => {});
+        teller.unref();
+        return new DataParallelGroup(rank, worldSize, { group, device, strategy, activity, teller });
       } finally {
         store.close(); // the group holds what it needs of it
       }
@@ -101,9 +124,33 @@ export class DataParallelGroup {
     return divideRows(batchSize, this.worldSize)[this.rank]!;
   }
 
+  /** Runs what ends only when all processes have come to it. @param operation as the others are told */
+  async together<T>(operation: string, body: () => T | Promise<T>): Promise<T> {
+    const activity = this.#processes?.activity;
+    activity?.enter(operation);
+    try {
+      return await body();
+    } finally {
+      activity?.note("computing");
+    }
+  }
+
+  /** Says what this process does next, for others that will wait for it. */
+  note(what: string): void {
+    this.#processes?.activity.note(what);
+  }
+
   /** Sums over all processes, the same on each. */
   async sum(values: readonly number[]): Promise<number[]> {
-    return this.#allReduce(values, "sum");
+    if (this.#processes === null) return [...values];
+    const { group, device } = this.#processes;
+    const shared = scope(() => tensor(Float64Array.from(values), { device }).keep());
+    try {
+      await this.together("a sum", () => group.allReduce(shared, "sum"));
+      return shared.toList() as number[];
+    } finally {
+      shared.dispose();
+    }
   }
 
   /**
@@ -111,8 +158,9 @@ export class DataParallelGroup {
    * the values after {@link check} only.
    */
   async sumInPlace(values: Tensor): Promise<void> {
-    if (values.device === "cpu") await this.#processes?.group.allReduce(values, "sum");
-    else this.#processes?.group.queueAllReduce(values, "sum");
+    const group = this.#processes?.group;
+    if (values.device !== "cpu") group?.queueAllReduce(values, "sum");
+    else await this.together("a sum", async () => group?.allReduce(values, "sum"));
   }
 
   /** @throws TorchError when a sum that was queued has failed, and its values are not there */
@@ -122,23 +170,37 @@ export class DataParallelGroup {
 
   /**
    * Makes sure that all processes have the same text.
+   * @param difference what to say of a text that is not that of rank 0, in words that follow "; "
    * @throws InvalidInputError on every process where two differ
    */
-  async agree(what: string, text: string): Promise<void> {
+  async agree(what: string, text: string, difference?: (first: string) => string): Promise<void> {
     const digest = createHash("sha256").update(text).digest().readUIntBE(0, 6);
-    const [largest, smallest] = await this.#allReduce([digest, -digest], "max");
-    if (largest !== -smallest!)
-      throw new InvalidInputError(`ranks disagree on ${what} (seen on rank ${this.rank} of ${this.worldSize})`);
+    const digests = await this.sum(Array.from({ length: this.worldSize }, (_, r) => (r === this.rank ? digest : 0)));
+    const others = digests.flatMap((other, rank) => (other === digests[0] ? [] : [rank]));
+    if (others.length === 0) return;
+    const first = await this.#textOfFirst(text);
+    const own = first === text || difference === undefined ? "" : `; ${difference(first)}`;
+    const named = `${plural(others.length, "rank")} ${others.slice(0, 5).join(", ")}${others.length > 5 ? ", …" : ""}`;
+    const verb = plural(others.length, "does", "do");
+    throw new InvalidInputError(`ranks disagree on ${what}: ${named} ${verb} not have that of rank 0${own}`);
+  }
+
+  /** The text that rank 0 has. */
+  async #textOfFirst(text: string): Promise<string> {
+    const bytes = Buffer.from(this.isFirst ? text : "");
+    const [length] = await this.sum([bytes.length]);
+    return Buffer.from(await this.sum(Array.from({ length: length! }, (_, i) => bytes[i] ?? 0))).toString();
   }
 
   /** Waits until all processes have come here. */
   async barrier(): Promise<void> {
-    await this.#processes?.group.barrier();
+    await this.together("a barrier", async () => this.#processes?.group.barrier());
   }
 
-  /** Rank 0 first, then the others: what it makes, they find. */
-  async firstRankFirst<T>(body: () => Promise<T>): Promise<T> {
+  /** Rank 0 first, then the others: what it makes, they find. @param what it is, as the others are told */
+  async firstRankFirst<T>(what: string, body: () => Promise<T>): Promise<T> {
     if (!this.isFirst) await this.barrier();
+    this.note(what);
     const result = await body();
     if (this.isFirst) await this.barrier();
     return result;
@@ -153,7 +215,9 @@ export class DataParallelGroup {
     const { group, strategy } = this.#processes;
     const { bucketCapMb, findUnusedParameters } = strategy;
     const parameters = Object.entries(modules).flatMap(([name, module]) => [...module.namedParameters(name)]);
-    const reducer = await DistributedReducer.create(group, parameters, { bucketCapMb, findUnusedParameters });
+    const reducer = await this.together("comparing the weights", () =>
+      DistributedReducer.create(group, parameters, { bucketCapMb, findUnusedParameters }),
+    );
     if (!reduces) reducer.dispose();
     this.#reducer = reduces ? reducer : undefined;
   }
@@ -182,19 +246,8 @@ export class DataParallelGroup {
   async leave(): Promise<void> {
     this.#reducer?.dispose();
     this.#reducer = null;
+    await this.#processes?.teller.terminate();
     await this.#processes?.group.destroy();
-  }
-
-  async #allReduce(values: readonly number[], operation: "sum" | "max"): Promise<number[]> {
-    if (this.#processes === null) return [...values];
-    const { group, device } = this.#processes;
-    const shared = scope(() => tensor(Float64Array.from(values), { device }).keep());
-    try {
-      await group.allReduce(shared, operation);
-      return shared.toList() as number[];
-    } finally {
-      shared.dispose();
-    }
   }
 }
 

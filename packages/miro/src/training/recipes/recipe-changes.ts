@@ -78,6 +78,13 @@ function withDefaults(stored: unknown): unknown {
   }
 }
 
+/** In which values the recipe of this process differs from that of rank 0. */
+export function recipeDifferences(first: unknown, own: unknown): string {
+  return recipeChanges(first, own, [])
+    .map(({ key, before, now }) => `${key} is ${shown(now)} here, ${shown(before)} there`)
+    .join("; ");
+}
+
 /**
  * Refuses to continue a run by another recipe.
  * @param where the checkpoint, for the error

@@ -1,5 +1,5 @@
 import { execFileSync } from "node:child_process";
-import {
+import fs, {
   existsSync,
   mkdirSync,
   mkdtempSync,
@@ -9,6 +9,7 @@ import {
   rmSync,
   writeFileSync,
 } from "node:fs";
+import { syncBuiltinESMExports } from "node:module";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { scope, tensor } from "@miro-t2i/torch";
@@ -134,6 +135,26 @@ describe("training checkpoints", () => {
         saveTrainingCheckpoint(folder, at(step));
         expect(loadTrainingCheckpoint(join(folder, "last")).state.step).toBe(step);
       }
+    });
+  });
+
+  it("count as stored where the link cannot be made, which leads nowhere else then", () => {
+    const { symlinkSync } = fs;
+    scope(() => {
+      saveTrainingCheckpoint(folder, at(1), { keepLast: 1 });
+      fs.symlinkSync = () => {
+        throw Object.assign(new Error("full"), { code: "ENOSPC" });
+      };
+      syncBuiltinESMExports();
+      try {
+        saveTrainingCheckpoint(folder, at(2), { keepLast: 1 });
+      } finally {
+        fs.symlinkSync = symlinkSync;
+        syncBuiltinESMExports();
+      }
+      expect(readdirSync(folder)).toEqual(["step-00000002"]);
+      saveTrainingCheckpoint(folder, at(3), { keepLast: 1 });
+      expect(readdirSync(folder)).toEqual(["last", "step-00000003"]);
     });
   });
 

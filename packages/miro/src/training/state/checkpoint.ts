@@ -285,15 +285,17 @@ function removeFolder(folder: string, name: string): void {
   rmSync(doomed, { recursive: true, force: true });
 }
 
-/** Replaces the link `last`. Some file systems know no links: there is none then. */
+/**
+ * Replaces the link `last`. Where it cannot be made, as on a file system without links or on a full disk, there is none
+ * until the next checkpoint.
+ */
 function pointTo(folder: string, name: string): void {
   const temporary = beginFile(join(folder, LAST));
   try {
     symlinkSync(name, temporary);
     renameSync(temporary, join(folder, LAST));
-  } catch (error) {
-    rmSync(temporary, { force: true });
-    if (!["EPERM", "ENOTSUP", "ENOSYS"].includes((error as NodeJS.ErrnoException).code ?? "")) throw error;
+    flushFolder(folder);
+  } catch {
+    for (const path of [temporary, join(folder, LAST)]) rmSync(path, { force: true });
   }
-  flushFolder(folder);
 }
