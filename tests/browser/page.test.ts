@@ -239,6 +239,31 @@ describe("jobs", () => {
     }
   });
 
+  it("of many windows beside each other leave connections for everything else", async () => {
+    const context = await browser.newContext({ viewport: { width: 1280, height: 900 } });
+    const windows: Page[] = [];
+    for (let i = 0; i < 4; i++) {
+      const page = await context.newPage();
+      page.setDefaultTimeout(20_000);
+      await page.goto(studio.url);
+      await page.locator(".reward").first().waitFor();
+      windows.push(page);
+      for (let job = 0; job < 2; job++) {
+        await draw(page, { prompt: `window ${i}, job ${job}`, steps: 90_000 });
+        await page.getByRole("article", { name: `Job: window ${i}, job ${job}` }).waitFor();
+      }
+    }
+    const last = windows.at(-1)!.getByRole("article", { name: "Job: window 3, job 1" });
+    await last.getByText(/^(Step|Waits)/).waitFor();
+    await last.getByRole("button", { name: "Cancel" }).click();
+    await last.getByText("Cancelled.").waitFor();
+    for (const page of windows) {
+      const jobs = page.getByRole("button", { name: "Cancel" });
+      while ((await jobs.count()) > 0) await jobs.first().click();
+      await expect.poll(() => page.locator(".job.cancelled").count(), WAIT).toBe(2);
+    }
+  });
+
   it("that fail say why, at the prompt", async () => {
     const page = await open();
     await draw(page, { prompt: "  " });
