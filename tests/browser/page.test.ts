@@ -1,6 +1,6 @@
 /** The studio's page in a real Chromium, against a real server. */
 import { once } from "node:events";
-import { copyFileSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { copyFileSync, cpSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { createServer, request } from "node:http";
 import { createRequire } from "node:module";
 import { type AddressInfo, connect, createServer as createTcpServer, type Socket } from "node:net";
@@ -855,6 +855,28 @@ describe("several models", () => {
       await two.end();
     }
   });
+});
+
+it("models whose folders have one name are told apart, and a picture of one is taken over by it", async () => {
+  const others = ["a", "b"].map((run) => {
+    const export_ = join(folder(), run, "export");
+    cpSync(model, export_, { recursive: true });
+    return export_;
+  });
+  const two = await serve(others[0]!, { others: others.slice(1) });
+  try {
+    const page = await open({}, { of: two });
+    const select = page.locator(".model select");
+    expect(await select.locator("option").allTextContents()).toEqual(["a/export", "b/export"]);
+    await select.selectOption({ label: "b/export" });
+    await draw(page);
+    await page.locator(".job.done").waitFor();
+    await page.locator(".job-tile button").first().click();
+    await page.getByRole("button", { name: "Use settings" }).click();
+    expect(await select.inputValue()).toBe(others[1]);
+  } finally {
+    await two.end();
+  }
 });
 
 it("jobs of several models say their places at once, behind what waits already", async () => {
