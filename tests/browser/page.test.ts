@@ -1128,11 +1128,11 @@ async function serious(page: Page): Promise<string[]> {
 describe("behind a proxy, below a path of its own", () => {
   /** Passes requests on while it is not told that nobody is there. */
   async function proxyTo(of: Serving) {
-    const state = { isAway: false };
+    let away: number | null = null;
     const server = createServer((asked, answer) => {
       const path = /^\/user\/me\/proxy(\/.*)$/.exec(asked.url!)?.[1];
-      if (state.isAway || path === undefined) {
-        answer.writeHead(path === undefined ? 404 : 502, { "content-type": "text/html" }).end("<h1>Bad Gateway</h1>");
+      if (away !== null || path === undefined) {
+        answer.writeHead(away ?? 404, { "content-type": "text/html" }).end("<h1>Nobody is there</h1>");
         return;
       }
       const { hostname, port } = new URL(of.url);
@@ -1148,10 +1148,10 @@ describe("behind a proxy, below a path of its own", () => {
     const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}/user/me/proxy/`;
     return {
       url,
-      /** Cuts what is under way, and answers as proxies do whose server is gone. */
-      setAway(isAway: boolean) {
-        state.isAway = isAway;
-        if (isAway) server.closeAllConnections();
+      /** Cuts what is under way, and answers as proxies do whose server is gone; null: passes on again. */
+      setAway(status: number | null) {
+        away = status;
+        if (away !== null) server.closeAllConnections();
       },
       end: () => {
         server.closeAllConnections();
@@ -1185,25 +1185,28 @@ describe("behind a proxy, below a path of its own", () => {
     }
   });
 
-  it("takes a proxy that finds nobody for a lost connection, and loses no job by it", async () => {
-    const proxy = await proxyTo(studio);
-    try {
-      const page = await open({}, { of: { ...studio, url: proxy.url } });
-      await draw(page, { prompt: "not lost", steps: 90_000 });
-      const job = page.getByRole("article", { name: "Job: not lost" });
-      await job.getByText(/^Step \d+ of 90000/).waitFor();
-      proxy.setAway(true);
-      await page.getByText("The connection is lost").waitFor();
-      await generate(page);
-      await page.getByText("The studio does not answer.").waitFor();
-      proxy.setAway(false);
-      await expect.poll(() => page.getByText("The connection is lost").count(), WAIT).toBe(0);
-      const before = await job.getByText(/^Step/).textContent();
-      await expect.poll(() => job.getByText(/^Step/).textContent(), WAIT).not.toBe(before);
-    } finally {
-      proxy.end();
-    }
-  });
+  it.each([502, 404])(
+    "takes a proxy that finds nobody, %i, for a lost connection, and loses no job",
+    async (status) => {
+      const proxy = await proxyTo(studio);
+      try {
+        const page = await open({}, { of: { ...studio, url: proxy.url } });
+        await draw(page, { prompt: "not lost", steps: 90_000 });
+        const job = page.getByRole("article", { name: "Job: not lost" });
+        await job.getByText(/^Step \d+ of 90000/).waitFor();
+        proxy.setAway(status);
+        await page.getByText("The connection is lost").waitFor();
+        await generate(page);
+        await page.getByText("The studio does not answer.").waitFor();
+        proxy.setAway(null);
+        await expect.poll(() => page.getByText("The connection is lost").count(), WAIT).toBe(0);
+        const before = await job.getByText(/^Step/).textContent();
+        await expect.poll(() => job.getByText(/^Step/).textContent(), WAIT).not.toBe(before);
+      } finally {
+        proxy.end();
+      }
+    },
+  );
 });
 
 describe("in a frame of another site's page, as a Space at the Hub", () => {
