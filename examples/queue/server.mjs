@@ -16,7 +16,10 @@ database.exec(`
   UPDATE jobs SET state = 'waiting' WHERE state = 'drawing'; -- what the last process did not finish
 `);
 const add = database.prepare("INSERT INTO jobs (prompt, seed) VALUES (?, ?)");
-const show = database.prepare("SELECT id, prompt, seed, state, error FROM jobs WHERE id = ?");
+const show = database.prepare(`
+  SELECT json_object('id', id, 'prompt', prompt, 'seed', seed, 'state', state, 'error', error) AS job
+  FROM jobs WHERE id = ?
+`);
 const picture = database.prepare("SELECT picture FROM jobs WHERE id = ? AND state = 'done'");
 const take = database.prepare(`
   UPDATE jobs SET state = 'drawing' WHERE id = (SELECT min(id) FROM jobs WHERE state = 'waiting')
@@ -54,7 +57,7 @@ const server = createServer(async (request, response) => {
     answer(202, { id: Number(add.run(prompt, seed).lastInsertRowid) });
     return work();
   }
-  const found = part === "picture" ? picture.get(id)?.picture : show.get(id);
+  const found = part === "picture" ? picture.get(id)?.picture : JSON.parse(show.get(id)?.job ?? "null");
   if (!found) return answer(404, { error: "no such job, or no picture yet" });
   answer(200, found, part === "picture" ? "image/png" : undefined);
 });

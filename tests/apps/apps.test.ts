@@ -138,7 +138,7 @@ describe("queue/server.mjs", () => {
     await vi.waitFor(async () => expect(await job(last.id)).toMatchObject({ state: "failed" }), { timeout: 90_000 });
     expect(await job(last.id)).toMatchObject({ error: expect.stringMatching(/^seed: expected/) });
     for (const [i, id] of ids.entries()) {
-      expect(await job(id)).toMatchObject({ state: "done", prompt: prompts[i], error: null });
+      expect(await job(id)).toEqual({ id, state: "done", prompt: prompts[i], seed: i, error: null });
       const picture = await fetch(`${url}/jobs/${id}/picture`);
       expect(await settingsOf(await picture.arrayBuffer())).toMatchObject({ prompt: prompts[i], seed: i });
     }

@@ -1,6 +1,6 @@
 /** The studio's page in a real Chromium, against a real server. */
 import { once } from "node:events";
-import { copyFileSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { copyFileSync, cpSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { createServer, request } from "node:http";
 import { createRequire } from "node:module";
 import { type AddressInfo, connect, createServer as createTcpServer, type Socket } from "node:net";
@@ -236,6 +236,31 @@ describe("jobs", () => {
     } finally {
       await page.close();
       between.close();
+    }
+  });
+
+  it("of many windows beside each other leave connections for everything else", async () => {
+    const context = await browser.newContext({ viewport: { width: 1280, height: 900 } });
+    const windows: Page[] = [];
+    for (let i = 0; i < 4; i++) {
+      const page = await context.newPage();
+      page.setDefaultTimeout(20_000);
+      await page.goto(studio.url);
+      await page.locator(".reward").first().waitFor();
+      windows.push(page);
+      for (let job = 0; job < 2; job++) {
+        await draw(page, { prompt: `window ${i}, job ${job}`, steps: 90_000 });
+        await page.getByRole("article", { name: `Job: window ${i}, job ${job}` }).waitFor();
+      }
+    }
+    const last = windows.at(-1)!.getByRole("article", { name: "Job: window 3, job 1" });
+    await last.getByText(/^(Step|Waits)/).waitFor();
+    await last.getByRole("button", { name: "Cancel" }).click();
+    await last.getByText("Cancelled.").waitFor();
+    for (const page of windows) {
+      const jobs = page.getByRole("button", { name: "Cancel" });
+      while ((await jobs.count()) > 0) await jobs.first().click();
+      await expect.poll(() => page.locator(".job.cancelled").count(), WAIT).toBe(2);
     }
   });
 
@@ -832,6 +857,28 @@ describe("several models", () => {
   });
 });
 
+it("models whose folders have one name are told apart, and a picture of one is taken over by it", async () => {
+  const others = ["a", "b"].map((run) => {
+    const export_ = join(folder(), run, "export");
+    cpSync(model, export_, { recursive: true });
+    return export_;
+  });
+  const two = await serve(others[0]!, { others: others.slice(1) });
+  try {
+    const page = await open({}, { of: two });
+    const select = page.locator(".model select");
+    expect(await select.locator("option").allTextContents()).toEqual(["a/export", "b/export"]);
+    await select.selectOption({ label: "b/export" });
+    await draw(page);
+    await page.locator(".job.done").waitFor();
+    await page.locator(".job-tile button").first().click();
+    await page.getByRole("button", { name: "Use settings" }).click();
+    expect(await select.inputValue()).toBe(others[1]);
+  } finally {
+    await two.end();
+  }
+});
+
 it("jobs of several models say their places at once, behind what waits already", async () => {
   const two = await serve(model, { others: [tinyModel("other")] });
   try {
@@ -1081,11 +1128,11 @@ async function serious(page: Page): Promise<string[]> {
 describe("behind a proxy, below a path of its own", () => {
   /** Passes requests on while it is not told that nobody is there. */
   async function proxyTo(of: Serving) {
-    const state = { isAway: false };
+    let away: number | null = null;
     const server = createServer((asked, answer) => {
       const path = /^\/user\/me\/proxy(\/.*)$/.exec(asked.url!)?.[1];
-      if (state.isAway || path === undefined) {
-        answer.writeHead(path === undefined ? 404 : 502, { "content-type": "text/html" }).end("<h1>Bad Gateway</h1>");
+      if (away !== null || path === undefined) {
+        answer.writeHead(away ?? 404, { "content-type": "text/html" }).end("<h1>Nobody is there</h1>");
         return;
       }
       const { hostname, port } = new URL(of.url);
@@ -1101,10 +1148,10 @@ describe("behind a proxy, below a path of its own", () => {
     const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}/user/me/proxy/`;
     return {
       url,
-      /** Cuts what is under way, and answers as proxies do whose server is gone. */
-      setAway(isAway: boolean) {
-        state.isAway = isAway;
-        if (isAway) server.closeAllConnections();
+      /** Cuts what is under way, and answers as proxies do whose server is gone; null: passes on again. */
+      setAway(status: number | null) {
+        away = status;
+        if (away !== null) server.closeAllConnections();
       },
       end: () => {
         server.closeAllConnections();
@@ -1138,25 +1185,28 @@ describe("behind a proxy, below a path of its own", () => {
     }
   });
 
-  it("takes a proxy that finds nobody for a lost connection, and loses no job by it", async () => {
-    const proxy = await proxyTo(studio);
-    try {
-      const page = await open({}, { of: { ...studio, url: proxy.url } });
-      await draw(page, { prompt: "not lost", steps: 90_000 });
-      const job = page.getByRole("article", { name: "Job: not lost" });
-      await job.getByText(/^Step \d+ of 90000/).waitFor();
-      proxy.setAway(true);
-      await page.getByText("The connection is lost").waitFor();
-      await generate(page);
-      await page.getByText("The studio does not answer.").waitFor();
-      proxy.setAway(false);
-      await expect.poll(() => page.getByText("The connection is lost").count(), WAIT).toBe(0);
-      const before = await job.getByText(/^Step/).textContent();
-      await expect.poll(() => job.getByText(/^Step/).textContent(), WAIT).not.toBe(before);
-    } finally {
-      proxy.end();
-    }
-  });
+  it.each([502, 404])(
+    "takes a proxy that finds nobody, %i, for a lost connection, and loses no job",
+    async (status) => {
+      const proxy = await proxyTo(studio);
+      try {
+        const page = await open({}, { of: { ...studio, url: proxy.url } });
+        await draw(page, { prompt: "not lost", steps: 90_000 });
+        const job = page.getByRole("article", { name: "Job: not lost" });
+        await job.getByText(/^Step \d+ of 90000/).waitFor();
+        proxy.setAway(status);
+        await page.getByText("The connection is lost").waitFor();
+        await generate(page);
+        await page.getByText("The studio does not answer.").waitFor();
+        proxy.setAway(null);
+        await expect.poll(() => page.getByText("The connection is lost").count(), WAIT).toBe(0);
+        const before = await job.getByText(/^Step/).textContent();
+        await expect.poll(() => job.getByText(/^Step/).textContent(), WAIT).not.toBe(before);
+      } finally {
+        proxy.end();
+      }
+    },
+  );
 });
 
 describe("in a frame of another site's page, as a Space at the Hub", () => {

@@ -17,7 +17,7 @@ import type { FromPretrainedOptions } from "../../pipeline/loading/load-options.
 import type { PlannedPicture } from "../../pipeline/requests/plan-pictures.js";
 import type { ImageSettings } from "../../pipeline/settings.js";
 import { Thread } from "../../threads/thread.js";
-import { describeModel, type ModelCard } from "./model-card.js";
+import { describeModel, type ModelCard, shortNames } from "./model-card.js";
 
 /** What a studio says of the loading of all its models. */
 type SharedOptions = Pick<FromPretrainedOptions, "device" | "dtype" | "lowMemory" | "quantization" | "cacheDir">;
@@ -149,12 +149,13 @@ export class Engine {
     // The threads would find out one by one, after the page is served.
     if (device !== undefined && device !== "cpu") checkDevice(device);
     const opened: Model[] = [];
-    for (const id of models.length > 0 ? models : [undefined]) {
+    const names = shortNames(models);
+    for (const [i, id] of (models.length > 0 ? models : [undefined]).entries()) {
       const [named, variant] = split(id);
       const model = modelOrBundled(named);
       const { card, bytes, isSmall } = await describeModel(id ?? BUNDLED_MODEL, { model, variant }, hub);
       opened.push({
-        card,
+        card: { ...card, name: names[i] ?? BUNDLED_MODEL },
         load: { model, threads, options: { variant, device, dtype, lowMemory, quantization, cacheDir } },
         bytes,
         cores: isSmall ? Math.min(threads ?? availableParallelism(), MOST_THREADS) : 1,

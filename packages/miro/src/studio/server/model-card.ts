@@ -25,6 +25,7 @@ const SMALL_BYTES = 64 * 2 ** 20;
 /** What is known of a model before it is loaded. */
 export interface ModelCard {
   id: string;
+  /** For people: as much of the end of the id as tells it from the others. */
   name: string;
   coherenceKeys: readonly string[];
   defaults: SamplerDefaults;
@@ -38,28 +39,39 @@ export interface ModelCard {
 
 /** What {@link describeModel} finds. */
 export interface DescribedModel {
-  card: ModelCard;
+  card: Omit<ModelCard, "name">;
   /** Bytes of its weights. */
   bytes: number;
   /** Whether it may be in memory several times, with its text encoder and its autoencoder. */
   isSmall: boolean;
 }
 
+/** What models are called for people, by their ids. */
+export function shortNames(ids: readonly string[]): string[] {
+  const parts = ids.map((id) => id.split("/").filter((part) => part !== ""));
+  return parts.map((own, i) => {
+    const tails = own.map((_, at) => own.slice(at)).reverse();
+    const apart = tails.find((tail) =>
+      parts.every((other, j) => j === i || other.slice(-tail.length).join("/") !== tail.join("/")),
+    );
+    return apart?.join("/") ?? ids[i]!;
+  });
+}
+
 /**
  * Reads what a model says of itself.
- * @param name what the studio calls it
+ * @param id what the studio calls it
  * @throws InvalidInputError for a model that is none
  */
 export async function describeModel(
-  name: string,
+  id: string,
   { model, variant }: { model: string; variant: string | undefined },
   hub: HubOptions,
 ): Promise<DescribedModel> {
   const { folder, autoencoder, config, bytes } = isRun(model) ? ofRun(model) : await ofRelease(model, variant, hub);
   return {
     card: {
-      id: name,
-      name: name.slice(name.lastIndexOf("/") + 1),
+      id,
       coherenceKeys: config.coherenceKeys,
       defaults: samplerDefaults(config.settings),
       license: licenseOf(join(folder, "README.md")),

@@ -162,7 +162,7 @@ async function errorOf(answer: Response): Promise<ApiError> {
     field = error.field;
   } catch {
     // Not the studio has answered, but something before it, which may have found nobody there.
-    if (answer.status >= 502) return noAnswer();
+    if (answer.status >= 502 || OF_NOBODY.has(answer.status)) return noAnswer();
   }
   return new ApiError(message, answer.status, field);
 }
@@ -171,6 +171,9 @@ function noAnswer(): ApiError {
   lost();
   return new ApiError("The studio does not answer. The page goes on by itself when it is back.", 0);
 }
+
+/** What proxies also say of a server that they do not know while it is started again, besides 502 and more. */
+const OF_NOBODY = new Set([404, 424]);
 
 /** A message of the server as a sentence. */
 export function sentence(text: string): string {

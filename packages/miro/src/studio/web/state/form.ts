@@ -143,9 +143,11 @@ export function newId(): string {
 /** Makes the form say what a picture says. What the page has nothing for is left out, and told. */
 export function takeOver(settings: Settings): void {
   const drawnBy = settings.variant === undefined ? settings.model : `${settings.model}@${settings.variant}`;
-  const offered = models.value.find(
-    ({ id, name }) => id === drawnBy || name === drawnBy.slice(drawnBy.lastIndexOf("/") + 1),
-  );
+  const last = (path: string) => path.slice(path.lastIndexOf("/") + 1);
+  const same = models.value.find(({ id }) => id === drawnBy);
+  const called = models.value.filter(({ name }) => last(name) === last(drawnBy));
+  // A picture may not say which of several folders of one name it is from: then the chosen model stays.
+  const offered = same ?? called.find(({ id }) => id === model.value?.id) ?? called[0];
   if (offered && offered.id !== model.value?.id) chooseModel(offered.id);
   const { rewards = [], samplers = [] } = model.value ?? {};
   const keys = new Set(rewards.map(({ key }) => key));

@@ -70,8 +70,9 @@ const LOOKS = 10;
 const LOOK_MS = 500;
 /** A browser lets so many bytes of requests go on when the page is left. */
 const MOST_KEPT_ALIVE = 60_000;
-/** A browser has six connections to a server; streams must leave some for everything else. */
+/** A browser has six connections to a server, for all windows together; streams must leave some for everything else. */
 const STREAMS = 2;
+const STREAMS_OF_ALL_WINDOWS = 4;
 const POLL_MS = 1500;
 /** A stream gives a sign of life every 15 s; one that was silent for longer leads nowhere any more. */
 const SILENT_MS = 40_000;
@@ -294,6 +295,8 @@ function apply(job: Job, event: string, data: Record<string, unknown>): void {
 function applyView(job: Job, view: JobView): void {
   if (view.position !== null) change(job, { position: view.position });
   if (view.status === "running" && job.state.value.status === "queued") apply(job, "started", {});
+  if (view.status === "running" && view.steps !== null)
+    apply(job, "step", { image: Math.min(view.pictures.length, job.total - 1), step: view.step, steps: view.steps });
   const shown = new Set(job.state.value.tiles.map(({ picture }) => picture));
   // Places are known when all pictures are there.
   if (view.pictures.length === job.total) {
@@ -305,8 +308,41 @@ function applyView(job: Job, view: JobView): void {
   else if (view.status === "done" || view.status === "cancelled") apply(job, view.status, {});
 }
 
-/** Follows a job's stream to its end, also over lost connections. */
+/** Follows a job to its end: by its stream, and by asking while other windows have all connections for streams. */
 async function follow(job: Job, signal: AbortSignal): Promise<void> {
+  while (!signal.aborted && isLive(job)) {
+    if (await whereFree(() => followStream(job, signal))) return;
+    await settleQuietly(job);
+    await new Promise((resolve) => setTimeout(resolve, POLL_MS));
+  }
+}
+
+/**
+ * Does something that holds a connection, unless the windows of this browser hold too many.
+ * @returns whether it was done
+ */
+async function whereFree(run: () => Promise<void>): Promise<boolean> {
+  // Pages of other machines by http have no locks, and pages in frames may be kept from them.
+  const sharesLocks = await navigator.locks?.query().then(
+    () => true,
+    () => false,
+  );
+  if (!sharesLocks) {
+    await run();
+    return true;
+  }
+  for (let n = 0; n < STREAMS_OF_ALL_WINDOWS; n++) {
+    const isDone = await navigator.locks.request(`miro-studio-stream-${n}`, { ifAvailable: true }, async (lock) => {
+      if (lock !== null) await run();
+      return lock !== null;
+    });
+    if (isDone) return true;
+  }
+  return false;
+}
+
+/** Follows a job's stream to its end, also over lost connections. */
+async function followStream(job: Job, signal: AbortSignal): Promise<void> {
   for (let wait = 300; !signal.aborted && isLive(job); wait = Math.min(wait * 2, 4000)) {
     // A network that goes away, as in a computer that sleeps, does not always say so.
     const silent = new AbortController();
