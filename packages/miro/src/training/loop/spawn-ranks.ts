@@ -3,8 +3,8 @@
  * fails.
  *
  * A process that dies closes its connections, so that the others fail in their next operation together; one that hangs
- * is told, and makes them fail after `trainer.strategy.timeout_seconds`. Whatever is left a little later is killed. The error that
- * is reported is that of the process which failed by itself, not of those that missed it.
+ * is told, and makes them fail after `trainer.strategy.timeout_seconds`. Whatever is left a little later is killed. The
+ * error that is reported is that of the process which failed by itself, not of those that missed it.
  */
 import { type ChildProcess, fork } from "node:child_process";
 import { once } from "node:events";

@@ -16,7 +16,7 @@ export interface Doing {
 
 const TEXT_BYTES = 256;
 
-/** The memory: bytes 0-7 the time, 8-11 operations begun, 12-15 whether inside, 16-19 bytes of the text, then the text. */
+/** In memory: the time (8 bytes), operations begun, whether inside, bytes of the text (4 bytes each), the text. */
 export class Activity {
   readonly memory: SharedArrayBuffer;
   readonly #since: Float64Array;
