@@ -5,7 +5,7 @@ import { hostname, tmpdir } from "node:os";
 import { join } from "node:path";
 import { scope } from "@miro-t2i/torch";
 import { readSafetensors } from "@miro-t2i/torch/io";
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
 import { listCheckpoints } from "../state/checkpoint.js";
 import { bits, tinyRecipe, tinyRecipeJson } from "../testing/tiny.js";
 import { VARYING_METRICS } from "../testing/varying-metrics.js";
@@ -182,6 +182,24 @@ describe("processes that somebody else starts", { timeout: 120_000 }, () => {
     });
     return { child, ended };
   }
+
+  it("end with the process that has started them, also while one hangs and the others wait for it", async () => {
+    const { child, ended } = start({ RANK: "" }, "--output", join(root, "twice"), "trainer.max_steps=1000000");
+    let stderr = "";
+    child.stderr!.on("data", (data) => {
+      stderr += data;
+    });
+    await vi.waitFor(() => expect(stderr).toMatch(/step 1\//), { timeout: 60_000, interval: 20 });
+    const pids = /2 processes: (\d+), (\d+)/.exec(stderr)!.slice(1).map(Number) as [number, number];
+    process.kill(pids[1], "SIGSTOP");
+    const interrupt = setInterval(() => child.kill("SIGINT"), 1000); // a second one does not wait
+    try {
+      expect((await ended).code).toBe(130);
+    } finally {
+      clearInterval(interrupt);
+    }
+    await vi.waitFor(() => expect(pids.filter((pid) => existsSync(`/proc/${pid}`))).toEqual([]), { timeout: 20_000 });
+  });
 
   it("train together, stop on a cluster's warning to any of them, and resume", async () => {
     const output = join(root, "started");

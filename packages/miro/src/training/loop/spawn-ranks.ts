@@ -77,6 +77,11 @@ export async function runRanks(options: RunOptions): Promise<RunResult> {
   const stop = () => {
     for (const rank of ranks) rank.stop();
   };
+  const kill = () => {
+    for (const rank of ranks) rank.kill();
+  };
+  // One that waits for a rank that hangs would hear of the end of this process only after its timeout.
+  process.on("exit", kill);
   if (signal?.aborted) stop();
   signal?.addEventListener("abort", stop, { once: true });
   try {
@@ -87,14 +92,15 @@ export async function runRanks(options: RunOptions): Promise<RunResult> {
     const failed = await Promise.race([firstFailure, all.then(() => null)]);
     if (failed !== null) {
       await Promise.race([all, delay(GRACE_MS, undefined, { ref: false })]);
-      for (const rank of ranks) rank.kill();
+      kill();
     }
     const endings = await all;
     if (endings.some(isFailure)) throw failureOf(endings, failed);
     return endings[0]!.result!;
   } finally {
     signal?.removeEventListener("abort", stop);
-    for (const rank of ranks) rank.kill();
+    process.off("exit", kill);
+    kill();
     over.abort();
     store.close();
   }
