@@ -9,7 +9,7 @@ const root = fileURLToPath(new URL("../../../../", import.meta.url));
 
 /** What others set to tell where a program runs: nobody sets it for miro. */
 const SET_BY_OTHERS =
-  /^(HOME|PATH|_|TERM|TERM_PROGRAM|LC_TERMINAL|KITTY_WINDOW_ID|KONSOLE_VERSION|WT_SESSION|REQUEST_METHOD|LOCAL_WORLD_SIZE|SLURM_(?!CONF$)\w+)$/;
+  /^(HOME|PATH|_|TERM|TERM_PROGRAM|LC_TERMINAL|KITTY_WINDOW_ID|KONSOLE_VERSION|WT_SESSION|REQUEST_METHOD|LOCAL_WORLD_SIZE|TORCHELASTIC_\w+|SLURM_(?!CONF$)\w+)$/;
 
 /** Names that programs read which are no properties of `env`, in quotes. */
 const QUOTED =

@@ -100,7 +100,7 @@ export class RendezvousStore {
 
 /** Why a store was not reached that libtorch waits for without end. */
 const UNANSWERED = "no answer of a store";
-/** How much longer than asked libtorch may take to say itself what is wrong, in milliseconds: it often takes one second. */
+/** How much longer than asked libtorch may take to say itself what is wrong, in milliseconds; a second is usual. */
 const GRACE_MS = 5000;
 
 /** What to do about a store that was not reached. */

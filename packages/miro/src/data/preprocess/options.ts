@@ -242,8 +242,11 @@ export const preprocessSchema = z.strictObject({
     "leave out shards that were cut or cannot be read; otherwise they fail",
     "--skip-broken-shards",
   ),
-  /** Make finished shards again, and replace tars that this program did not make. */
-  overwrite: flag("make finished shards again, and replace tars that this program did not make", "--overwrite"),
+  /** Make finished shards again, and replace what was made from another source or by another program. */
+  overwrite: flag(
+    "make finished shards again, and replace what was made from another source or by another program",
+    "--overwrite",
+  ),
   /** Cache of downloads. Default: that of Python's huggingface_hub. */
   cacheDir: loadSchema.shape.cacheDir,
   /** Stops between two samples. */

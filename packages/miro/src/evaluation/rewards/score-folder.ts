@@ -130,7 +130,9 @@ interface RewardFiles {
   summary: string;
 }
 
-/** What {@link scoreFolder} does under its lock: of two processes the later one finds, and writes, the columns of both. */
+/**
+ * What {@link scoreFolder} does under its lock: of two processes the later one finds, and writes, the columns of both.
+ */
 async function scoreLocked(
   folder: string,
   { scorers: _, outfile: __, summary: ___, absolute, weights, ...load }: z.output<typeof scoreFolderSchema>,

@@ -1,11 +1,11 @@
 // Trainings in several processes, compared with one process, interrupted, and with processes that are lost.
 import { type ChildProcess, spawn } from "node:child_process";
-import { cpSync, existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { cpSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { hostname, tmpdir } from "node:os";
 import { join } from "node:path";
 import { scope } from "@miro-t2i/torch";
 import { readSafetensors } from "@miro-t2i/torch/io";
-import { afterAll, describe, expect, it } from "vitest";
+import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
 import { listCheckpoints } from "../state/checkpoint.js";
 import { bits, tinyRecipe, tinyRecipeJson } from "../testing/tiny.js";
 import { VARYING_METRICS } from "../testing/varying-metrics.js";
@@ -183,6 +183,24 @@ describe("processes that somebody else starts", { timeout: 120_000 }, () => {
     return { child, ended };
   }
 
+  it("end with the process that has started them, also while one hangs and the others wait for it", async () => {
+    const { child, ended } = start({ RANK: "" }, "--output", join(root, "twice"), "trainer.max_steps=1000000");
+    let stderr = "";
+    child.stderr!.on("data", (data) => {
+      stderr += data;
+    });
+    await vi.waitFor(() => expect(stderr).toMatch(/step 1\//), { timeout: 60_000, interval: 20 });
+    const pids = /2 processes: (\d+), (\d+)/.exec(stderr)!.slice(1).map(Number) as [number, number];
+    process.kill(pids[1], "SIGSTOP");
+    const interrupt = setInterval(() => child.kill("SIGINT"), 1000); // a second one does not wait
+    try {
+      expect((await ended).code).toBe(130);
+    } finally {
+      clearInterval(interrupt);
+    }
+    await vi.waitFor(() => expect(pids.filter((pid) => existsSync(`/proc/${pid}`))).toEqual([]), { timeout: 20_000 });
+  });
+
   it("train together, stop on a cluster's warning to any of them, and resume", async () => {
     const output = join(root, "started");
     const args = ["trainer.max_steps=150", "trainer.checkpoint_every_n_steps=150", "lr_scheduler.total_steps=150"];
@@ -227,6 +245,65 @@ describe("processes that somebody else starts", { timeout: 120_000 }, () => {
       expect(last).toBe(`error: rank ${rank} of 2 on ${hostname()}: ${what}${own[rank]}`);
     }
     expect(existsSync(output)).toBe(false);
+  });
+
+  describe("of which the first", () => {
+    const settings = ["trainer.max_steps=6", "trainer.checkpoint_every_n_steps=2", "trainer.log_every_n_steps=1"];
+    /** Runs both. @param atFirst what the first does in its file operations, as a module */
+    const both = async (output: string, atFirst = "", ...more: string[]) => {
+      const preload = `--import data:text/javascript;base64,${Buffer.from(atFirst).toString("base64")}`;
+      const ranks = [0, 1].map((rank) =>
+        start(
+          { RANK: String(rank), WORLD_SIZE: "2", ...(rank === 0 && { NODE_OPTIONS: preload }) },
+          ...settings,
+          "--output",
+          output,
+          ...more,
+        ),
+      );
+      return Promise.all(ranks.map(({ ended }) => ended));
+    };
+    /** Does something in a file operation whose arguments match. */
+    const at = (operation: string, pattern: RegExp, then: string) => `
+      import fs from "node:fs";
+      import { syncBuiltinESMExports } from "node:module";
+      const real = fs.${operation};
+      fs.${operation} = (...args) => {
+        if (args.some((one) => ${pattern}.test(String(one)))) ${then};
+        return real(...args);
+      };
+      syncBuiltinESMExports();`;
+    const whole = join(root, "undisturbed");
+    beforeAll(async () => void (await both(whole)), 60_000);
+
+    const die = "process.kill(process.pid, 'SIGKILL')";
+    const full = "throw Object.assign(new Error('full'), { code: 'ENOSPC' })";
+    it.each([
+      ["is killed in the middle of a checkpoint", at("renameSync", /step-00000004\.[^/]*\/ema/, die), 2],
+      ["is killed before the link leads to a checkpoint", at("symlinkSync", /step-00000004/, die), 4],
+      ["is killed while it removes an old checkpoint", at("rmSync", /\.step-00000002\./, die), 6],
+      ["finds the disk full", at("renameSync", /step-00000004\.[^/]*\/ema/, full), 2],
+    ])("%s: the other ends with one line, and both go on to the same end", async (name, atFirst, kept) => {
+      const output = join(root, name);
+      const [first, other] = await both(output, atFirst);
+      expect(other!.code).toBe(1);
+      expect(other!.stderr.trim()).toMatch(
+        /^error: \w+ failed on rank 1 of 2 \(gloo\): another rank has ended \([^\n]*\); see what [^\n]*$/,
+      );
+      if (atFirst.includes("ENOSPC")) {
+        const path = join(output, "checkpoints", "step-00000004");
+        expect(first!.code).toBe(1);
+        expect(first!.stderr.trim().split("\n").at(-1)).toMatch(
+          new RegExp(`^error: rank 0 of 2 on .*: ${path}: the checkpoint could not be written: no space left`),
+        );
+      } else expect(first!.code).toBeNull();
+      expect(newest(output).step).toBe(kept);
+      expect((await both(output, "", "--resume")).map(({ code }) => code)).toEqual([0, 0]);
+      expect(bits(output)).toEqual(bits(whole));
+      const files = (folder: string) => readdirSync(folder).concat(readdirSync(join(folder, "checkpoints")));
+      expect(files(output)).toEqual(files(whole));
+      expect(log(output).map(({ step }) => step)).toEqual([1, 2, 3, 4, 5, 6]);
+    });
   });
 
   it("are as many as the recipe says", async () => {

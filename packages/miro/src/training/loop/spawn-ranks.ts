@@ -3,8 +3,8 @@
  * fails.
  *
  * A process that dies closes its connections, so that the others fail in their next operation together; one that hangs
- * is told, and makes them fail after `trainer.strategy.timeout_seconds`. Whatever is left a little later is killed. The error that
- * is reported is that of the process which failed by itself, not of those that missed it.
+ * is told, and makes them fail after `trainer.strategy.timeout_seconds`. Whatever is left a little later is killed. The
+ * error that is reported is that of the process which failed by itself, not of those that missed it.
  */
 import { type ChildProcess, fork } from "node:child_process";
 import { once } from "node:events";
@@ -77,6 +77,11 @@ export async function runRanks(options: RunOptions): Promise<RunResult> {
   const stop = () => {
     for (const rank of ranks) rank.stop();
   };
+  const kill = () => {
+    for (const rank of ranks) rank.kill();
+  };
+  // One that waits for a rank that hangs would hear of the end of this process only after its timeout.
+  process.on("exit", kill);
   if (signal?.aborted) stop();
   signal?.addEventListener("abort", stop, { once: true });
   try {
@@ -87,14 +92,15 @@ export async function runRanks(options: RunOptions): Promise<RunResult> {
     const failed = await Promise.race([firstFailure, all.then(() => null)]);
     if (failed !== null) {
       await Promise.race([all, delay(GRACE_MS, undefined, { ref: false })]);
-      for (const rank of ranks) rank.kill();
+      kill();
     }
     const endings = await all;
     if (endings.some(isFailure)) throw failureOf(endings, failed);
     return endings[0]!.result!;
   } finally {
     signal?.removeEventListener("abort", stop);
-    for (const rank of ranks) rank.kill();
+    process.off("exit", kill);
+    kill();
     over.abort();
     store.close();
   }

@@ -354,7 +354,7 @@ export class Trainer {
     if (queued === null) return;
     this.#queued = null;
     const { k, terms: count, repaired } = queued;
-    const values = await queued.figures.take();
+    const values = await this.#group.awaitQueued(`the sums of step ${k}`, () => queued.figures.take());
     this.#group.check();
     const terms = termsIn(values.slice(0, count));
     const [stops, overdue, gradNorm, skipped, overflow, lossScale, ...groupNorms] = values.slice(count) as Figures;

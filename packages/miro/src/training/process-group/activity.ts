@@ -7,7 +7,7 @@
 export interface Doing {
   /** Operations of the group that it has begun. All processes begin the same ones in the same order. */
   begun: number;
-  /** Whether it is in the last of them, where it waits until all have come. */
+  /** Whether it waits until all have come to the last of them. */
   isInside: boolean;
   /** The operation, or what it does between two. */
   what: string;
@@ -16,7 +16,7 @@ export interface Doing {
 
 const TEXT_BYTES = 256;
 
-/** The memory: bytes 0-7 the time, 8-11 operations begun, 12-15 whether inside, 16-19 bytes of the text, then the text. */
+/** In memory: the time (8 bytes), operations begun, whether inside, bytes of the text (4 bytes each), the text. */
 export class Activity {
   readonly memory: SharedArrayBuffer;
   readonly #since: Float64Array;
@@ -33,6 +33,11 @@ export class Activity {
   /** An operation of the group begins. */
   enter(operation: string): void {
     this.#set(this.#numbers[0]! + 1, true, operation);
+  }
+
+  /** It waits for operations of the group that it has begun before, as a GPU carries them out later. */
+  wait(operation: string): void {
+    this.#set(this.#numbers[0]!, true, operation);
   }
 
   /** It does something else, by itself. */

@@ -126,12 +126,21 @@ export class DataParallelGroup {
 
   /** Runs what ends only when all processes have come to it. @param operation as the others are told */
   async together<T>(operation: string, body: () => T | Promise<T>): Promise<T> {
-    const activity = this.#processes?.activity;
-    activity?.enter(operation);
+    this.#processes?.activity.enter(operation);
+    return this.#thenComputing(body);
+  }
+
+  /** Waits for what was queued before, and ends only when all processes have come to that. */
+  async awaitQueued<T>(operation: string, body: () => T | Promise<T>): Promise<T> {
+    this.#processes?.activity.wait(operation);
+    return this.#thenComputing(body);
+  }
+
+  async #thenComputing<T>(body: () => T | Promise<T>): Promise<T> {
     try {
       return await body();
     } finally {
-      activity?.note("computing");
+      this.note("computing");
     }
   }
 

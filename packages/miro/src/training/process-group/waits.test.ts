@@ -73,6 +73,8 @@ it("another thread reads what a process does, cut where it is long", () => {
   expect(other.read()).toMatchObject({ begun: 0, isInside: false, what: "opening the data" });
   activity.enter("a barrier");
   expect(other.read()).toMatchObject({ begun: 1, isInside: true, what: "a barrier" });
+  activity.wait("the sums of step 1");
+  expect(other.read()).toMatchObject({ begun: 1, isInside: true, what: "the sums of step 1" });
   activity.note("é".repeat(1000));
   expect(other.read()).toMatchObject({ begun: 1, isInside: false, what: "é".repeat(128) });
   expect(other.read().sinceMs).toBeGreaterThanOrEqual(0);
