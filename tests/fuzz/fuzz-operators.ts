@@ -8,30 +8,11 @@
  */
 import { openSync, writeSync } from "node:fs";
 import { aten, Generator, ones, randn, scope, setNumThreads, Tensor, TorchError, tensor, zeros } from "@miro-t2i/torch";
+import { hash, randomNumbers } from "./random.js";
 import { type OperatorParameter, typedOperators } from "./typed-operators.js";
 
 /** Bytes of REPORT: one call, padded. */
 const RECORD_BYTES = 512;
-
-/** Marsaglia's xorshift32. */
-function randomNumbers(seed: number): () => number {
-  let state = seed | 0 || 1;
-  for (let i = 0; i < 8; i++) next();
-  function next(): number {
-    state ^= state << 13;
-    state ^= state >>> 17;
-    state ^= state << 5;
-    return (state >>> 0) / 2 ** 32;
-  }
-  return next;
-}
-
-/** FNV-1a: each operator has random numbers of its own, whatever runs before it. */
-function hash(text: string): number {
-  let value = 0x811c9dc5;
-  for (let i = 0; i < text.length; i++) value = Math.imul(value ^ text.charCodeAt(i), 0x01000193);
-  return value;
-}
 
 function argumentsOf(random: () => number) {
   const pick = <T>(choices: readonly T[]): T => choices[Math.floor(random() * choices.length)]!;

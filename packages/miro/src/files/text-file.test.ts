@@ -89,6 +89,14 @@ it("lines end in LF, CR LF or CR, and in nothing else", () => {
   expect(linesOf("")).toEqual([]);
 });
 
+it("a small file of more lines than fit into memory is refused", () => {
+  writeFileSync(path, "\r\n".repeat(4_000_001));
+  expect(() => readTextFile(path)).toThrow(/a\.txt: has more than 4,000,000 lines; split it/);
+  expect(() => readStoredFile(path)).toThrow(/more than 4,000,000 lines/);
+  writeFileSync(path, "\r\n".repeat(4_000_000));
+  expect(readTextFile(path).length).toBe(8_000_000);
+});
+
 it("a file without line ends does not fill the memory", async () => {
   await expect(lines(Buffer.alloc(18 * 2 ** 20, "x"))).rejects.toThrow(/line 1: has more than 16777216 bytes/);
 });

@@ -11,12 +11,15 @@
 import { isUtf8 } from "node:buffer";
 import { createReadStream } from "node:fs";
 import { InvalidInputError, MiroError, systemReason } from "../errors.js";
+import { wholeNumber } from "../numbers.js";
 import { readBounded } from "./bounded-read.js";
 
 /** No list or table that is read whole comes near this. */
 const MAX_TEXT_BYTES = 256 * 2 ** 20;
 /** No line of a table comes near this; a file without line ends must not fill the memory. */
 const MAX_LINE_BYTES = 16 * 2 ** 20;
+/** Each line of a file that is read whole becomes an object of its own: more of them do not fit into Node's memory. */
+const MAX_LINES = 4_000_000;
 
 type Encoding = "utf-8" | "utf-16le" | "utf-16be";
 
@@ -48,15 +51,25 @@ const DECODER = new TextDecoder("utf-8", { ignoreBOM: true });
 
 /**
  * Reads a text file whole.
- * @throws MiroError when it cannot be read; InvalidInputError when it is no text
+ * @throws MiroError when it cannot be read; InvalidInputError when it is no text, or has too many lines
  */
 export function readTextFile(path: string): string {
-  return decodeText(bytesOf(path), path);
+  return withFewLines(decodeText(bytesOf(path), path), path);
 }
 
 /** As {@link readTextFile}, of a file that a program has written: captions in it may hold a NUL. */
 export function readStoredFile(path: string): string {
-  return decodeStored(bytesOf(path), path).replace(/^\ufeff/, "");
+  return withFewLines(decodeStored(bytesOf(path), path).replace(/^\ufeff/, ""), path);
+}
+
+function withFewLines(text: string, path: string): string {
+  let lines = 0;
+  for (let i = 0; i < text.length; i++) {
+    const unit = text.charCodeAt(i);
+    if ((unit === 0x0a || (unit === 0x0d && text.charCodeAt(i + 1) !== 0x0a)) && ++lines > MAX_LINES)
+      throw new InvalidInputError(`${path}: has more than ${wholeNumber(MAX_LINES)} lines; split it`);
+  }
+  return text;
 }
 
 function bytesOf(path: string): Buffer {
