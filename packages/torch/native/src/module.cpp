@@ -22,7 +22,13 @@ constexpr int64_t kGeneratorBytes = sizeof(at::CPUGeneratorImpl);
 }  // namespace
 
 Environment::~Environment() {
-  // References die with the environment; tensors are released here.
+  // With its environment a reference loses its object; its memory is given back here.
+  const auto forget = [this](napi_ref reference) {
+    if (reference != nullptr) napi_delete_reference(env, reference);
+  };
+  for (const Slot& s : slots_) forget(s.weak);
+  for (const auto& tracked : trackedGenerators) forget(tracked.second);
+  forget(errorClass);
   slots_.clear();
 }
 
