@@ -184,7 +184,7 @@ export class DataParallelGroup {
    */
   async agree(what: string, text: string, difference?: (first: string) => string): Promise<void> {
     const digest = createHash("sha256").update(text).digest().readUIntBE(0, 6);
-    const digests = await this.sum(Array.from({ length: this.worldSize }, (_, r) => (r === this.rank ? digest : 0)));
+    const digests = await this.#gather(digest);
     const others = digests.flatMap((other, rank) => (other === digests[0] ? [] : [rank]));
     if (others.length === 0) return;
     const first = await this.#textOfFirst(text);
@@ -192,6 +192,20 @@ export class DataParallelGroup {
     const named = `${plural(others.length, "rank")} ${others.slice(0, 5).join(", ")}${others.length > 5 ? ", …" : ""}`;
     const verb = plural(others.length, "does", "do");
     throw new InvalidInputError(`ranks disagree on ${what}: ${named} ${verb} not have that of rank 0${own}`);
+  }
+
+  /** What each process gives, by rank. */
+  async #gather(value: number): Promise<number[]> {
+    if (this.#processes === null) return [value];
+    const { group, device } = this.#processes;
+    const own = scope(() => tensor(Float64Array.of(value), { device }).keep());
+    let all: Tensor[] = [];
+    try {
+      all = await this.together("a comparison", () => group.allGather(own));
+      return all.map((of) => of.item());
+    } finally {
+      for (const some of [own, ...all]) some.dispose();
+    }
   }
 
   /** The text that rank 0 has. */
