@@ -292,7 +292,8 @@ export function withDefaults<S extends z.ZodObject>(schema: S, checked: Partial<
  */
 export function fromText(schema: z.ZodType, text: string, parameter: string): unknown {
   const { parse, written, flag } = declarationOf(schema);
-  if (parse === undefined) return readValue(alternatives(schema), text, parameter, flag?.match(/<([^<=>]+=[^<=>]+)>/)?.[1]);
+  if (parse === undefined)
+    return readValue(alternatives(schema), text, parameter, flag?.match(/<([^<=>]+=[^<=>]+)>/)?.[1]);
   const value = parse(text);
   if (value === undefined) throw invalid(parameter, written ?? expectedOf(schema), text);
   return value;
