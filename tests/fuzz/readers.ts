@@ -90,7 +90,8 @@ async function pictures(): Promise<Uint8Array[]> {
 }
 
 const CAPTIONS = [
-  '{"image": "a.png", "caption": "a fox", "w": 1.5, "id": 12345678901234567890, "tags": ["x", 1, null, {"y": true}]}\n' +
+  '{"image": "a.png", "caption": "a fox", "w": 1.5, "id": 12345678901234567890, ' +
+    '"tags": ["x", 1, null, {"y": true}]}\n' +
     '{"image": "b.png", "caption": "\\u00fc\\ud83d\\ude00 𝄞", "n": -0, "e": 1e5, "nan": NaN, "inf": -Infinity}\n',
 ];
 const CELLS = [
@@ -208,7 +209,8 @@ export const READERS: Readonly<Record<string, Reader>> = {
   "WIDS indexes": {
     ending: ".json",
     files: async () => [
-      '{"__kind__": "wids-shard-index-v1", "wids_version": 1, "shardlist": [{"url": "0.tar", "nsamples": 3, "filesize": 10}]}',
+      '{"__kind__": "wids-shard-index-v1", "wids_version": 1, ' +
+        '"shardlist": [{"url": "0.tar", "nsamples": 3, "filesize": 10}]}',
     ],
     read: readWidsIndex,
   },

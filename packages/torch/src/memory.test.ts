@@ -60,7 +60,11 @@ describe("a synchronous loop that forgets what it makes stays below 1 GiB", () =
     ],
   ];
   test.each(loops)("%s", { timeout: 180_000 }, (_, loop) => {
-    const program = `import { empty, Generator, ones, setNumThreads } from ${engine}; setNumThreads(1); ${loop} console.log(process.resourceUsage().maxRSS);`;
+    const program = `
+      import { empty, Generator, ones, setNumThreads } from ${engine};
+      setNumThreads(1);
+      ${loop}
+      console.log(process.resourceUsage().maxRSS);`;
     const { stdout, stderr, status } = spawnSync(process.execPath, ["--input-type=module", "-e", program], {
       encoding: "utf8",
     });

@@ -8,8 +8,12 @@ import { PROGRAM_VARIABLES, SETUP_VARIABLES, type VariableGroup, variableTable }
 const root = fileURLToPath(new URL("../../../../", import.meta.url));
 
 /** What others set to tell where a program runs: nobody sets it for miro. */
-const SET_BY_OTHERS =
-  /^(HOME|PATH|_|TERM|TERM_PROGRAM|LC_TERMINAL|KITTY_WINDOW_ID|KONSOLE_VERSION|WT_SESSION|REQUEST_METHOD|LOCAL_WORLD_SIZE|TORCHELASTIC_\w+|SLURM_(?!CONF$)\w+)$/;
+const SET_BY_OTHERS = new RegExp(
+  `^(${[
+    "HOME|PATH|_|TERM|TERM_PROGRAM|LC_TERMINAL|KITTY_WINDOW_ID|KONSOLE_VERSION|WT_SESSION|REQUEST_METHOD",
+    "LOCAL_WORLD_SIZE|TORCHELASTIC_\\w+|SLURM_(?!CONF$)\\w+",
+  ].join("|")})$`,
+);
 
 /** Names that programs read which are no properties of `env`, in quotes. */
 const QUOTED =

@@ -1,7 +1,7 @@
 /**
- * A process that writes is killed at each of its file operations in turn, and the next process does the work again. The
- * kill is simulated: that operation and all later ones fail, those that would clean up too, and what is left is given
- * to a process that is dead.
+ * Kills a process that writes at every one of its file operations, each time in a new folder; the next process writes
+ * the same. The kill is simulated: that operation and all later ones fail, those that would clean up too, and what is
+ * left is given to a process that is dead.
  */
 import fs from "node:fs";
 import { syncBuiltinESMExports } from "node:module";

@@ -224,7 +224,8 @@ test("a port that something mute has is given up in time, and the process ends",
     const ended = await startRank("works", place, 1, 2, 700);
     expect(ended).toMatchObject({ code: 0, signal: null, stderr: "" });
     expect(ended.result.error).toBe(
-      `the store at ${place} was not reached within 700 ms: no answer of a store; something else answers there: choose another port`,
+      `the store at ${place} was not reached within 700 ms: no answer of a store; ` +
+        "something else answers there: choose another port",
     );
   } finally {
     mute.close();

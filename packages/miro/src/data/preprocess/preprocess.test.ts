@@ -286,7 +286,9 @@ describe("two sources with shards of the same name", () => {
     for (const [i, place] of (["csvDir", "dest"] as const).entries())
       expect(shards[i]).toMatchObject({
         status: "failed",
-        message: `${made[1 - i]}: was made from ${realpathSync(one)}; choose another \`${place}\`, or \`overwrite: true\``,
+        message:
+          `${made[1 - i]}: was made from ${realpathSync(one)}; ` +
+          `choose another \`${place}\`, or \`overwrite: true\``,
       });
     expect(made.map((path) => readFileSync(path))).toEqual(before);
     renameSync(one, moved);

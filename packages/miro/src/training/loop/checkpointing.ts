@@ -56,10 +56,10 @@ export function restoreParts(parts: TrainerParts, checkpoint: TrainingCheckpoint
     preconditioning.loadStateDict(withoutPrefix("preconditioning.", checkpoint.network));
     for (const [name, ema] of emasOf(parts)) {
       const average = checkpoint.emas[name];
-      if (average === undefined)
-        throw new MiroError(
-          `the checkpoint has no average ${name}, only ${Object.keys(checkpoint.emas).join(", ")}; ema.decay is not that of the run`,
-        );
+      if (average === undefined) {
+        const there = Object.keys(checkpoint.emas).join(", ");
+        throw new MiroError(`the checkpoint has no average ${name}, only ${there}; ema.decay is not that of the run`);
+      }
       ema.module.loadStateDict(average);
       ema.updates = state.emaUpdates;
     }

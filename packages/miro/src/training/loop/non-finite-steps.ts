@@ -58,7 +58,9 @@ export class NonFiniteSteps {
       return;
     }
     this.#inARow++;
-    const what = `step ${k}: loss ${loss}, gradient norm ${gradNorm}; ${await this.#culprit(k)}; the step was ${made ? "made with zeros in place of such gradients" : "skipped"}`;
+    const culprit = await this.#culprit(k);
+    const became = made ? "made with zeros in place of such gradients" : "skipped";
+    const what = `step ${k}: loss ${loss}, gradient norm ${gradNorm}; ${culprit}; the step was ${became}`;
     if (this.#inARow >= this.options.maxSkippedInARow)
       throw new MiroError(
         `${what}, ${this.#inARow} in a row: lower optimizer.lr, or resume from an earlier checkpoint`,

@@ -152,14 +152,11 @@ export class DataParallelGroup {
   /** Sums over all processes, the same on each. */
   async sum(values: readonly number[]): Promise<number[]> {
     if (this.#processes === null) return [...values];
-    const { group, device } = this.#processes;
-    const shared = scope(() => tensor(Float64Array.from(values), { device }).keep());
-    try {
+    const { group } = this.#processes;
+    return this.#shared(values, async (shared) => {
       await this.together("a sum", () => group.allReduce(shared, "sum"));
       return shared.toList() as number[];
-    } finally {
-      shared.dispose();
-    }
+    });
   }
 
   /**
@@ -197,14 +194,23 @@ export class DataParallelGroup {
   /** What each process gives, by rank. */
   async #gather(value: number): Promise<number[]> {
     if (this.#processes === null) return [value];
-    const { group, device } = this.#processes;
-    const own = scope(() => tensor(Float64Array.of(value), { device }).keep());
-    let all: Tensor[] = [];
+    const { group } = this.#processes;
+    return this.#shared([value], async (own) => {
+      const all = await this.together("a comparison", () => group.allGather(own));
+      const values = all.map((of) => of.item());
+      for (const of of all) of.dispose();
+      return values;
+    });
+  }
+
+  /** Runs `body` with values where the group computes, float64. */
+  async #shared<T>(values: readonly number[], body: (shared: Tensor) => Promise<T>): Promise<T> {
+    const { device } = this.#processes!;
+    const shared = scope(() => tensor(Float64Array.from(values), { device }).keep());
     try {
-      all = await this.together("a comparison", () => group.allGather(own));
-      return all.map((of) => of.item());
+      return await body(shared);
     } finally {
-      for (const some of [own, ...all]) some.dispose();
+      shared.dispose();
     }
   }
 

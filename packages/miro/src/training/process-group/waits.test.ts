@@ -32,7 +32,8 @@ describe("who is waited for", () => {
 
   it("is who gives no sign of life, wherever it was", () => {
     const text =
-      "rank 0 has waited 45 s in the gradients of step 4 for rank 1 (no sign of life for 40 s: stopped, or its machine is away)";
+      "rank 0 has waited 45 s in the gradients of step 4 for rank 1 " +
+      "(no sign of life for 40 s: stopped, or its machine is away)";
     for (const last of [inside(4, 41_000), busy(4, 41_000), busy(3, 41_000), null])
       expect(told(heard(inside(4, 45_000)), silent(last))).toBe(text);
   });
