@@ -74,5 +74,7 @@ export default defineConfig({
     env: { OMP_NUM_THREADS: "1", MIRO_CONFIG: "" },
     testTimeout: 60_000,
     hookTimeout: 120_000,
+    // What is waited for may take long on a machine that has much else to do; vitest alone would wait for a second.
+    expect: { poll: { timeout: 50_000 } },
   },
 });

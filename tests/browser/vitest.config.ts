@@ -9,7 +9,9 @@ export default defineConfig({
     globalSetup: ["tests/browser/need-chromium.ts"],
     pool: "forks",
     maxWorkers: 1,
-    testTimeout: 60_000,
-    hookTimeout: 60_000,
+    // For machines that have much else to do.
+    testTimeout: 180_000,
+    hookTimeout: 120_000,
+    expect: { poll: { timeout: 60_000 } },
   },
 });

@@ -5,7 +5,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { memory, randn } from "@miro-t2i/torch";
-import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { InvalidInputError } from "../errors.js";
 import { turnsOfLoop } from "../pictures/testing/turns-of-loop.js";
 import { MiroPipeline } from "./pipeline.js";
@@ -261,7 +261,7 @@ describe("a pipeline in a thread", () => {
     const threads = readdirSync("/proc/self/task").length;
     const loading = MiroPipeline.fromPretrained(`${tiny}/nothing`, { worker: true });
     await expect(loading).rejects.toBeInstanceOf(InvalidInputError);
-    await vi.waitFor(() => expect(readdirSync("/proc/self/task").length).toBeLessThanOrEqual(threads));
+    await expect.poll(() => readdirSync("/proc/self/task").length).toBeLessThanOrEqual(threads);
   });
 
   it("leaves no memory, thread or file behind when it is disposed of in the middle of its work", async () => {
@@ -283,10 +283,7 @@ describe("a pipeline in a thread", () => {
     await drawAndLeave(); // loads what a process loads once
     const before = held();
     for (let i = 0; i < 3; i++) await drawAndLeave();
-    await vi.waitFor(() => {
-      const after = held();
-      for (const what of ["threads", "descriptors", "maps", "liveBytes"] as const)
-        expect(after[what], what).toBeLessThanOrEqual(before[what]);
-    });
+    for (const what of ["threads", "descriptors", "maps", "liveBytes"] as const)
+      await expect.poll(() => held()[what], { message: what }).toBeLessThanOrEqual(before[what]);
   });
 });

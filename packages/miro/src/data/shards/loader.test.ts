@@ -384,7 +384,7 @@ describe("bad shards and samples", () => {
     const loader = loaderOf(set, { onWaiting: ({ path, rule }) => told.push(`${rule} ${path}`) });
     renameSync(folder, `${folder}.away`);
     const waiting = take(loader, 0);
-    await vi.waitFor(() => expect(told.length).toBe(1));
+    await expect.poll(() => told.length).toBe(1);
     renameSync(`${folder}.away`, folder);
     expect(await waiting).toEqual(planOf(set)(0));
     expect(told[0]).toMatch(new RegExp(`^Unreadable ${folder}/\\d\\.tar$`));
@@ -416,7 +416,7 @@ describe("bad shards and samples", () => {
     const loader = loaderOf(set, { onWaiting });
     rmSync(folder, { recursive: true });
     const ready = loader.ready(0).catch(() => {});
-    await vi.waitFor(() => expect(onWaiting).toHaveBeenCalledTimes(1));
+    await expect.poll(() => onWaiting.mock.calls.length).toBe(1);
     await loader.close(); // and not after the minute, which is too long for a test
     await ready;
     set.close();

@@ -316,7 +316,7 @@ describe("two downloads of one file", () => {
     writeFileSync(live, body.subarray(0, 30_000));
     const count = server.downloads.length;
     const waiting = source.fetch(["v1/model.bin"]);
-    await vi.waitFor(() => expect(existsSync(live)).toBe(true));
+    await expect.poll(() => existsSync(live)).toBe(true);
     writeFileSync(live, body);
     renameSync(live, join(storage(), "blobs", hash));
     await waiting;

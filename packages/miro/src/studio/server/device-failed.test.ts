@@ -56,7 +56,7 @@ const submit = async (url: string, seed: number): Promise<string> =>
   ((await (await post(url, "/api/jobs", { prompt: "a cat", seed })).json()) as { id: string }).id;
 const view = async (url: string, id: string) =>
   (await (await fetch(`${url}/api/jobs/${id}`)).json()) as { status: string; error: string | null };
-const drawings = (count: number) => vi.waitFor(() => expect(letDraw.length).toBe(count), 10_000);
+const drawings = (count: number) => expect.poll(() => letDraw.length).toBe(count);
 
 it("fails every job and request with what to do, and draws nothing more", async () => {
   await using studio = await startStudio({ port: 0, output, device: "cuda" });
@@ -66,7 +66,7 @@ it("fails every job and request with what to do, and draws nothing more", async 
   Object.assign(throwing, { draw: new TorchError(`aten::mm: ${ASSERT}`), synchronize: new TorchError(ASSERT) });
   letDraw[0]!();
   expect((await studio.failed).message).toBe(FAILED);
-  await vi.waitFor(async () => expect((await view(url, second)).status).toBe("failed"));
+  await expect.poll(async () => (await view(url, second)).status).toBe("failed");
   expect([await view(url, first), await view(url, second)]).toMatchObject([
     { status: "failed", error: FAILED },
     { status: "failed", error: FAILED },
@@ -92,7 +92,7 @@ it("is what loading finds out, too", async () => {
   const warning = vi.spyOn(process.stderr, "write").mockReturnValue(true);
   await using studio = await startStudio({ port: 0, output, device: "cuda" });
   expect((await studio.failed).message).toBe(FAILED);
-  await vi.waitFor(() => expect(warning).toHaveBeenCalledWith(expect.stringContaining(FAILED)));
+  await expect.poll(() => warning.mock.calls.join()).toContain(FAILED);
 });
 
 it.each([
@@ -104,12 +104,12 @@ it.each([
   await drawings(1);
   Object.assign(throwing, { draw: new TorchError("aten::mm: a shape is wrong"), synchronize });
   letDraw[0]!();
-  await vi.waitFor(async () => expect((await view(studio.url, first)).error).toBe("aten::mm: a shape is wrong"));
+  await expect.poll(async () => (await view(studio.url, first)).error).toBe("aten::mm: a shape is wrong");
   delete throwing.draw;
   const second = await submit(studio.url, 2);
   await drawings(2);
   letDraw[1]!();
-  await vi.waitFor(async () => expect((await view(studio.url, second)).status).toBe("done"));
+  await expect.poll(async () => (await view(studio.url, second)).status).toBe("done");
   expect((await fetch(`${studio.url}/health`)).status).toBe(200);
 });
 
@@ -125,10 +125,8 @@ it("ends the command with its message, so that what watches over it begins it an
     interactive: false,
     signal: new AbortController().signal,
   });
-  const url = await vi.waitFor(() => {
-    expect(said.stdout).toMatch(/^http:/);
-    return said.stdout.trim();
-  }, 20_000);
+  await expect.poll(() => said.stdout).toMatch(/^http:.*\n/);
+  const url = said.stdout.trim();
   const ids = [await submit(url, 1), await submit(url, 2)];
   const streams = await Promise.all(ids.map((id) => fetch(`${url}/api/jobs/${id}/events`)));
   await drawings(1);

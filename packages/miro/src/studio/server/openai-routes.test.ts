@@ -28,8 +28,7 @@ beforeAll(async () => {
 afterAll(() => studios.end());
 
 const settingsOf = (b64: string) => readSettings(readPng(Buffer.from(b64, "base64"), "it").text, "it");
-const idle = () =>
-  expect.poll(() => studio.queue.running + studio.queue.waiting, { timeout: 20_000, interval: 20 }).toBe(0);
+const idle = () => expect.poll(() => studio.queue.running + studio.queue.waiting, { interval: 20 }).toBe(0);
 const grey = async (side: number) =>
   Buffer.from(await encodeImage({ width: side, height: side, data: new Uint8Array(side * side * 3).fill(90) }, []));
 const fromForm = async (form: FormData, path = "/v1/images/edits") =>
@@ -144,7 +143,7 @@ describe("images.generate", () => {
       { prompt: "a cat", ...extra, steps: 50_000 } as OpenAI.Images.ImageGenerateParamsNonStreaming,
       { signal: abort.signal },
     );
-    await expect.poll(() => studio.queue.running, { timeout: 20_000 }).toBe(1);
+    await expect.poll(() => studio.queue.running).toBe(1);
     abort.abort();
     await expect(call).rejects.toBeInstanceOf(OpenAI.APIUserAbortError);
     await idle();
@@ -297,9 +296,9 @@ describe("other clients and routes", () => {
     const abort = new AbortController();
     const ask = () => keyed("correct-horse").images.generate(body as never, { signal: abort.signal });
     const held = [ask()];
-    await expect.poll(() => own.queue.running, { timeout: 20_000 }).toBe(1);
+    await expect.poll(() => own.queue.running).toBe(1);
     held.push(ask());
-    await expect.poll(() => own.queue.waiting, { timeout: 20_000 }).toBe(1);
+    await expect.poll(() => own.queue.waiting).toBe(1);
     await expect(ask()).rejects.toMatchObject({ status: 429, type: "rate_limit_error", code: "rate_limit_exceeded" });
     await expect(keyed("wrong-horse").models.list()).rejects.toMatchObject({
       status: 401,

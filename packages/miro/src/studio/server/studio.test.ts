@@ -184,7 +184,7 @@ describe("jobs", () => {
     await fetch(at(`/api/jobs/${id}/events`), { method: "HEAD" });
     expect((await view(id)).status).toMatch(/queued|running/);
     reader.abort();
-    await expect.poll(async () => (await view(id)).status, { timeout: 20_000 }).toBe("cancelled");
+    await expect.poll(async () => (await view(id)).status).toBe("cancelled");
   });
 
   it("that are small go together, and each is what it is alone", async () => {
@@ -537,9 +537,7 @@ describe("the gallery", () => {
     const second = await start({ output });
     try {
       await expect
-        .poll(async () => ((await (await fetch(at("/api/pictures", second))).json()) as any).pictures, {
-          timeout: 20_000,
-        })
+        .poll(async () => ((await (await fetch(at("/api/pictures", second))).json()) as any).pictures)
         .toMatchObject([{ id: picture, favourite: true }]);
       second.gallery.rememberJob({
         ...(await view(await submit(small, second), second)),
@@ -586,7 +584,7 @@ describe("the only model", () => {
   it("is loaded at the start, and of several none before its first use", async () => {
     const loaded = async (of: Studio) =>
       ((await (await fetch(at("/api/models", of))).json()) as any[]).map((one) => one.loaded);
-    await expect.poll(() => loaded(studio), { timeout: 20_000 }).toEqual([true]);
+    await expect.poll(() => loaded(studio)).toEqual([true]);
     const other = join(folder(), "other");
     cpSync(model, other, { recursive: true });
     const two = await start({ models: [model, other] });
@@ -609,9 +607,7 @@ describe("the only model", () => {
     try {
       const own = await start({ models: [damaged] });
       try {
-        await expect
-          .poll(() => said.join(""), { timeout: 20_000 })
-          .toMatch(/^warning: .*damaged could not be loaded: /m);
+        await expect.poll(() => said.join("")).toMatch(/^warning: .*damaged could not be loaded: /m);
         const id = await submit(small, own);
         expect((await events(id, { of: own })).at(-1)).toMatchObject({ event: "failed" });
       } finally {

@@ -68,7 +68,7 @@ describe("a sweep", () => {
 
   it("is cancelled as other jobs are, without a sheet", async () => {
     const { body } = await ask({ ...base, steps: 50_000, x: "seed=0:3" });
-    await expect.poll(() => studio.queue.running, { timeout: 20_000 }).toBe(1);
+    await expect.poll(() => studio.queue.running).toBe(1);
     expect((await fetch(`${studio.url}/api/jobs/${body.id}`, { method: "DELETE" })).status).toBe(204);
     const { view } = await finished(body.id);
     expect(view).toMatchObject({ status: "cancelled", sheet: null });

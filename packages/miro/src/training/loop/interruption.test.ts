@@ -12,7 +12,7 @@ import {
 } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { parseRecipe } from "../recipes/recipe.js";
 import { listCheckpoints } from "../state/checkpoint.js";
 import { bits, tinyRecipeJson } from "../testing/tiny.js";
@@ -155,9 +155,9 @@ describe("miro train", { timeout: 180_000 }, () => {
     });
     const [pid] = (await once(npx.stdout, "data")) as [Buffer];
     try {
-      await vi.waitFor(() => expect(loggedStep(output)).toBeGreaterThan(3), { timeout: 60_000, interval: 20 });
+      await expect.poll(() => loggedStep(output), { interval: 20 }).toBeGreaterThan(3);
       npx.kill("SIGKILL");
-      await vi.waitFor(() => expect(lifeOfPid(Number(pid))).toBe(false), { timeout: 60_000, interval: 100 });
+      await expect.poll(() => lifeOfPid(Number(pid))).toBe(false);
     } finally {
       if (lifeOfPid(Number(pid))) process.kill(Number(pid), "SIGKILL");
     }
@@ -169,7 +169,7 @@ describe("miro train", { timeout: 180_000 }, () => {
     const output = join(root, "twice");
     const first = train("--output", output, "trainer.max_steps=1000000");
     try {
-      await vi.waitFor(() => expect(loggedStep(output)).toBeGreaterThan(0), { timeout: 60_000, interval: 20 });
+      await expect.poll(() => loggedStep(output), { interval: 20 }).toBeGreaterThan(0);
       const { code, stderr } = await train("--output", output, "--resume").ended;
       expect(code).toBe(2);
       expect(stderr).toMatch(new RegExp(`process ${first.child.pid} on .* trains here; wait for its end`));

@@ -5,7 +5,7 @@ import { hostname, tmpdir } from "node:os";
 import { join } from "node:path";
 import { scope } from "@miro-t2i/torch";
 import { readSafetensors } from "@miro-t2i/torch/io";
-import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { listCheckpoints } from "../state/checkpoint.js";
 import { bits, tinyRecipe, tinyRecipeJson } from "../testing/tiny.js";
 import { VARYING_METRICS } from "../testing/varying-metrics.js";
@@ -191,7 +191,7 @@ describe("processes that somebody else starts", { timeout: 120_000 }, () => {
     child.stderr!.on("data", (data) => {
       stderr += data;
     });
-    await vi.waitFor(() => expect(stderr).toMatch(/step 1\//), { timeout: 60_000, interval: 20 });
+    await expect.poll(() => stderr, { interval: 20 }).toMatch(/step 1\//);
     const pids = /2 processes: (\d+), (\d+)/.exec(stderr)!.slice(1).map(Number) as [number, number];
     process.kill(pids[1], "SIGSTOP");
     const interrupt = setInterval(() => child.kill("SIGINT"), 1000); // a second one does not wait
@@ -200,7 +200,7 @@ describe("processes that somebody else starts", { timeout: 120_000 }, () => {
     } finally {
       clearInterval(interrupt);
     }
-    await vi.waitFor(() => expect(pids.filter((pid) => existsSync(`/proc/${pid}`))).toEqual([]), { timeout: 20_000 });
+    await expect.poll(() => pids.filter((pid) => existsSync(`/proc/${pid}`))).toEqual([]);
   });
 
   it("train together, stop on a cluster's warning to any of them, and resume", async () => {
