@@ -178,13 +178,16 @@ describe("miro generate", () => {
 
   it("stops with 130 when interrupted and leaves no partial file", async () => {
     const abort = new AbortController();
+    const plan = vi.spyOn(planning, "makePlan");
     const running = runStoppable(
       ["generate", ...model, "a cat", "--steps", "100000", "--output", folder],
       abort.signal,
     );
-    setTimeout(() => abort.abort(), 1500);
+    await expect.poll(() => plan.mock.calls.length).toBe(1);
+    abort.abort();
     expect(await running).toEqual({ code: 130, stdout: "", stderr: "Interrupted: 0 of 1 picture drawn\n" });
     expect(readdirSync(folder)).toEqual([]);
+    plan.mockRestore();
   });
 });
 
@@ -358,9 +361,11 @@ describe.skipIf(!built)("the process", () => {
     child.stderr.on("data", (part) => {
       stderr += part;
     });
-    const timer = setTimeout(() => child.kill("SIGINT"), 6000);
-    const code = await new Promise((resolve) => child.on("close", resolve));
-    clearTimeout(timer);
+    const closed = new Promise((resolve) => child.on("close", resolve));
+    // It loads the model from here on, and then draws.
+    await expect.poll(() => readFileSync(`/proc/${child.pid}/maps`, "utf8")).toContain("libtorch_cpu.so");
+    child.kill("SIGINT");
+    const code = await closed;
     expect([code, stderr]).toEqual([130, "Interrupted: 0 of 1 picture drawn\n"]);
     expect(readdirSync(folder)).toEqual([]);
   });
