@@ -8,12 +8,14 @@ import {
   realpathSync,
   renameSync,
   rmSync,
+  utimesSync,
   writeFileSync,
 } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { noGrad, scope, setNumThreads, tensor } from "@miro-t2i/torch";
+import { processIdentity } from "@miro-t2i/torch/atomic-write";
 import { readNpy } from "@miro-t2i/torch/io";
 import sharp, { type Sharp } from "sharp";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
@@ -701,6 +703,46 @@ describe("locks", () => {
     expect((await run(where, { shards: ["a"] })).counts).toEqual({ done: 0, skipped: 0, locked: 2, failed: 0 });
     lock.release();
     expect((await run(where, { shards: ["a"] })).counts).toEqual({ done: 2, skipped: 0, locked: 0, failed: 0 });
+  });
+
+  it("of a process that cannot be looked at are waited for, after the other shards, until it is heard of or silent", async () => {
+    const elsewhere = (folder: string, name: string) => {
+      mkdirSync(folder, { recursive: true });
+      const lock = join(folder, `.${name}.lock.1`);
+      const identity = processIdentity().replace(/^[0-9a-f]{12}/, "0123456789ab");
+      writeFileSync(lock, JSON.stringify({ host: "gpu07", pid: 7, identity, token: "x" }));
+      const before = new Date(Date.now() - 60_000);
+      utimesSync(lock, before, before);
+      return lock;
+    };
+    const where = places();
+    const lock = elsewhere(where.dest, "a");
+    const said: string[] = [];
+    const { shards, counts } = await run(where, {
+      stage: "vae",
+      missingScores: "allow",
+      onMessage(text) {
+        if (!text.includes("sign of life")) return;
+        said.push(text);
+        expect(existsSync(join(where.dest, "b.tar"))).toBe(true);
+        utimesSync(lock, new Date(0), new Date(0));
+      },
+    });
+    expect(said).toEqual([expect.stringMatching(/a\.tar: waiting for a sign of life of process 7 on gpu07 .* it$/)]);
+    expect(shards.map(({ shard, status }) => [shard, status])).toEqual([
+      ["a", "done"],
+      ["b", "done"],
+    ]);
+    expect(counts.locked).toBe(0);
+
+    const scored = places();
+    const scoring = elsewhere(scored.csvDir, "a_scores");
+    const { shards: left } = await run(scored, {
+      stage: "rewards",
+      shards: ["a"],
+      onMessage: () => utimesSync(scoring, new Date(), new Date()),
+    });
+    expect(left[0]).toMatchObject({ status: "locked", message: expect.stringContaining("process 7 on gpu07") });
   });
 });
 

@@ -10,7 +10,7 @@ import { existsSync, readdirSync, realpathSync, statSync } from "node:fs";
 import { availableParallelism } from "node:os";
 import { basename, dirname, join } from "node:path";
 import { InvalidInputError, invalid, MiroError } from "../../errors.js";
-import { FileLock } from "../../files/file-lock.js";
+import { FileLock, type LockOwner, whenKnown } from "../../files/file-lock.js";
 import { sha256 } from "../../files/sha256.js";
 import { readBytes } from "../../files/whole-files.js";
 import { proveWritable } from "../../files/writable.js";
@@ -381,7 +381,10 @@ function close(
   Object.assign(report, { ...outcome.samples!, ...reportedDetails(outcome.details), seconds: outcome.seconds });
 }
 
-/** Works on one shard after another, each under its lock. */
+/**
+ * Works on one shard after another, each under its lock. Those of a process of which nothing is known come last: it may
+ * have been killed on a machine that was lost.
+ */
 async function eachShard(
   { options, shards, csvDir }: Prepared,
   stage: Stage,
@@ -389,31 +392,25 @@ async function eachShard(
   folder: string,
   work: (shard: SourceShard, report: ShardReport, holds: () => void) => Promise<void>,
 ): Promise<ShardReport[]> {
-  const reports: ShardReport[] = [];
-  for (const [index, shard] of shards.entries()) {
-    options.signal?.throwIfAborted();
-    meter.begin(shard.stem, index);
-    const report: ShardReport = {
+  const reports = shards.map(
+    ({ stem }): ShardReport => ({
       stage,
-      shard: shard.stem,
+      shard: stem,
       status: "done",
       output: "",
       seen: 0,
       written: 0,
       skipped: {},
       seconds: {},
-    };
-    reports.push(report);
-    const scores = `${shard.stem}_scores`;
+    }),
+  );
+  const acquire = ({ stem }: SourceShard) => {
+    const scores = `${stem}_scores`;
     // What another process scores has no scores yet.
     const scorer = stage === "vae" && existsSync(csvDir) ? FileLock.holder(csvDir, scores) : null;
-    const lock = scorer ?? FileLock.acquire(folder, stage === "vae" ? shard.stem : scores);
-    if (!(lock instanceof FileLock)) {
-      report.status = "locked";
-      report.message = `${lock.text} works on it`;
-      options.onMessage?.(`${shard.label}: left to ${lock.text}, which works on it`);
-      continue;
-    }
+    return scorer ?? FileLock.acquire(folder, stage === "vae" ? stem : scores);
+  };
+  const under = async (lock: FileLock, shard: SourceShard, report: ShardReport) => {
     try {
       await work(shard, report, () => {
         options.signal?.throwIfAborted();
@@ -426,7 +423,7 @@ async function eachShard(
         report.status = "skipped";
         report.message = problemText(error.problem);
         options.onMessage?.(`warning: ${shard.label}: left out: ${report.message}`);
-        continue;
+        return;
       }
       if (options.strict || !isExpected(error)) throw error;
       report.status = "failed";
@@ -435,6 +432,28 @@ async function eachShard(
     } finally {
       lock.release();
     }
+  };
+  let turns = 0;
+  const turn = async (index: number, lock: FileLock | LockOwner) => {
+    const [shard, report] = [shards[index]!, reports[index]!];
+    meter.begin(shard.stem, turns++);
+    if (lock instanceof FileLock) return under(lock, shard, report);
+    report.status = "locked";
+    report.message = `${lock.text} works on it`;
+    options.onMessage?.(`${shard.label}: left to ${lock.text}, which works on it`);
+  };
+  const unsure: number[] = [];
+  for (const [index, shard] of shards.entries()) {
+    options.signal?.throwIfAborted();
+    const lock = acquire(shard);
+    if (lock instanceof FileLock || lock.isKnown) await turn(index, lock);
+    else unsure.push(index);
+  }
+  for (const index of unsure) {
+    const { label } = shards[index]!;
+    const onWait = ({ text }: LockOwner) =>
+      options.onMessage?.(`${label}: waiting for a sign of life of ${text}, which worked on it`);
+    await turn(index, await whenKnown(() => acquire(shards[index]!), { signal: options.signal, onWait }));
   }
   return reports;
 }
