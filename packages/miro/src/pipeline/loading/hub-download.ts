@@ -14,8 +14,7 @@ import { makeFolder } from "../../files/make-folder.js";
 import { formatSize } from "../../files/sizes.js";
 import { cannotWrite, link, tagCache, writable } from "./hub-cache.js";
 import { describeFiles, type RemoteFile } from "./hub-describe.js";
-import { hubEndpoint } from "./hub-environment.js";
-import { hubContents, networkReason, pause, retryDelays, Unreachable } from "./hub-http.js";
+import { hubContents, networkReason, notTheHub, pause, retryDelays, Unreachable } from "./hub-http.js";
 import type { Repository } from "./hub-repository.js";
 import { PartialFile } from "./partial-file.js";
 
@@ -151,10 +150,11 @@ async function receive(
     have = 0;
   }
   if (have === size) return;
-  const { status, headers, body } = await hubContents(repository, url, path, have);
-  if (status === 416 || (have > 0 && status === 206 && startOf(headers) !== have)) {
+  const { status, headers, origin, body } = await hubContents(repository, url, path, have);
+  if (status === 416 || (have > 0 && status === 206 && (startOf(headers) !== have || isEncoded(headers)))) {
     throw new Damaged("the server does not continue where it was asked to");
   }
+  if (status !== 200 && status !== 206) throw notTheHub(repository, status);
   // A server that does not know ranges sends everything again.
   const resumed = have > 0 && status === 206;
   let bytes = resumed ? have : 0;
@@ -163,8 +163,7 @@ async function receive(
   const counted = async function* () {
     for await (const part of body) {
       const standIn = unlike ? describeStandIn(part) : null;
-      if (standIn !== null)
-        throw new MiroError(`${repository.name}/${path}: ${repository.elsewhere ?? hubEndpoint()} sent ${standIn}`);
+      if (standIn !== null) throw new MiroError(`${repository.name}/${path}: ${origin} sent ${standIn}`);
       unlike = false;
       bytes += part.length;
       if (bytes > size) throw new Damaged(`more than the ${size} bytes arrive ${stated(repository)}`);
@@ -179,6 +178,11 @@ async function receive(
   } finally {
     await closed; // a write may be under way; the next attempt must see it
   }
+}
+
+/** Whether the contents come compressed, although they were not asked for so: bytes of one form are none of the other. */
+function isEncoded(headers: Headers): boolean {
+  return !/^(identity)?$/i.test(headers.get("Content-Encoding") ?? "");
 }
 
 /** First byte of a partial answer. */

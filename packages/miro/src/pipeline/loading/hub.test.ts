@@ -63,6 +63,8 @@ afterEach(async () => {
 const open = () => resolveModel("someone/model", "model", { retryDelaysMs });
 /** First byte that a request asked for. */
 const startOf = ({ range }: { range: string | undefined }) => Number(/^bytes=(\d+)-$/.exec(range ?? "")?.[1] ?? 0);
+/** The server that large files come from. */
+const storageOrigin = () => server.endpoint.replace("127.0.0.1", "localhost");
 const storage = () => join(home, "hub", "models--someone--model");
 
 describe("a repository", () => {
@@ -195,9 +197,45 @@ describe("a repository", () => {
     server.corrupt = Buffer.from(text);
     const source = await open();
     await expect(source.fetch(["v1/model.bin"])).rejects.toThrow(
-      `someone/model/v1/model.bin: ${server.endpoint} sent ${words}`,
+      `someone/model/v1/model.bin: ${storageOrigin()} sent ${words}`,
     );
     expect(readdirSync(join(storage(), "blobs"))).toEqual([]);
+  });
+
+  it.each([
+    [403, /answers with HTTP status 403; check whether a proxy or the network forbids it$/],
+    [404, /answers with HTTP status 404$/],
+    [503, /answers with HTTP status 503$/],
+    [204, /did not answer as the Hub does/],
+  ])("tells a storage that answers with %i from the Hub, and keeps nothing of it", async (status, words) => {
+    server.storageStatus = status;
+    const failed = (await open()).fetch(["v1/model.bin"]);
+    await expect(failed).rejects.toThrow(words);
+    if (status >= 400)
+      await expect(failed).rejects.toThrow(
+        `someone/model/v1/model.bin: ${storageOrigin()}, which ${server.endpoint} leads to, answers`,
+      );
+    await expect(failed).rejects.not.toBeInstanceOf(InvalidInputError);
+    expect(readdirSync(join(storage(), "blobs"))).toEqual([]);
+  });
+
+  it("names the storage that is silent", async () => {
+    vi.stubEnv("HF_HUB_DOWNLOAD_TIMEOUT", "1");
+    const source = await resolveModel("someone/model", "model", { retryDelaysMs: [] });
+    server.stalls = "storage";
+    await expect(source.fetch(["v1/model.bin"])).rejects.toThrow(
+      `download failed: ${storageOrigin()} cannot be reached (no answer within 1 s)`,
+    );
+  });
+
+  it("begins anew where the storage compresses what it sends", async () => {
+    server.compresses = true;
+    server.cutAfter.push(20_000);
+    const source = await open();
+    await source.fetch(["v1/model.bin"]);
+    expect(readFileSync(join(source.folder, "v1/model.bin"))).toEqual(repository.files["v1/model.bin"]);
+    const starts = server.downloads.filter(({ path }) => path.startsWith("/large/")).map(startOf);
+    expect(starts.slice(1).filter((start) => start === 0)).toHaveLength(1);
   });
 
   it("says when it keeps getting less", async () => {
