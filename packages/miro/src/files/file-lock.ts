@@ -45,8 +45,8 @@ export interface WaitForLifeOptions {
 }
 
 /**
- * Looks at a lock. Where nothing is known of its owner, waits for a sign of life of it, or for a silence that shows that
- * it was killed: what a killed process has left undone is not to be left to it.
+ * Looks at a lock. Where nothing is known of its owner, waits for a sign of life of it, or for a silence that shows
+ * that it was killed: what a killed process has left undone is not to be left to it.
  * @param look takes the lock, or says who has it
  */
 export async function whenKnown<T>(

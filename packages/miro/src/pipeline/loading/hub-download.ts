@@ -180,7 +180,7 @@ async function receive(
   }
 }
 
-/** Whether the contents come compressed, although they were not asked for so: bytes of one form are none of the other. */
+/** Whether the contents come compressed, though not asked for so: bytes of one form are none of the other. */
 function isEncoded(headers: Headers): boolean {
   return !/^(identity)?$/i.test(headers.get("Content-Encoding") ?? "");
 }
