@@ -4,12 +4,13 @@
  * addresses as others: it bridges them, and their SHA-256 is that of the contents.
  */
 import { createHash } from "node:crypto";
-import { createReadStream, createWriteStream, statfsSync, statSync } from "node:fs";
+import { createReadStream, createWriteStream, statSync } from "node:fs";
 import { rename, rm, truncate } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { pipeline } from "node:stream/promises";
 import { describeStandIn } from "@miro-t2i/torch/stand-in";
 import { MiroError } from "../../errors.js";
+import { freeBytes } from "../../files/free-space.js";
 import { makeFolder } from "../../files/make-folder.js";
 import { formatSize } from "../../files/sizes.js";
 import { cannotWrite, link, tagCache, writable } from "./hub-cache.js";
@@ -69,10 +70,10 @@ export async function download(
 /** What an earlier attempt has already counts as there. */
 function checkSpace({ name, storage }: Repository, neededBytes: number, files: readonly IncomingFile[]): void {
   const kept = files.reduce((sum, { blob }) => sum + PartialFile.keptBytes(blob), 0);
-  const { bavail, bsize } = statfsSync(storage);
-  if (neededBytes - kept <= bavail * bsize) return;
+  const free = freeBytes(storage);
+  if (free === null || neededBytes - kept <= free) return;
   throw new MiroError(
-    `${name}: ${formatSize(neededBytes - kept)} are to be downloaded, ${formatSize(bavail * bsize)} are free in ${storage}; free some, or set HF_HUB_CACHE to a larger disk`,
+    `${name}: ${formatSize(neededBytes - kept)} are to be downloaded, ${formatSize(free)} are free in ${storage}; free some, or set HF_HUB_CACHE to a larger disk`,
   );
 }
 
@@ -95,7 +96,7 @@ export async function downloadBlob(
         const received = partial.sizeBytes();
         if (received < size) throw new Error(`the connection ended at byte ${received} of ${size}`);
         if (received > size) throw new Damaged(`more than the ${size} bytes arrived ${stated(repository)}`);
-        if (hash !== null && !(await hasHash(partial.path, hash, received))) {
+        if (hash !== null && !(await hasHash(partial.path, hash, received, options.signal))) {
           throw new Damaged(
             `the contents do not have the hash ${repository.elsewhere === undefined ? "that the Hub states" : "that is expected"} (${hash.slice(0, 12)}…)`,
           );
@@ -194,9 +195,12 @@ function startOf(headers: Headers): number {
  * SHA-256 for large files; for small ones the git object id (SHA-1 of `blob SIZE\0` and the contents), or a mirror's
  * plain SHA-1.
  */
-async function hasHash(path: string, expected: string, size: number): Promise<boolean> {
+async function hasHash(path: string, expected: string, size: number, signal?: AbortSignal): Promise<boolean> {
   const hashes =
     expected.length === 64 ? [createHash("sha256")] : [createHash("sha1").update(`blob ${size}\0`), createHash("sha1")];
-  for await (const part of createReadStream(path)) for (const hash of hashes) hash.update(part);
+  for await (const part of createReadStream(path)) {
+    signal?.throwIfAborted();
+    for (const hash of hashes) hash.update(part);
+  }
   return hashes.some((hash) => hash.digest("hex") === expected);
 }

@@ -304,7 +304,7 @@ async function wholeText(repository: Repository, response: UndiciResponse): Prom
 }
 
 /** Another server answered: a portal of the network, a proxy, a web server at a wrong address. */
-export function notTheHub({ name, elsewhere }: Repository, status: number): MiroError {
+export function notTheHub({ name, elsewhere }: Pick<Repository, "name" | "elsewhere">, status: number): MiroError {
   if (elsewhere !== undefined)
     return new MiroError(
       `${name}: ${elsewhere} leads nowhere; check the proxy, or whether the network asks to log in first`,
