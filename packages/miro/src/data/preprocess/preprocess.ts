@@ -6,7 +6,7 @@
  * when samples were left out, a report (`….skipped.jsonl`). A shard is worked on under a lock. What a killed process
  * leaves is a temporary file and a manifest that says `writing`; the next run removes the one and does the shard again.
  */
-import { existsSync, readdirSync, realpathSync, statSync } from "node:fs";
+import { existsSync, readdirSync, realpathSync, rmSync, statSync } from "node:fs";
 import { availableParallelism } from "node:os";
 import { basename, dirname, join } from "node:path";
 import { InvalidInputError, invalid, MiroError } from "../../errors.js";
@@ -289,6 +289,10 @@ async function latentStage(prepared: Prepared, stage: Stage, pool: DecodePool, m
         models: loaded[0]!,
         scores,
         mayPublish: holds,
+      }).catch((error: unknown) => {
+        // What is left out for good is not begun.
+        if (isLeftOut(error, options) && !existsSync(output)) rmSync(manifest, { force: true });
+        throw error;
       });
       close(manifest, { plan, outcome, skipped, report });
     });
@@ -419,7 +423,7 @@ async function eachShard(
     } catch (error) {
       if (error instanceof ForAll) throw error.cause;
       if (options.signal?.aborted) throw error;
-      if (options.skipBrokenShards && error instanceof ShardError) {
+      if (isLeftOut(error, options)) {
         report.status = "skipped";
         report.message = problemText(error.problem);
         options.onMessage?.(`warning: ${shard.label}: left out: ${report.message}`);
@@ -456,6 +460,10 @@ async function eachShard(
     await turn(index, await whenKnown(() => acquire(shards[index]!), { signal: options.signal, onWait }));
   }
   return reports;
+}
+
+function isLeftOut(error: unknown, { skipBrokenShards }: ResolvedOptions): error is ShardError {
+  return skipBrokenShards && error instanceof ShardError;
 }
 
 function tell(report: ShardReport, error: unknown): void {
