@@ -18,8 +18,17 @@ const MANIFEST = ".manifest.json";
 /** Shards that a warning names. */
 const LISTED = 3;
 
+/** What makes them. */
+export const FINISH = "run the same miro preprocess again, or wait for its end";
+
 /** Warns of shards that were begun and are missing: nothing else tells that the data are not whole. */
 export function warnUnfinished(folder: string, onMessage: ((message: string) => void) | undefined): void {
+  const found = unfinishedShards(folder);
+  if (found !== null) onMessage?.(`warning: ${folder}: ${found}; ${FINISH}`);
+}
+
+/** Says of which shards of a folder that is so; null where there are none. */
+export function unfinishedShards(folder: string): string | null {
   const names = readdirSync(folder);
   const tars = new Set(names.filter((name) => name.endsWith(".tar")));
   const missing = names
@@ -27,10 +36,10 @@ export function warnUnfinished(folder: string, onMessage: ((message: string) => 
     .map((name) => name.slice(0, -MANIFEST.length))
     .filter((stem) => !tars.has(`${stem}.tar`) && isBegun(join(folder, stem + MANIFEST)))
     .sort(byCodePoint);
-  if (missing.length === 0) return;
+  if (missing.length === 0) return null;
   const listed = missing.slice(0, LISTED).join(", ") + (missing.length > LISTED ? ", …" : "");
-  const found = `${counted(missing.length, "shard was", "shards were")} begun and ${plural(missing.length, "is", "are")} missing`;
-  onMessage?.(`warning: ${folder}: ${found} (${listed}); run the same miro preprocess again, or wait for its end`);
+  const begun = counted(missing.length, "shard was", "shards were");
+  return `${begun} begun and ${plural(missing.length, "is", "are")} missing (${listed})`;
 }
 
 function isBegun(manifest: string): boolean {
