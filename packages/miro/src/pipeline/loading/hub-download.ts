@@ -14,7 +14,7 @@ import { freeBytes } from "../../files/free-space.js";
 import { makeFolder } from "../../files/make-folder.js";
 import { formatSize } from "../../files/sizes.js";
 import { cannotWrite, link, tagCache, writable } from "./hub-cache.js";
-import { describeFiles, type RemoteFile } from "./hub-describe.js";
+import { bareEtag, describeFiles, type RemoteFile } from "./hub-describe.js";
 import { hubContents, networkReason, notTheHub, pause, retryDelays, Unreachable } from "./hub-http.js";
 import type { Repository } from "./hub-repository.js";
 import { PartialFile } from "./partial-file.js";
@@ -80,9 +80,10 @@ function checkSpace({ name, storage }: Repository, neededBytes: number, files: r
 /** Downloads one file: resumed after a broken connection, checked against its hash, named only when right. */
 export async function downloadBlob(
   repository: Repository,
-  { path, url, hash, sizeBytes: size, blob }: IncomingFile,
+  file: IncomingFile,
   report: (bytes: number) => void,
 ): Promise<void> {
+  const { path, hash, sizeBytes: size, blob } = file;
   const { name, options } = repository;
   const delays = retryDelays(repository);
   const partial = await PartialFile.claim(blob, { report, onWait: options.onMessage, signal: options.signal });
@@ -92,7 +93,7 @@ export async function downloadBlob(
       options.signal?.throwIfAborted();
       const before = partial.sizeBytes();
       try {
-        await receive(repository, url, path, partial, size, report);
+        await receive(repository, file, partial, report);
         const received = partial.sizeBytes();
         if (received < size) throw new Error(`the connection ended at byte ${received} of ${size}`);
         if (received > size) throw new Damaged(`more than the ${size} bytes arrived ${stated(repository)}`);
@@ -138,10 +139,8 @@ class Damaged extends Error {}
 /** Lets a file grow by what the Hub still has of it. */
 async function receive(
   repository: Repository,
-  url: string,
-  path: string,
+  { url, path, etag, hash, sizeBytes: size }: RemoteFile,
   partial: PartialFile,
-  size: number,
   report: (bytes: number) => void,
 ): Promise<void> {
   const { signal } = repository.options;
@@ -151,11 +150,15 @@ async function receive(
     have = 0;
   }
   if (have === size) return;
-  const { status, headers, origin, body } = await hubContents(repository, url, path, have);
+  const { status, headers, url: source, body } = await hubContents(repository, url, path, have);
   if (status === 416 || (have > 0 && status === 206 && (startOf(headers) !== have || isEncoded(headers)))) {
     throw new Damaged("the server does not continue where it was asked to");
   }
   if (status !== 200 && status !== 206) throw notTheHub(repository, status);
+  // Without a hash nothing else would tell parts of two versions. A storage elsewhere has ETags of its own.
+  const now = bareEtag(headers.get("ETag"));
+  if (hash === null && now !== undefined && now !== etag && source.href === new URL(url).href)
+    throw new Damaged("it has changed on the server");
   // A server that does not know ranges sends everything again.
   const resumed = have > 0 && status === 206;
   let bytes = resumed ? have : 0;
@@ -164,7 +167,7 @@ async function receive(
   const counted = async function* () {
     for await (const part of body) {
       const standIn = unlike ? describeStandIn(part) : null;
-      if (standIn !== null) throw new MiroError(`${repository.name}/${path}: ${origin} sent ${standIn}`);
+      if (standIn !== null) throw new MiroError(`${repository.name}/${path}: ${source.origin} sent ${standIn}`);
       unlike = false;
       bytes += part.length;
       if (bytes > size) throw new Damaged(`more than the ${size} bytes arrive ${stated(repository)}`);

@@ -95,14 +95,14 @@ export async function hubHead(
 
 /**
  * A file's contents from `start` on. Reading ends with an error when nothing comes for too long.
- * @returns also the server that they come from
+ * @returns also where they come from, after redirects
  */
 export async function hubContents(
   repository: Repository,
   url: string,
   path: string,
   start: number,
-): Promise<{ status: number; headers: Headers; origin: string; body: AsyncIterable<Uint8Array> }> {
+): Promise<{ status: number; headers: Headers; url: URL; body: AsyncIterable<Uint8Array> }> {
   const range: Record<string, string> = start > 0 ? { Range: `bytes=${start}-` } : {};
   const headers = { ...range, "Accept-Encoding": "identity" };
   const timeoutMs = downloadTimeoutMs();
@@ -119,7 +119,7 @@ export async function hubContents(
   );
   const { status } = response;
   const body = arriving(response, timeoutMs, stop, repository.options.signal);
-  return { status, headers: new Headers([...response.headers]), origin: new URL(response.url).origin, body };
+  return { status, headers: new Headers([...response.headers]), url: new URL(response.url), body };
 }
 
 async function* arriving(

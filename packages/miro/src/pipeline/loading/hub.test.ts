@@ -238,6 +238,27 @@ describe("a repository", () => {
     expect(starts.slice(1).filter((start) => start === 0)).toHaveLength(1);
   });
 
+  it("is no mixture of two versions where a mirror states no hash", async () => {
+    const [before, after] = [randomBytes(50_000), randomBytes(50_000)];
+    const versions = (contents: Buffer, etag: string) => {
+      repository.files = { "config.json": Buffer.from("{}"), "model.safetensors": contents };
+      server.plainEtag = etag;
+    };
+    versions(before, "1f-5c");
+    server.lacks = /^\/api\//;
+    server.cutAfter.push(20_000);
+    const source = await resolveModel("someone/model", "model", {
+      retryDelaysMs,
+      onDownload: () => versions(after, "20-7a"),
+    });
+    await expect(source.fetch(["model.safetensors"])).rejects.toThrow(
+      /model\.safetensors: download failed: it has changed on the server; 0 of 50000 bytes are kept, run again/,
+    );
+    expect(readdirSync(join(storage(), "blobs"))).toEqual([]);
+    await (await open()).fetch(["model.safetensors"]);
+    expect(readFileSync(join(source.folder, "model.safetensors"))).toEqual(after);
+  });
+
   it("says when it keeps getting less", async () => {
     server.corrupt = randomBytes(40_000);
     const source = await open();

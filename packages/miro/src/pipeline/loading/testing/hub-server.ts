@@ -39,6 +39,8 @@ export class HubServer {
   failureHeaders: Record<string, string> = {};
   /** Sends this instead of a large file's contents. */
   corrupt: Buffer | null = null;
+  /** Sends large files itself, under this ETag, which is no hash: a mirror that is a web server of files. */
+  plainEtag: string | null = null;
   /** Routes that a mirror does not know. */
   lacks: RegExp | null = null;
   /** Answers everything with this page, as networks do that ask to log in first. */
@@ -138,6 +140,7 @@ export class HubServer {
     const body = repository.files[file];
     response.setHeader("X-Repo-Commit", repository.sha);
     if (!body) return this.#refuse(response, 404, "EntryNotFound");
+    if (this.plainEtag !== null) return this.#send(request, response, body, `"${this.plainEtag}"`);
     if (body.length < LARGE) return this.#send(request, response, body, `"${gitId(body)}"`);
     // Another host, as the Hub's storage is: the token must not travel there.
     response
