@@ -172,6 +172,22 @@ describe("publishing", () => {
     },
   );
 
+  it("goes on where the Hub is busy for a moment", async () => {
+    const paths = [/\/revision\//, /\/create$/, /\/preupload\//, /info\/lfs/, /\/object\//, /\/commit\//];
+    server.busy.push(...paths.map((path, i): [RegExp, number] => [path, i % 2 === 0 ? 429 : 503]));
+    const { code, stderr } = await publish();
+    expect([code, server.busy], stderr).toEqual([0, []]);
+    expect(server.requests.filter((request) => request.includes("/commit/")).length).toBe(2);
+    expect(Object.keys(server.repositories["me/model"]!.files).length).toBe(4);
+  });
+
+  it("sends no commit twice that may have been made", async () => {
+    server.busy.push([/\/commit\//, 500]);
+    const { code, stderr } = await publish();
+    expect([code, stderr]).toEqual([1, expect.stringMatching(/the Hub answers 500 .*run the command again/)]);
+    expect(server.requests.filter((request) => request.includes("/commit/")).length).toBe(1);
+  });
+
   it.each(["<html>Log in</html>", "{}", "[]"])("uploads nothing to a server that answers %j", async (answer) => {
     server.answers = answer;
     const { code, stderr } = await publish();

@@ -9,7 +9,7 @@ import { createReadStream, readdirSync, realpathSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 import type { CommitOperation } from "@huggingface/hub";
-import type { Dispatcher, RequestInfo, RequestInit } from "undici";
+import type { Dispatcher, RequestInit } from "undici";
 import { InvalidInputError, MiroError } from "../errors.js";
 import { isFolder } from "../files/make-folder.js";
 import { checkLinks } from "../pipeline/loading/hub-cache.js";
@@ -21,7 +21,7 @@ import {
   metadataTimeoutMs,
   userAgent,
 } from "../pipeline/loading/hub-environment.js";
-import { notTheHub } from "../pipeline/loading/hub-http.js";
+import { delayAfter, notTheHub, pause, RETRY_DELAYS_MS } from "../pipeline/loading/hub-http.js";
 import { openConnections, proxyFor } from "../pipeline/loading/hub-proxy.js";
 import { refuseRun } from "./open-folder.js";
 
@@ -112,7 +112,7 @@ export async function publish(plan: PublicationPlan, options: PublishOptions): P
     await refusals(plan.repo, "before", () =>
       createRepo({
         ...shared,
-        fetch: hubFetch(withinTime(signal)),
+        fetch: hubFetch(signal, metadataTimeoutMs()),
         visibility: visibility ?? "private",
       } as Parameters<typeof createRepo>[0]),
     );
@@ -240,7 +240,7 @@ async function request(
   }: { method?: string; body?: object; signal?: AbortSignal | undefined; orNull?: boolean },
 ): Promise<unknown> {
   return refusals(repo, "before", async () => {
-    const response = await hubFetch(withinTime(signal))(`${hubEndpoint()}/api/models/${repo}/${route}`, {
+    const response = await hubFetch(signal, metadataTimeoutMs())(`${hubEndpoint()}/api/models/${repo}/${route}`, {
       method,
       headers: { "Content-Type": "application/json" },
       ...(body && { body: JSON.stringify(body) }),
@@ -258,34 +258,40 @@ async function request(
   });
 }
 
-/** Ends what is asked before anything is sent when no answer comes. */
-function withinTime(signal: AbortSignal | undefined): AbortSignal {
-  const late = AbortSignal.timeout(metadataTimeoutMs());
-  return signal === undefined ? late : AbortSignal.any([signal, late]);
-}
-
 /** Connections that are open, straight or through proxies; idle ones keep no process. */
 let connections: Dispatcher | null = null;
 
-/** A `fetch` by the proxy of the environment, that says who asks, to the Hub itself and to nobody else. */
-function hubFetch(signal: AbortSignal | undefined): typeof fetch {
+/**
+ * A `fetch` by the proxy of the environment, that says who asks, to the Hub itself and to nobody else. What a busy
+ * server turns away is sent again.
+ * @param timeoutMs how long to wait for an answer; by default some minutes of silence
+ */
+function hubFetch(signal: AbortSignal | undefined, timeoutMs?: number): typeof fetch {
   return async (input, init = {}) => {
     const { fetch } = await import("undici");
-    // A server that takes a request and then is silent for minutes is not waited for.
     connections ??= await openConnections({});
     const headers = new Headers(init.headers);
     const url = new URL(String(input));
     const authorization = hubOrigins().has(url.origin) ? hubAuthorization(url) : undefined;
     headers.set("User-Agent", userAgent());
     if (authorization !== undefined) headers.set("Authorization", authorization);
-    const signals = [signal, init.signal].filter((one) => one !== null && one !== undefined);
-    const request = {
-      ...init,
-      headers: Object.fromEntries(headers),
-      dispatcher: connections,
-      ...(signals.length > 0 && { signal: AbortSignal.any(signals) }),
-    } as RequestInit;
-    return (await fetch(input as RequestInfo, request)) as unknown as Response;
+    for (let attempt = 0; ; attempt++) {
+      const late = timeoutMs === undefined ? undefined : AbortSignal.timeout(timeoutMs);
+      const signals = [signal, init.signal, late].filter((one) => one !== null && one !== undefined);
+      const response = await fetch(url, {
+        ...init,
+        headers: Object.fromEntries(headers),
+        dispatcher: connections,
+        ...(signals.length > 0 && { signal: AbortSignal.any(signals) }),
+      } as RequestInit);
+      // A commit that was answered with an error may have been made; one that was turned away was not.
+      const isSafe = init.method !== "POST" || response.status === 429 || response.status === 503;
+      const isKept = !(init.body instanceof ReadableStream);
+      const delay = isSafe && isKept ? delayAfter(response, RETRY_DELAYS_MS[attempt]) : null;
+      if (delay === null) return response as unknown as Response;
+      await response.body?.cancel();
+      await pause(delay, signal);
+    }
   };
 }
 

@@ -17,7 +17,7 @@ import { openConnections, proxyFor } from "./hub-proxy.js";
 import { folderHint, type Repository } from "./hub-repository.js";
 
 /** Waits between attempts unless the caller asks for others. */
-const RETRY_DELAYS_MS: readonly number[] = [500, 2_000, 8_000];
+export const RETRY_DELAYS_MS: readonly number[] = [500, 2_000, 8_000];
 
 /** The statuses of trouble that passes. */
 const PASSING = new Set([408, 429, 500, 502, 503, 504]);
@@ -185,8 +185,9 @@ async function retried<T extends Answer>(
     try {
       const response = await attempt(now);
       if (response.status < 400 || response.status === 416) return response;
-      if (!PASSING.has(response.status) || delay === undefined) throw httpError(repository, response, path);
-      delay = askedDelayMs(response) ?? delay;
+      const wait = delayAfter(response, delay);
+      if (wait === null) throw httpError(repository, response, path);
+      delay = wait;
     } catch (error) {
       if (signal?.aborted || (error instanceof MiroError && !(error instanceof Unreachable))) throw error;
       if (late) {
@@ -316,16 +317,16 @@ export function notTheHub({ name, elsewhere }: Pick<Repository, "name" | "elsewh
   return error;
 }
 
+/** How long to wait for another attempt after an answer, in milliseconds; null where there is none to be made. */
+export function delayAfter(response: Omit<Answer, "url">, delay: number | undefined): number | null {
+  if (!PASSING.has(response.status) || delay === undefined) return null;
+  return askedDelayMs(response) ?? delay;
+}
+
 /**
  * How long the server asks to wait, at most a minute: seconds or a date (RFC 9110, 10.2.3), or the Hub's own header.
  */
-function askedDelayMs({
-  status,
-  headers,
-}: {
-  status: number;
-  headers: { get(name: string): string | null };
-}): number | null {
+function askedDelayMs({ status, headers }: Omit<Answer, "url">): number | null {
   const limit = /"\w+"\s*;\s*r\s*=\s*0\s*;\s*t\s*=\s*(\d+)/.exec(headers.get("RateLimit") ?? "")?.[1];
   const asked = status === 429 && limit !== undefined ? limit : headers.get("Retry-After");
   if (asked === null) return null;
