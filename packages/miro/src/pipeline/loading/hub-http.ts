@@ -2,6 +2,7 @@
  * Requests to the Hub: with the token, through the proxy, within the time that the user allows, again when the Hub is
  * busy, and with what it refuses in words.
  */
+import { setTimeout as sleep } from "node:timers/promises";
 import type { Dispatcher, Response as UndiciResponse } from "undici";
 import { InvalidInputError, MiroError, systemReason } from "../../errors.js";
 import { about, message } from "../../message.js";
@@ -18,6 +19,9 @@ import { folderHint, type Repository } from "./hub-repository.js";
 
 /** Waits between attempts unless the caller asks for others. */
 export const RETRY_DELAYS_MS: readonly number[] = [500, 2_000, 8_000];
+
+/** What a busy server asks for is told from here on. */
+const LONG_WAIT_MS = 5_000;
 
 /** The statuses of trouble that passes. */
 const PASSING = new Set([408, 429, 500, 502, 503, 504]);
@@ -168,7 +172,7 @@ async function retried<T extends Answer>(
   path?: string,
   timeoutMs = metadataTimeoutMs(),
 ): Promise<T> {
-  const { signal } = repository.options;
+  const { signal, onMessage } = repository.options;
   let timeouts = 0;
   for (let attempts = 0; ; attempts++) {
     let delay = delaysMs[attempts];
@@ -188,6 +192,10 @@ async function retried<T extends Answer>(
       const wait = delayAfter(response, delay);
       if (wait === null) throw httpError(repository, response, path);
       delay = wait;
+      if (wait >= LONG_WAIT_MS) {
+        const seconds = Math.round(wait / 1000);
+        onMessage?.(`${now.origin} is busy (HTTP status ${response.status}); the next attempt is in ${seconds} s`);
+      }
     } catch (error) {
       if (signal?.aborted || (error instanceof MiroError && !(error instanceof Unreachable))) throw error;
       if (late) {
@@ -404,16 +412,12 @@ export function networkReason(error: unknown): string {
   return systemReason(innermost(error));
 }
 
-export function pause(ms: number, signal?: AbortSignal): Promise<void> {
-  return new Promise((resolve, reject) => {
-    const stop = () => {
-      clearTimeout(timer);
-      reject(signal!.reason);
-    };
-    const timer = setTimeout(() => {
-      signal?.removeEventListener("abort", stop);
-      resolve();
-    }, ms);
-    signal?.addEventListener("abort", stop, { once: true });
-  });
+/** Waits. @throws the signal's reason as soon as it is aborted */
+export async function pause(ms: number, signal?: AbortSignal): Promise<void> {
+  try {
+    await sleep(ms, undefined, signal ? { signal } : {});
+  } catch (error) {
+    signal?.throwIfAborted();
+    throw error;
+  }
 }

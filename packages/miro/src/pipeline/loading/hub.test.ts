@@ -279,6 +279,23 @@ describe("a repository", () => {
     await expect(open()).rejects.toThrow(/HTTP status 429 \(too many requests\); wait a little, or set HF_TOKEN/);
   });
 
+  it.each([{ "Retry-After": "42.4" }, { RateLimit: '"api";r=0;t=42' }])(
+    "says how long a busy Hub asks to wait: %j",
+    async (headers) => {
+      server.failWith.push(429);
+      server.failureHeaders = headers as unknown as Record<string, string>;
+      const stop = new AbortController();
+      const said: string[] = [];
+      const onMessage = (text: string) => {
+        said.push(text);
+        stop.abort();
+      };
+      const opened = resolveModel("someone/model", "model", { retryDelaysMs, onMessage, signal: stop.signal });
+      await expect(opened).rejects.toMatchObject({ name: "AbortError" });
+      expect(said).toEqual([`${server.endpoint} is busy (HTTP status 429); the next attempt is in 42 s`]);
+    },
+  );
+
   it("that is gated names its page and HF_TOKEN", async () => {
     repository.gated = true;
     await expect(open()).rejects.toThrow(
