@@ -110,13 +110,15 @@ trap 'warned=1; again=1; kill -USR1 "$step"' USR1
 # A signal ends the wait, not what is waited for.
 while again=0; wait "$step"; code=$?; [ "$again" -eq 1 ]; do :; done
 
-preempted() { scontrol show job "$SLURM_JOB_ID" | grep -q 'PreemptTime=[0-9]'; }
+# The last task of an array has the number of the array, which stands for all of its tasks.
+job=${job.isArray ? "${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID" : "$SLURM_JOB_ID"}
+preempted() { scontrol show job "$job" | grep -q 'PreemptTime=[0-9]'; }
 if [ "$code" -eq 130 ] && { [ "$warned" -eq 1 ] || preempted; }; then
   if [ "$warned" -eq 1 ] && [ "$(newest)" = "$before" ]; then
     echo "not queued again: no step was done within the time limit; give the job more --time" >&2
     exit 1
   fi
-  scontrol requeue ${job.isArray ? '"$SLURM_ARRAY_JOB_ID"_"$SLURM_ARRAY_TASK_ID"' : '"$SLURM_JOB_ID"'}
+  scontrol requeue "$job"
 fi
 exit "$code"
 `;
