@@ -111,7 +111,7 @@ trap 'warned=1; again=1; kill -USR1 "$step"' USR1
 while again=0; wait "$step"; code=$?; [ "$again" -eq 1 ]; do :; done
 
 # The last task of an array has the number of the array, which stands for all of its tasks.
-job=${job.isArray ? "${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID" : "$SLURM_JOB_ID"}
+job=${job.isArray ? '"$SLURM_ARRAY_JOB_ID"_"$SLURM_ARRAY_TASK_ID"' : '"$SLURM_JOB_ID"'}
 preempted() { scontrol show job "$job" | grep -q 'PreemptTime=[0-9]'; }
 if [ "$code" -eq 130 ] && { [ "$warned" -eq 1 ] || preempted; }; then
   if [ "$warned" -eq 1 ] && [ "$(newest)" = "$before" ]; then
