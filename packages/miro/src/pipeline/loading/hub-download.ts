@@ -105,12 +105,10 @@ export async function downloadBlob(
         await rename(partial.path, blob);
         return;
       } catch (error) {
-        if (error instanceof Damaged) await truncate(partial.path, 0);
+        if (error instanceof Damaged) await writable(blob, () => truncate(partial.path, 0));
         if (options.signal?.aborted || (error instanceof MiroError && !(error instanceof Unreachable))) throw error;
-        const { syscall } = error as NodeJS.ErrnoException;
-        if (syscall === "write" || syscall === "open" || syscall === "rename") {
-          throw cannotWrite(blob, error);
-        }
+        // What the network does is a cause of an error, or an Unreachable; the file system speaks for itself.
+        if ((error as NodeJS.ErrnoException).syscall !== undefined) throw cannotWrite(blob, error);
         // A connection that breaks often and still gets on is no reason to give up.
         if (partial.sizeBytes() > before) attempt = 0;
         const delay = delays[attempt];

@@ -1,5 +1,5 @@
 import { createHash, randomBytes } from "node:crypto";
-import {
+import fs, {
   existsSync,
   lstatSync,
   mkdirSync,
@@ -55,6 +55,7 @@ beforeEach(async () => {
   vi.stubEnv("HF_ENDPOINT", server.endpoint);
 });
 afterEach(async () => {
+  vi.restoreAllMocks();
   vi.unstubAllEnvs();
   await server.stop();
   rmSync(home, { recursive: true, force: true });
@@ -333,6 +334,14 @@ describe("a repository", () => {
     const source = await open();
     await source.fetch(["config.json"]);
     expect(readFileSync(join(source.folder, "config.json"), "utf8")).toBe("{}");
+  });
+
+  it("says at once that a disk does not take a file, also where it says so late", async () => {
+    const full = Object.assign(new Error("EDQUOT"), { code: "EDQUOT", syscall: "fsync" });
+    vi.spyOn(fs, "fsync").mockImplementation((_, done) => done(full));
+    const source = await open();
+    await expect(source.fetch(["v1/model.bin"])).rejects.toThrow(/blobs\/[0-9a-f]{64}: cannot be written: .*quota/);
+    expect(server.downloads.filter(({ path }) => path.startsWith("/large/"))).toHaveLength(1);
   });
 
   it("keeps files of their own where the user wants no links", async () => {
