@@ -15,7 +15,7 @@ import { delimiter, join, resolve } from "node:path";
 import { afterAll, afterEach, describe, expect, it, vi } from "vitest";
 import { parse } from "yaml";
 import { tinyRecipeJson } from "../training/testing/tiny.js";
-import { runCaptured } from "./testing/run-captured.js";
+import { runCaptured, runStoppable } from "./testing/run-captured.js";
 
 const folder = mkdtempSync(join(tmpdir(), "miro-launch-"));
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
@@ -41,6 +41,13 @@ function fakeSbatch(body: string): void {
 }
 
 describe("miro launch", () => {
+  it("submits nothing once it is asked to stop", async () => {
+    fakeSbatch(`touch ${folder}/submitted; echo 1`);
+    const stopped = await runStoppable(["launch", recipe, "--output", output], AbortSignal.abort());
+    expect(stopped).toMatchObject({ code: 130, stdout: "", stderr: "Interrupted: nothing was submitted\n" });
+    expect(existsSync(join(folder, "submitted"))).toBe(false);
+  });
+
   it("--print shows the script, submits nothing and writes nothing", async () => {
     fakeSbatch(`touch ${folder}/submitted; echo 1`);
     const { code, out } = await call(recipe, "trainer.devices=2", "--partition", "cpu", "--output", output, "--print");
