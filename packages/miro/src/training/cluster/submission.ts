@@ -47,7 +47,11 @@ export async function submitJob(
   const written = await writeJob(plan, { signal });
   await breathe(signal);
   const job = await sbatch(written.script);
-  writeRecord(plan, job);
+  try {
+    writeRecord(plan, job);
+  } catch (error) {
+    throw new MiroError(message`job ${job} was submitted, and is not noted: ${error}`, { cause: error });
+  }
   return { job, ...written };
 }
 
