@@ -258,18 +258,24 @@ async function request(
   });
 }
 
+/**
+ * How long a server may be silent. Before it answers, that includes the time that a piece of a large file, up to 64 MB,
+ * takes on a slow line.
+ */
+const SILENCE = { headersTimeout: 1_800_000, bodyTimeout: 300_000 };
+
 /** Connections that are open, straight or through proxies; idle ones keep no process. */
 let connections: Dispatcher | null = null;
 
 /**
  * A `fetch` by the proxy of the environment, that says who asks, to the Hub itself and to nobody else. What a busy
  * server turns away is sent again.
- * @param timeoutMs how long to wait for an answer; by default some minutes of silence
+ * @param timeoutMs how long to wait for an answer; by default as long as {@link SILENCE} says
  */
 function hubFetch(signal: AbortSignal | undefined, timeoutMs?: number): typeof fetch {
   return async (input, init = {}) => {
     const { fetch } = await import("undici");
-    connections ??= await openConnections({});
+    connections ??= await openConnections(SILENCE);
     const headers = new Headers(init.headers);
     const url = new URL(String(input));
     const authorization = hubOrigins().has(url.origin) ? hubAuthorization(url) : undefined;
