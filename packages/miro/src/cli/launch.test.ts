@@ -41,16 +41,6 @@ function fakeSbatch(body: string): void {
 }
 
 describe("miro launch", () => {
-  it("says which job was submitted where that cannot be noted", async () => {
-    const noted = join(folder, "runs/full/slurm/launch.json");
-    fakeSbatch(`rm ${noted}; mkdir -p ${noted}/x; echo 12`);
-    const { code, err } = await call(recipe, "--output", join(folder, "runs/full"));
-    expect([code, err]).toEqual([
-      1,
-      expect.stringMatching(/^error: job 12 was submitted, and is not noted: .*launch\.json: cannot be written/m),
-    ]);
-  });
-
   it("submits nothing once it is asked to stop", async () => {
     fakeSbatch(`touch ${folder}/submitted; echo 1`);
     const stopped = await runStoppable(["launch", recipe, "--output", output], AbortSignal.abort());
@@ -66,6 +56,16 @@ describe("miro launch", () => {
     expect(out).toMatch(/^#SBATCH --ntasks-per-node=2$/m);
     expect(out).not.toMatch(/gres/);
     for (const path of [output, join(folder, "logs"), join(folder, "submitted")]) expect(existsSync(path)).toBe(false);
+  });
+
+  it("says which job was submitted where that cannot be noted", async () => {
+    const noted = join(folder, "full/slurm/launch.json");
+    fakeSbatch(`rm ${noted}; mkdir -p ${noted}/x; echo 12`);
+    const { code, err } = await call(recipe, "--output", join(folder, "full"));
+    expect([code, err]).toEqual([
+      1,
+      expect.stringMatching(/^error: job 12 was submitted, and is not noted: .*launch\.json: cannot be written/m),
+    ]);
   });
 
   it("asks for a GPU for each process on a node where the recipe trains on GPUs", async () => {

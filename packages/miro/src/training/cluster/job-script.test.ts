@@ -254,6 +254,14 @@ describe("a job script", () => {
     expect(stderr).toMatch(/no step was done within the time limit; give the job more --time/);
   });
 
+  it("trains nothing, and says so, when the warning comes before the training begins", async () => {
+    const prologue = { path: "/modules.sh", sha256: "0", text: "kill -USR1 $$\n" };
+    const cluster = fakeCluster("early", { prologue });
+    const { code, stderr, requeued } = await runJob(cluster, { ends: 0 });
+    expect({ code, requeued, started: cluster.read("srun") }).toEqual({ code: 1, requeued: "", started: "" });
+    expect(stderr).toMatch(/no step was done within the time limit; give the job more --time/);
+  });
+
   it.each([
     ["failed", { ends: 1 }, 1],
     ["refused", { ends: 2 }, 2],
