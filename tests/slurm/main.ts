@@ -17,7 +17,15 @@ import { z } from "zod";
 import { Cluster, missingTools } from "./cluster.js";
 import { Jobs } from "./jobs.js";
 import { containers, edited, nodes, options, prologue, staging } from "./site-trials.js";
-import { array, cancelled, longerThanItsLimit, preempted, rankThatDies, recipeThatFails } from "./training-trials.js";
+import {
+  array,
+  cancelled,
+  longerThanItsLimit,
+  nodeThatIsLost,
+  preempted,
+  rankThatDies,
+  recipeThatFails,
+} from "./training-trials.js";
 
 /** All trials in their order, by the names that `--only` takes. */
 const TRIALS = {
@@ -25,6 +33,7 @@ const TRIALS = {
   dies: rankThatDies,
   cancelled,
   preempted,
+  lost: nodeThatIsLost,
   array,
   options,
   prologue,

@@ -56,6 +56,28 @@ export async function preempted(jobs: Jobs): Promise<void> {
   jobs.passed("a job that another one preempts goes back into the queue, and resumes where it was");
 }
 
+export async function nodeThatIsLost(jobs: Jobs): Promise<void> {
+  const overrides = ["trainer.max_steps=40", "trainer.checkpoint_every_n_steps=10"];
+  const layout = ["trainer.num_nodes=2", "trainer.devices=1"];
+  const id = await jobs.launch(
+    "lost",
+    [...overrides, ...layout],
+    ["--partition", "pair", "--network-interface", "lo", "--stage-to", join(jobs.folder, "disk of two")],
+  );
+  await jobs.steps("lost", 15);
+  process.kill(jobs.rank(id, 1, 1), "SIGKILL");
+  await jobs.cluster.tool("scontrol", "update", "nodename=localhost", "state=down", "reason=lost");
+  const { state, restarts } = await jobs.ended(id, { begun: 2 });
+  expect(state === "COMPLETED" && restarts === 1, `${state}, ${restarts} restarts\n${jobs.log(id)}`);
+  const resumed = /resumed at step (\d+)/.exec(jobs.log(id))?.[1];
+  expect(Number(resumed) >= 10, `resumed at step ${resumed}\n${jobs.log(id)}`);
+  const steps = logLines(join(jobs.folder, "lost")).map(({ step }) => step);
+  expect(steps.join() === Array.from({ length: 40 }, (_, i) => i + 1).join(), `steps ${steps.join(" ")}`);
+  jobs.passed(
+    `a job of which a node is lost goes back into the queue, and resumes from a checkpoint (step ${resumed})`,
+  );
+}
+
 export async function array(jobs: Jobs): Promise<void> {
   const id = await jobs.launch("array", ["trainer.max_steps=5"], ["--array", "seed=1,2", "--max-simultaneous", "1"]);
   for (const task of ["0", "1"]) await jobs.completed(`${id}_${task}`);

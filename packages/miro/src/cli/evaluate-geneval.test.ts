@@ -13,8 +13,9 @@ import {
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { afterAll, describe, expect, it } from "vitest";
+import { afterAll, describe, expect, it, vi } from "vitest";
 import { readResults, summarise } from "../evaluation/geneval/summary.js";
+import { SharedWork } from "../evaluation/shared-work.js";
 import { sha256 } from "../files/sha256.js";
 import { runCaptured } from "./testing/run-captured.js";
 
@@ -305,6 +306,24 @@ describe("miro evaluate geneval --prompts emoji", () => {
       (await emoji("--n-samples", "2", "--reward", "sharpness=0.5", "--overwrite", "--json")).stdout,
     );
     expect(replaced).toMatchObject({ drawn: 4, detected: 4 });
+  });
+
+  it.each([
+    ["generate", (of: string) => join(of, "00001", "samples", "0000.png")],
+    ["detect", (of: string) => join(of, "detections", "00001.json")],
+  ])("--only %s waits for what another process has begun, and does it where that was stopped", async (only, made) => {
+    const outdir = join(folder, "shared");
+    const step = (...args: string[]) =>
+      geneval("--prompts", "emoji", "--prompt-range", "0-1", "--steps", "1", "--outdir", outdir, ...args);
+    if (only === "detect") expect((await step("--only", "generate")).code).toBe(0);
+    using other = new SharedWork(outdir);
+    expect(await other.take(only, [1], () => false, 1)).toEqual([1]);
+    const run = step("--only", only);
+    await vi.waitFor(() => expect(existsSync(made(outdir).replace("00001", "00000"))).toBe(true), 30_000);
+    expect(existsSync(made(outdir))).toBe(false);
+    other.release();
+    const { code, stderr } = await run;
+    expect([code, existsSync(made(outdir))], stderr).toEqual([0, true]);
   });
 
   it("sweeps a reward's target, with a plot of GenEval and scores", async () => {

@@ -15,7 +15,7 @@ import { delimiter, join, resolve } from "node:path";
 import { afterAll, afterEach, describe, expect, it, vi } from "vitest";
 import { parse } from "yaml";
 import { tinyRecipeJson } from "../training/testing/tiny.js";
-import { runCaptured } from "./testing/run-captured.js";
+import { runCaptured, runStoppable } from "./testing/run-captured.js";
 
 const folder = mkdtempSync(join(tmpdir(), "miro-launch-"));
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
@@ -41,6 +41,13 @@ function fakeSbatch(body: string): void {
 }
 
 describe("miro launch", () => {
+  it("submits nothing once it is asked to stop", async () => {
+    fakeSbatch(`touch ${folder}/submitted; echo 1`);
+    const stopped = await runStoppable(["launch", recipe, "--output", output], AbortSignal.abort());
+    expect(stopped).toMatchObject({ code: 130, stdout: "", stderr: "Interrupted: nothing was submitted\n" });
+    expect(existsSync(join(folder, "submitted"))).toBe(false);
+  });
+
   it("--print shows the script, submits nothing and writes nothing", async () => {
     fakeSbatch(`touch ${folder}/submitted; echo 1`);
     const { code, out } = await call(recipe, "trainer.devices=2", "--partition", "cpu", "--output", output, "--print");
@@ -49,6 +56,16 @@ describe("miro launch", () => {
     expect(out).toMatch(/^#SBATCH --ntasks-per-node=2$/m);
     expect(out).not.toMatch(/gres/);
     for (const path of [output, join(folder, "logs"), join(folder, "submitted")]) expect(existsSync(path)).toBe(false);
+  });
+
+  it("says which job was submitted where that cannot be noted", async () => {
+    const noted = join(folder, "full/slurm/launch.json");
+    fakeSbatch(`rm ${noted}; mkdir -p ${noted}/x; echo 12`);
+    const { code, err } = await call(recipe, "--output", join(folder, "full"));
+    expect([code, err]).toEqual([
+      1,
+      expect.stringMatching(/^error: job 12 was submitted, and is not noted: .*launch\.json: cannot be written/m),
+    ]);
   });
 
   it("asks for a GPU for each process on a node where the recipe trains on GPUs", async () => {

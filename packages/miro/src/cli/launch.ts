@@ -6,6 +6,7 @@
 import "./extensions.js";
 import { z } from "zod";
 import { flag } from "../options.js";
+import { breathe } from "../pipeline/interruption.js";
 import { loadScorerModules } from "../rewards/scorer-modules.js";
 import type { DataCheck } from "../training/batches/finding.js";
 import { jobScript } from "../training/cluster/job-script.js";
@@ -17,6 +18,7 @@ import { json } from "./common-options.js";
 import type { CliContext, Register } from "./context.js";
 import { checkLines, refuseBlocked } from "./dry-run-text.js";
 import { helpText } from "./help-text.js";
+import { untilStopped } from "./interruption.js";
 
 const EXAMPLES = `
 Examples:
@@ -44,21 +46,22 @@ export const register: Register = (command, context) => {
   declare(command, schema, (options) => launch(options, context)).addHelpText("after", helpText(EXAMPLES));
 };
 
-async function launch(
-  { print, json, ...options }: z.output<typeof schema>,
-  { stdout, stderr, note }: CliContext,
-): Promise<void> {
+async function launch({ print, json, ...options }: z.output<typeof schema>, context: CliContext): Promise<void> {
+  const { stdout, note, signal } = context;
   await loadScorerModules(options.scorerModules);
   const plan = planJob(options);
   if (!print && options.write === undefined) {
-    await refuseUnready(plan, options, stderr);
-    const submitted = await submitJob(plan);
+    const submit = async () => {
+      await refuseUnready(plan, options, context);
+      return submitJob(plan, { signal });
+    };
+    const submitted = await untilStopped(context, () => "nothing was submitted", submit);
     if (json) return stdout(`${JSON.stringify(submitted)}\n`);
     stdout(`${submitted.job}\n`);
     return note(`submitted ${submitted.script}; logs are in ${submitted.logs}\n`);
   }
   const script = jobScript(plan.job);
-  const written = options.write === undefined ? null : await writeJob(plan);
+  const written = options.write === undefined ? null : await writeJob(plan, { signal });
   if (json) return stdout(`${JSON.stringify({ ...(print && { script }), ...(written && { written }) })}\n`);
   if (print) stdout(script);
   if (written !== null) {
@@ -71,12 +74,14 @@ async function launch(
 async function refuseUnready(
   { tasks }: JobPlan,
   { allowChanges }: Pick<LaunchOptions, "allowChanges">,
-  stderr: CliContext["stderr"],
+  { stderr, signal }: CliContext,
 ): Promise<void> {
   const found = new Map<string, DataCheck>();
-  for (const { recipe, output } of tasks)
+  for (const { recipe, output } of tasks) {
+    await breathe(signal);
     for (const check of blocking(await checkRun(recipe, { output, resume: true, allowChanges, here: false })))
       found.set(`${check.subject}: ${check.finding}`, check);
+  }
   const checks = [...found.values()];
   if (checks.length > 0) stderr(`${checkLines(checks).join("\n")}\n`);
   refuseBlocked("the job", checks);

@@ -12,6 +12,7 @@ import { randomBytes } from "node:crypto";
 import { closeSync, existsSync, openSync, readdirSync, readFileSync, rmSync, statSync } from "node:fs";
 import { hostname } from "node:os";
 import { dirname, join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 import { lifeOf, processIdentity, removeKilledWrites, writeFileAtomically } from "@miro-t2i/torch/atomic-write";
 import { z } from "zod";
 import { MiroError, systemReason } from "../errors.js";
@@ -20,6 +21,9 @@ import { createFolder, removeIfEmpty } from "./make-folder.js";
 
 /** An owner that cannot be looked at and was silent for this long is taken for dead. */
 export const SILENT_MS = 120_000;
+
+/** How often an owner that cannot be looked at is listened for. */
+const POLL_MS = 1000;
 
 const ownerSchema = z.object({ host: z.string(), pid: z.int(), identity: z.string(), token: z.string() });
 
@@ -31,6 +35,38 @@ export interface LockOwner {
   isKnown: boolean;
   /** Milliseconds since it last gave a sign of life. */
   silentMs: number;
+}
+
+/** How {@link whenKnown} waits. */
+export interface WaitForLifeOptions {
+  signal?: AbortSignal | undefined;
+  /** Told once for whom is waited. */
+  onWait?: ((owner: LockOwner) => void) | undefined;
+}
+
+/**
+ * Looks at a lock. Where nothing is known of its owner, waits for a sign of life of it, or for a silence that shows
+ * that it was killed: what a killed process has left undone is not to be left to it.
+ * @param look takes the lock, or says who has it
+ */
+export async function whenKnown<T>(
+  look: () => T | LockOwner,
+  { signal, onWait }: WaitForLifeOptions = {},
+): Promise<T | LockOwner> {
+  let silentMs: number | null = null;
+  for (;;) {
+    signal?.throwIfAborted();
+    const found = look();
+    // Less silence than a moment ago: the owner was heard of.
+    if (!isOwner(found) || found.isKnown || (silentMs !== null && found.silentMs < silentMs)) return found;
+    if (silentMs === null) onWait?.(found);
+    silentMs = found.silentMs;
+    await sleep(POLL_MS, undefined, signal ? { signal } : {});
+  }
+}
+
+function isOwner(found: unknown): found is LockOwner {
+  return found !== null && typeof found === "object" && "silentMs" in found;
 }
 
 export class FileLock {

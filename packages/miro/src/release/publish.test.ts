@@ -13,6 +13,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { runCaptured } from "../cli/testing/run-captured.js";
+import { planPublication, publish as publishPlan } from "./publish.js";
 import { UploadServer } from "./testing/upload-server.js";
 
 let server: UploadServer;
@@ -138,6 +139,60 @@ describe("publishing", () => {
         `error: me/model: ${closed} cannot be reached (connect ECONNREFUSED ${closed.slice(7)}), and nothing was uploaded; check the network and HF_ENDPOINT\n`,
       );
     }
+  });
+
+  it.each([
+    ["of the plan", /\/revision\//],
+    ["to make the repository", /\/create$/],
+  ])("does not wait for a Hub that takes the request %s and never answers", async (_, silent) => {
+    vi.stubEnv("HF_HUB_ETAG_TIMEOUT", "1");
+    server.silent = silent;
+    const { code, stderr } = await publish();
+    expect([code, stderr]).toEqual([
+      1,
+      expect.stringContaining("cannot be reached (no answer within 1 s), and nothing was uploaded"),
+    ]);
+  });
+
+  it.each([/\/create$/, /\/preupload\//, /\/object\//, /\/commit\//])(
+    "stops at once while %s is waited for",
+    async (silent) => {
+      const stop = new AbortController();
+      const options = { repo: "me/model", signal: stop.signal };
+      const plan = await planPublication(release, options);
+      server.silent = silent;
+      const published = publishPlan(plan, options);
+      await Promise.race([
+        published,
+        vi.waitFor(() => expect(server.requests.some((one) => silent.test(one))).toBe(true)),
+      ]);
+      stop.abort();
+      await expect(published).rejects.toMatchObject({ name: "AbortError" });
+      expect(Object.keys(server.repositories["me/model"]?.files ?? {})).toEqual([]);
+    },
+  );
+
+  it("goes on where the Hub is busy for a moment", async () => {
+    const paths = [/\/revision\//, /\/create$/, /\/preupload\//, /info\/lfs/, /\/object\//, /\/commit\//];
+    server.busy.push(...paths.map((path, i): [RegExp, number] => [path, i % 2 === 0 ? 429 : 503]));
+    const { code, stderr } = await publish();
+    expect([code, server.busy], stderr).toEqual([0, []]);
+    expect(server.requests.filter((request) => request.includes("/commit/")).length).toBe(2);
+    expect(Object.keys(server.repositories["me/model"]!.files).length).toBe(4);
+  });
+
+  it("sends no commit twice that may have been made", async () => {
+    server.busy.push([/\/commit\//, 500]);
+    const { code, stderr } = await publish();
+    expect([code, stderr]).toEqual([1, expect.stringMatching(/the Hub answers 500 .*run the command again/)]);
+    expect(server.requests.filter((request) => request.includes("/commit/")).length).toBe(1);
+  });
+
+  it.each(["<html>Log in</html>", "{}", "[]"])("uploads nothing to a server that answers %j", async (answer) => {
+    server.answers = answer;
+    const { code, stderr } = await publish();
+    expect([code, stderr]).toEqual([1, expect.stringContaining("did not answer as the Hub does")]);
+    expect(new Set(server.requests)).toEqual(new Set(["GET /api/models/me/model/revision/main"]));
   });
 
   it("goes by the proxy that the environment names, and says which one does not answer", async () => {

@@ -9,11 +9,19 @@ import { createReadStream, readdirSync, realpathSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 import type { CommitOperation } from "@huggingface/hub";
-import type { Dispatcher, RequestInfo, RequestInit } from "undici";
+import type { Dispatcher, RequestInit } from "undici";
 import { InvalidInputError, MiroError } from "../errors.js";
 import { isFolder } from "../files/make-folder.js";
 import { checkLinks } from "../pipeline/loading/hub-cache.js";
-import { hubAuthorization, hubEndpoint, hubOffline, userAgent } from "../pipeline/loading/hub-environment.js";
+import {
+  hubAuthorization,
+  hubEndpoint,
+  hubOffline,
+  hubOrigins,
+  metadataTimeoutMs,
+  userAgent,
+} from "../pipeline/loading/hub-environment.js";
+import { delayAfter, notTheHub, pause, RETRY_DELAYS_MS } from "../pipeline/loading/hub-http.js";
 import { openConnections, proxyFor } from "../pipeline/loading/hub-proxy.js";
 import { refuseRun } from "./open-folder.js";
 
@@ -71,7 +79,7 @@ export async function planPublication(folder: string, options: PublishOptions): 
   for (const name of local) {
     const [path, file] = [prefix + name, join(folder, name)];
     const there = known.get(path) as RemoteFile | undefined;
-    const action = there === undefined ? "create" : (await isSame(file, there)) ? "unchanged" : "update";
+    const action = there === undefined ? "create" : (await isSame(file, there, signal)) ? "unchanged" : "update";
     files.push({ path, action, bytes: statSync(file).size, file });
   }
   for (const path of remote) {
@@ -89,7 +97,12 @@ export async function publish(plan: PublicationPlan, options: PublishOptions): P
   const authorization = hubAuthorization();
   // For the storage's own tokens the library needs it; every request to the Hub has it from the fetch below.
   const token = /^Bearer (hf_.+)$/.exec(authorization ?? "")?.[1];
-  const shared = { repo, hubUrl: hubEndpoint(), fetch: hubFetch, ...(token !== undefined && { accessToken: token }) };
+  const shared = {
+    repo,
+    hubUrl: hubEndpoint(),
+    fetch: hubFetch(signal),
+    ...(token !== undefined && { accessToken: token }),
+  };
   if (authorization === undefined)
     throw new InvalidInputError(
       "publishing needs an access token that may write: set HF_TOKEN, or log in with hf auth login",
@@ -97,7 +110,11 @@ export async function publish(plan: PublicationPlan, options: PublishOptions): P
   let { parent } = plan;
   if (plan.creates) {
     await refusals(plan.repo, "before", () =>
-      createRepo({ ...shared, visibility: visibility ?? "private" } as Parameters<typeof createRepo>[0]),
+      createRepo({
+        ...shared,
+        fetch: hubFetch(signal, metadataTimeoutMs()),
+        visibility: visibility ?? "private",
+      } as Parameters<typeof createRepo>[0]),
     );
     parent = (await stateOf(plan.repo, signal))?.sha ?? null;
   } else if (visibility !== undefined && (visibility === "private") !== plan.isPrivate) {
@@ -179,11 +196,8 @@ async function stateOf(repo: string, signal?: AbortSignal): Promise<RepositorySt
     sha,
     siblings = [],
     private: isPrivate = false,
-  } = json as {
-    sha: string;
-    siblings?: { rfilename: string }[];
-    private?: boolean;
-  };
+  } = json as { sha?: unknown; siblings?: { rfilename: string }[]; private?: boolean };
+  if (typeof sha !== "string" || !Array.isArray(siblings)) throw notTheHub({ name: repo }, 200);
   return { sha, private: isPrivate, siblings: siblings.map(({ rfilename }) => rfilename) };
 }
 
@@ -200,14 +214,18 @@ async function hashesOf(
   signal?: AbortSignal,
 ): Promise<Map<string, RemoteFile>> {
   const json = await request(repo, `paths-info/${revision}`, { method: "POST", body: { paths }, signal });
+  if (!Array.isArray(json)) throw notTheHub({ name: repo }, 200);
   return new Map((json as RemoteFile[]).map((file) => [file.path, file]));
 }
 
 /** A large file is known by the SHA-256 of its content, another one as git knows it. */
-async function isSame(file: string, { oid, lfs }: RemoteFile): Promise<boolean> {
+async function isSame(file: string, { oid, lfs }: RemoteFile, signal?: AbortSignal): Promise<boolean> {
   const hash = createHash(lfs === undefined ? "sha1" : "sha256");
   if (lfs === undefined) hash.update(`blob ${statSync(file).size}\0`);
-  for await (const piece of createReadStream(file)) hash.update(piece as Buffer);
+  for await (const piece of createReadStream(file)) {
+    signal?.throwIfAborted();
+    hash.update(piece as Buffer);
+  }
   return hash.digest("hex") === (lfs?.oid.replace(/^sha256:/, "") ?? oid);
 }
 
@@ -222,35 +240,66 @@ async function request(
   }: { method?: string; body?: object; signal?: AbortSignal | undefined; orNull?: boolean },
 ): Promise<unknown> {
   return refusals(repo, "before", async () => {
-    const response = await hubFetch(`${hubEndpoint()}/api/models/${repo}/${route}`, {
+    const response = await hubFetch(signal, metadataTimeoutMs())(`${hubEndpoint()}/api/models/${repo}/${route}`, {
       method,
       headers: { "Content-Type": "application/json" },
       ...(body && { body: JSON.stringify(body) }),
-      ...(signal && { signal }),
     });
     if (response.status === 404 && orNull) return null;
     // A repository that is not there, or not to be seen, answers so to who has no token.
     if (response.status === 401 && orNull && hubAuthorization() === undefined) return null;
     if (!response.ok) throw Object.assign(new Error(await response.text()), { statusCode: response.status });
-    return response.json();
+    const text = await response.text();
+    try {
+      return JSON.parse(text);
+    } catch {
+      throw notTheHub({ name: repo }, response.status);
+    }
   });
 }
+
+/**
+ * How long a server may be silent. Before it answers, that includes the time that a piece of a large file, up to 64 MB,
+ * takes on a slow line.
+ */
+const SILENCE = { headersTimeout: 1_800_000, bodyTimeout: 300_000 };
 
 /** Connections that are open, straight or through proxies; idle ones keep no process. */
 let connections: Dispatcher | null = null;
 
-/** A `fetch` by the proxy of the environment, that says who asks, to the Hub itself and to nobody else. */
-const hubFetch: typeof fetch = async (input, init = {}) => {
-  const { fetch } = await import("undici");
-  connections ??= await openConnections();
-  const headers = new Headers(init.headers);
-  const authorization = hubAuthorization();
-  headers.set("User-Agent", userAgent());
-  if (authorization !== undefined && new URL(String(input)).origin === new URL(hubEndpoint()).origin)
-    headers.set("Authorization", authorization);
-  const request = { ...init, headers: Object.fromEntries(headers), dispatcher: connections } as RequestInit;
-  return (await fetch(input as RequestInfo, request)) as unknown as Response;
-};
+/**
+ * A `fetch` by the proxy of the environment, that says who asks, to the Hub itself and to nobody else. What a busy
+ * server turns away is sent again.
+ * @param timeoutMs how long to wait for an answer; by default as long as {@link SILENCE} says
+ */
+function hubFetch(signal: AbortSignal | undefined, timeoutMs?: number): typeof fetch {
+  return async (input, init = {}) => {
+    const { fetch } = await import("undici");
+    connections ??= await openConnections(SILENCE);
+    const headers = new Headers(init.headers);
+    const url = new URL(String(input));
+    const authorization = hubOrigins().has(url.origin) ? hubAuthorization(url) : undefined;
+    headers.set("User-Agent", userAgent());
+    if (authorization !== undefined) headers.set("Authorization", authorization);
+    for (let attempt = 0; ; attempt++) {
+      const late = timeoutMs === undefined ? undefined : AbortSignal.timeout(timeoutMs);
+      const signals = [signal, init.signal, late].filter((one) => one !== null && one !== undefined);
+      const response = await fetch(url, {
+        ...init,
+        headers: Object.fromEntries(headers),
+        dispatcher: connections,
+        ...(signals.length > 0 && { signal: AbortSignal.any(signals) }),
+      } as RequestInit);
+      // A commit that was answered with an error may have been made; one that was turned away was not.
+      const isSafe = init.method !== "POST" || response.status === 429 || response.status === 503;
+      const isKept = !(init.body instanceof ReadableStream);
+      const delay = isSafe && isKept ? delayAfter(response, RETRY_DELAYS_MS[attempt]) : null;
+      if (delay === null) return response as unknown as Response;
+      await response.body?.cancel();
+      await pause(delay, signal);
+    }
+  };
+}
 
 /** What to look at when the Hub cannot be reached. */
 function whatToCheck(): string {
@@ -272,7 +321,10 @@ async function refusals<T>(repo: string, stage: "before" | "upload", work: () =>
     if (error instanceof MiroError || name === "AbortError") throw error;
     const said = (error as Error).message.split(/\. URL: |\n/)[0]!.slice(0, 200);
     const cause = (error as Error).cause as { code?: string; message?: string } | undefined;
-    const reason = cause?.message || cause?.code || said;
+    const reason =
+      name === "TimeoutError"
+        ? `no answer within ${metadataTimeoutMs() / 1000} s`
+        : cause?.message || cause?.code || said;
     const words =
       statusCode === 401
         ? "the Hub does not know the access token; make one that may write, and set HF_TOKEN"

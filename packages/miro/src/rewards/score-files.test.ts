@@ -1,4 +1,13 @@
-import { copyFileSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import {
+  copyFileSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  utimesSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeEach, describe, expect, it } from "vitest";
@@ -225,6 +234,22 @@ describe.each(["csv", "jsonl"])("an output file as %s", (ending) => {
     expect(again.reused).toBe(16);
     expect(values(again.images)).toEqual(paths.map((_, i) => i));
     expect(readdirSync(home).sort()).toEqual(["many", `scores.${ending}`]);
+  });
+
+  it("is written where the process that had it was lost with its machine, and left to one that is heard of", async () => {
+    const path = join(folder, `lost.${ending}`);
+    const images = [put("lost.png", picture(5))];
+    const lock = put(
+      `.lost.${ending}.lock.1`,
+      JSON.stringify({ host: "gpu07", pid: 7, identity: "of another boot", token: "x" }),
+    );
+    const score = (heard: Date) =>
+      scoreFiles(images, { by: ["level_score"], output: path, onMessage: () => utimesSync(lock, heard, heard) });
+    const before = new Date(Date.now() - 60_000);
+    utimesSync(lock, before, before);
+    await expect(score(new Date())).rejects.toThrow(/lost\.\w+: process 7 on gpu07 .* is writing to it/);
+    utimesSync(lock, before, before);
+    expect(values(await score(new Date(0)))).toEqual([5]);
   });
 
   it("is refused when it is no such file, and left as it is", async () => {

@@ -10,7 +10,7 @@
 import { basename, dirname, relative } from "node:path";
 import { z } from "zod";
 import { InvalidInputError, invalid, MiroError } from "../errors.js";
-import { FileLock } from "../files/file-lock.js";
+import { FileLock, whenKnown } from "../files/file-lock.js";
 import { sha256 } from "../files/sha256.js";
 import { readBytes } from "../files/whole-files.js";
 import { message, option } from "../message.js";
@@ -156,7 +156,7 @@ export async function scoreFilesWithReport(
   const asked = askedPictures(paths, { prompt, pairs });
   if (asked.length === 0) throw invalid("images", "at least one picture", paths);
   const weights = model === undefined ? rest.weights : { ...rest.weights, [keys[0]!]: model };
-  const lock = output === undefined || held !== undefined ? null : lockOutput(output);
+  const lock = output === undefined || held !== undefined ? null : await lockOutput(output, rest);
   try {
     return await new Scoring(specs, { ...rest, weights }, output, root).run(asked);
   } finally {
@@ -164,9 +164,18 @@ export async function scoreFilesWithReport(
   }
 }
 
-/** Takes the lock of an output. @throws MiroError when another process writes to it */
-export function lockOutput(output: string): FileLock {
-  const lock = FileLock.acquire(dirname(output), basename(output));
+/**
+ * Takes the lock of an output; waits while nothing is known of a process that had it.
+ * @throws MiroError when another process writes to it
+ */
+export async function lockOutput(
+  output: string,
+  { signal, onMessage }: Pick<LoadScorerOptions, "signal" | "onMessage">,
+): Promise<FileLock> {
+  const lock = await whenKnown(() => FileLock.acquire(dirname(output), basename(output)), {
+    signal,
+    onWait: ({ text }) => onMessage?.(`${output}: waiting for a sign of life of ${text}, which wrote to it`),
+  });
   if (lock instanceof FileLock) return lock;
   throw new MiroError(`${output}: ${lock.text} is writing to it; wait until it is done, or choose another file`);
 }

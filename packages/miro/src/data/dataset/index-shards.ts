@@ -11,6 +11,7 @@ import { REWARD_KEYS } from "../../networks/config.js";
 import { asFlag, commaSeparated, field, flag, type OptionsOf, parseOptions } from "../../options.js";
 import type { ShardProblem } from "../shards/shard-error.js";
 import { ShardSet, tarsIn } from "../shards/shard-set.js";
+import { warnUnfinished } from "../shards/unfinished.js";
 import { checkWidsIndex, WIDS_INDEX_NAME, writeWidsIndex } from "../shards/wids-index.js";
 import { binsOf } from "./bins-of.js";
 import type { FilterOptions } from "./filters.js";
@@ -122,6 +123,7 @@ export async function indexShards(input: IndexOptions, hooks: OpenHooks = {}): P
       set.close();
       continue;
     }
+    warnUnfinished(folder, hooks.onMessage);
     const { index, problems } = await writeWidsIndex(path, {
       shards: tarsIn(folder),
       paths: options.absolute ? "absolute" : "relative",

@@ -1,6 +1,8 @@
 /** Opens the shards of a data set: all of its roots, the samples of one behind those of another. */
+import { isFolder } from "../../files/make-folder.js";
 import { problemText } from "../shards/shard-error.js";
 import { ShardSet } from "../shards/shard-set.js";
+import { warnUnfinished } from "../shards/unfinished.js";
 import type { TrainingSetOptions } from "./training-set-options.js";
 
 /** What opening tells of itself. */
@@ -22,6 +24,7 @@ export async function openShards(
   { signal, onProgress, onMessage }: OpenHooks,
 ): Promise<ShardSet> {
   const { onBadSample, maxBadRate, skipBrokenShards } = options;
+  for (const source of sources) if (isFolder(source)) warnUnfinished(source, onMessage);
   const set = await ShardSet.open({
     sources,
     onBadSample,

@@ -8,12 +8,14 @@ import {
   realpathSync,
   renameSync,
   rmSync,
+  utimesSync,
   writeFileSync,
 } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { noGrad, scope, setNumThreads, tensor } from "@miro-t2i/torch";
+import { processIdentity } from "@miro-t2i/torch/atomic-write";
 import { readNpy } from "@miro-t2i/torch/io";
 import sharp, { type Sharp } from "sharp";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
@@ -26,6 +28,8 @@ import { bundledFolder } from "../../pipeline/loading/bundled.js";
 import { registerScorer } from "../../rewards/registry.js";
 import { T5Encoder } from "../../text/t5.js";
 import { Tokenizer } from "../../text/tokenizer.js";
+import { indexShards } from "../dataset/index-shards.js";
+import { TrainingSet } from "../dataset/training-set.js";
 import { TarFile } from "../shards/tar-file.js";
 import { TarWriter } from "../shards/tar-writer.js";
 import type { PreprocessOptions } from "./options.js";
@@ -702,6 +706,66 @@ describe("locks", () => {
     lock.release();
     expect((await run(where, { shards: ["a"] })).counts).toEqual({ done: 2, skipped: 0, locked: 0, failed: 0 });
   });
+
+  it("of a process that cannot be looked at are waited for, after the other shards, until it is heard of or silent", async () => {
+    const elsewhere = (folder: string, name: string) => {
+      mkdirSync(folder, { recursive: true });
+      const lock = join(folder, `.${name}.lock.1`);
+      const identity = processIdentity().replace(/^[0-9a-f]{12}/, "0123456789ab");
+      writeFileSync(lock, JSON.stringify({ host: "gpu07", pid: 7, identity, token: "x" }));
+      const before = new Date(Date.now() - 60_000);
+      utimesSync(lock, before, before);
+      return lock;
+    };
+    const where = places();
+    const lock = elsewhere(where.dest, "a");
+    const said: string[] = [];
+    const { shards, counts } = await run(where, {
+      stage: "vae",
+      missingScores: "allow",
+      onMessage(text) {
+        if (!text.includes("sign of life")) return;
+        said.push(text);
+        expect(existsSync(join(where.dest, "b.tar"))).toBe(true);
+        utimesSync(lock, new Date(0), new Date(0));
+      },
+    });
+    expect(said).toEqual([expect.stringMatching(/a\.tar: waiting for a sign of life of process 7 on gpu07 .* it$/)]);
+    expect(shards.map(({ shard, status }) => [shard, status])).toEqual([
+      ["a", "done"],
+      ["b", "done"],
+    ]);
+    expect(counts.locked).toBe(0);
+
+    const scored = places();
+    const scoring = elsewhere(scored.csvDir, "a_scores");
+    const { shards: left } = await run(scored, {
+      stage: "rewards",
+      shards: ["a"],
+      onMessage: () => utimesSync(scoring, new Date(), new Date()),
+    });
+    expect(left[0]).toMatchObject({ status: "locked", message: expect.stringContaining("process 7 on gpu07") });
+  });
+});
+
+it("a data set of which a shard was begun and is missing says so when it is indexed or trained on", async () => {
+  const where = places();
+  const stop = new AbortController();
+  const options: Changes = { stage: "vae", missingScores: "allow" };
+  const onProgress = ({ shard }: { shard: string }) => shard === "b" && stop.abort();
+  await expect(run(where, { ...options, onProgress, signal: stop.signal })).rejects.toThrow(/abort/);
+  const said = async () => {
+    const messages: string[] = [];
+    const onMessage = (text: string) => void messages.push(text);
+    await indexShards({ folders: [where.dest] }, { onMessage });
+    const set = await TrainingSet.open({ root: where.dest }, { scores: [], seed: 0, batchSize: 1 }, { onMessage });
+    set.close();
+    return messages;
+  };
+  const warning = `warning: ${where.dest}: 1 shard was begun and is missing (b); run the same miro preprocess again, or wait for its end`;
+  expect(await said()).toEqual([warning, warning]);
+  await run(where, options);
+  expect(await said()).toEqual([]);
 });
 
 describe("a raw shard that was cut", () => {
@@ -737,7 +801,7 @@ describe("a raw shard that was cut", () => {
       shards: ["b", "c", "d"],
     });
     expect(counts).toMatchObject({ done: 0, failed: 0, skipped: 3 });
-    expect(readdirSync(dest).filter((name) => name.endsWith(".tar"))).toEqual([]);
+    expect(existsSync(dest)).toBe(false);
   });
 });
 

@@ -6,11 +6,11 @@
  * when samples were left out, a report (`….skipped.jsonl`). A shard is worked on under a lock. What a killed process
  * leaves is a temporary file and a manifest that says `writing`; the next run removes the one and does the shard again.
  */
-import { existsSync, readdirSync, realpathSync, statSync } from "node:fs";
+import { existsSync, readdirSync, realpathSync, rmSync, statSync } from "node:fs";
 import { availableParallelism } from "node:os";
 import { basename, dirname, join } from "node:path";
 import { InvalidInputError, invalid, MiroError } from "../../errors.js";
-import { FileLock } from "../../files/file-lock.js";
+import { FileLock, type LockOwner, whenKnown } from "../../files/file-lock.js";
 import { sha256 } from "../../files/sha256.js";
 import { readBytes } from "../../files/whole-files.js";
 import { proveWritable } from "../../files/writable.js";
@@ -289,6 +289,10 @@ async function latentStage(prepared: Prepared, stage: Stage, pool: DecodePool, m
         models: loaded[0]!,
         scores,
         mayPublish: holds,
+      }).catch((error: unknown) => {
+        // What is left out for good is not begun.
+        if (isLeftOut(error, options) && !existsSync(output)) rmSync(manifest, { force: true });
+        throw error;
       });
       close(manifest, { plan, outcome, skipped, report });
     });
@@ -381,7 +385,10 @@ function close(
   Object.assign(report, { ...outcome.samples!, ...reportedDetails(outcome.details), seconds: outcome.seconds });
 }
 
-/** Works on one shard after another, each under its lock. */
+/**
+ * Works on one shard after another, each under its lock. Those of a process of which nothing is known come last: it may
+ * have been killed on a machine that was lost.
+ */
 async function eachShard(
   { options, shards, csvDir }: Prepared,
   stage: Stage,
@@ -389,31 +396,25 @@ async function eachShard(
   folder: string,
   work: (shard: SourceShard, report: ShardReport, holds: () => void) => Promise<void>,
 ): Promise<ShardReport[]> {
-  const reports: ShardReport[] = [];
-  for (const [index, shard] of shards.entries()) {
-    options.signal?.throwIfAborted();
-    meter.begin(shard.stem, index);
-    const report: ShardReport = {
+  const reports = shards.map(
+    ({ stem }): ShardReport => ({
       stage,
-      shard: shard.stem,
+      shard: stem,
       status: "done",
       output: "",
       seen: 0,
       written: 0,
       skipped: {},
       seconds: {},
-    };
-    reports.push(report);
-    const scores = `${shard.stem}_scores`;
+    }),
+  );
+  const acquire = ({ stem }: SourceShard) => {
+    const scores = `${stem}_scores`;
     // What another process scores has no scores yet.
     const scorer = stage === "vae" && existsSync(csvDir) ? FileLock.holder(csvDir, scores) : null;
-    const lock = scorer ?? FileLock.acquire(folder, stage === "vae" ? shard.stem : scores);
-    if (!(lock instanceof FileLock)) {
-      report.status = "locked";
-      report.message = `${lock.text} works on it`;
-      options.onMessage?.(`${shard.label}: left to ${lock.text}, which works on it`);
-      continue;
-    }
+    return scorer ?? FileLock.acquire(folder, stage === "vae" ? stem : scores);
+  };
+  const under = async (lock: FileLock, shard: SourceShard, report: ShardReport) => {
     try {
       await work(shard, report, () => {
         options.signal?.throwIfAborted();
@@ -422,11 +423,11 @@ async function eachShard(
     } catch (error) {
       if (error instanceof ForAll) throw error.cause;
       if (options.signal?.aborted) throw error;
-      if (options.skipBrokenShards && error instanceof ShardError) {
+      if (isLeftOut(error, options)) {
         report.status = "skipped";
         report.message = problemText(error.problem);
         options.onMessage?.(`warning: ${shard.label}: left out: ${report.message}`);
-        continue;
+        return;
       }
       if (options.strict || !isExpected(error)) throw error;
       report.status = "failed";
@@ -435,8 +436,34 @@ async function eachShard(
     } finally {
       lock.release();
     }
+  };
+  let turns = 0;
+  const turn = async (index: number, lock: FileLock | LockOwner) => {
+    const [shard, report] = [shards[index]!, reports[index]!];
+    meter.begin(shard.stem, turns++);
+    if (lock instanceof FileLock) return under(lock, shard, report);
+    report.status = "locked";
+    report.message = `${lock.text} works on it`;
+    options.onMessage?.(`${shard.label}: left to ${lock.text}, which works on it`);
+  };
+  const unsure: number[] = [];
+  for (const [index, shard] of shards.entries()) {
+    options.signal?.throwIfAborted();
+    const lock = acquire(shard);
+    if (lock instanceof FileLock || lock.isKnown) await turn(index, lock);
+    else unsure.push(index);
+  }
+  for (const index of unsure) {
+    const { label } = shards[index]!;
+    const onWait = ({ text }: LockOwner) =>
+      options.onMessage?.(`${label}: waiting for a sign of life of ${text}, which worked on it`);
+    await turn(index, await whenKnown(() => acquire(shards[index]!), { signal: options.signal, onWait }));
   }
   return reports;
+}
+
+function isLeftOut(error: unknown, { skipBrokenShards }: ResolvedOptions): error is ShardError {
+  return skipBrokenShards && error instanceof ShardError;
 }
 
 function tell(report: ShardReport, error: unknown): void {

@@ -1,6 +1,7 @@
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { basename, join } from "node:path";
+import { processIdentity } from "@miro-t2i/torch/atomic-write";
 import sharp from "sharp";
 import { afterAll, describe, expect, it } from "vitest";
 import { groupSamples } from "../../data/shards/sample-key.js";
@@ -75,6 +76,11 @@ describe("renderRawShards", () => {
     expect(readdirSync(output).sort()).toEqual(["emoji-000000.tar", "render.json"]);
     const { kept } = await renderRawShards({ recipe: recipe(), output });
     expect(kept).toBe(1);
+    expect(bytes(output)).toEqual(bytes(join(folder, "whole")));
+    // What a killed process began, though all is there.
+    const dead = processIdentity().replace(/\d+$/, "1");
+    writeFileSync(join(output, `.emoji-000001.tar.${dead}.0123456789ab.tmp`), "");
+    expect((await renderRawShards({ recipe: recipe(), output })).kept).toBe(3);
     expect(bytes(output)).toEqual(bytes(join(folder, "whole")));
   });
 

@@ -19,7 +19,7 @@ import { isObject } from "../../arguments.js";
 import { TarWriter } from "../../data/shards/tar-writer.js";
 import { InvalidInputError } from "../../errors.js";
 import { createFolder } from "../../files/make-folder.js";
-import { readJson, writeFileAtomic } from "../../files/whole-files.js";
+import { readJson, removeKilledWrites, writeFileAtomic } from "../../files/whole-files.js";
 import { message, option } from "../../message.js";
 import { counted } from "../../numbers.js";
 import { setting } from "../../options.js";
@@ -90,6 +90,7 @@ const SHARD_STREAM = 100;
 export async function renderRawShards(options: RenderRawShardsOptions): Promise<RenderedShards> {
   const { recipe, output, overwrite = false, signal, onProgress } = options;
   createFolder(output);
+  removeKilledWrites(output);
   const manifestPath = join(output, "render.json");
   const count = Math.ceil(recipe.samples / recipe.samplesPerShard);
   const names = Array.from({ length: count }, (_, i) => `${recipe.name}-${String(i).padStart(6, "0")}.tar`);

@@ -115,7 +115,7 @@ export async function scoreFolder(folder: string, options: ScoreFolderOptions = 
   const placeOf = (name: string) => (isOurs ? join(folder, name) : besideRows(rows, name));
   const kept = placeOf("rewards_scores.jsonl");
   const files = { kept, rows, summary: parsed.summary ?? placeOf("rewards_summary.json") };
-  const lock = lockOutput(kept);
+  const lock = await lockOutput(kept, parsed);
   try {
     return await scoreLocked(folder, parsed, { asked, files, lock });
   } finally {

@@ -125,7 +125,7 @@ async function askForFile(repository: Repository, sha: string, path: string): Pr
   const url = fileUrl(repository, repository.revision, path);
   const { status, headers } = await hubHead(repository, url, path);
   const commit = headers.get("X-Repo-Commit");
-  const etag = (headers.get("X-Linked-ETag") ?? headers.get("ETag"))?.replace(/^(W\/)?"?|"$/g, "");
+  const etag = bareEtag(headers.get("X-Linked-ETag") ?? headers.get("ETag"));
   const length = headers.get("X-Linked-Size") ?? (status < 300 ? headers.get("Content-Length") : null);
   if (commit === null || !etag || !/^\d+$/.test(length ?? "")) {
     const what = commit === null ? "X-Repo-Commit" : !etag ? "ETag" : "Content-Length";
@@ -138,4 +138,9 @@ async function askForFile(repository: Repository, sha: string, path: string): Pr
     throw new MiroError(`${repository.name}: the ETag of ${path} cannot name a file: ${JSON.stringify(etag)}`);
   }
   return { path, url, etag, hash: HASH.test(etag) ? etag : null, sizeBytes: Number(length) };
+}
+
+/** An ETag without its quotes and the mark of a weak one. */
+export function bareEtag(header: string | null): string | undefined {
+  return header?.replace(/^(W\/)?"?|"$/g, "");
 }

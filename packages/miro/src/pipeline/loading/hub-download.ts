@@ -4,18 +4,18 @@
  * addresses as others: it bridges them, and their SHA-256 is that of the contents.
  */
 import { createHash } from "node:crypto";
-import { createReadStream, createWriteStream, statfsSync, statSync } from "node:fs";
+import { createReadStream, createWriteStream, statSync } from "node:fs";
 import { rename, rm, truncate } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { pipeline } from "node:stream/promises";
 import { describeStandIn } from "@miro-t2i/torch/stand-in";
 import { MiroError } from "../../errors.js";
+import { freeBytes } from "../../files/free-space.js";
 import { makeFolder } from "../../files/make-folder.js";
 import { formatSize } from "../../files/sizes.js";
 import { cannotWrite, link, tagCache, writable } from "./hub-cache.js";
-import { describeFiles, type RemoteFile } from "./hub-describe.js";
-import { hubEndpoint } from "./hub-environment.js";
-import { hubContents, networkReason, pause, retryDelays, Unreachable } from "./hub-http.js";
+import { bareEtag, describeFiles, type RemoteFile } from "./hub-describe.js";
+import { hubContents, networkReason, notTheHub, pause, retryDelays, Unreachable } from "./hub-http.js";
 import type { Repository } from "./hub-repository.js";
 import { PartialFile } from "./partial-file.js";
 
@@ -70,19 +70,20 @@ export async function download(
 /** What an earlier attempt has already counts as there. */
 function checkSpace({ name, storage }: Repository, neededBytes: number, files: readonly IncomingFile[]): void {
   const kept = files.reduce((sum, { blob }) => sum + PartialFile.keptBytes(blob), 0);
-  const { bavail, bsize } = statfsSync(storage);
-  if (neededBytes - kept <= bavail * bsize) return;
+  const free = freeBytes(storage);
+  if (free === null || neededBytes - kept <= free) return;
   throw new MiroError(
-    `${name}: ${formatSize(neededBytes - kept)} are to be downloaded, ${formatSize(bavail * bsize)} are free in ${storage}; free some, or set HF_HUB_CACHE to a larger disk`,
+    `${name}: ${formatSize(neededBytes - kept)} are to be downloaded, ${formatSize(free)} are free in ${storage}; free some, or set HF_HUB_CACHE to a larger disk`,
   );
 }
 
 /** Downloads one file: resumed after a broken connection, checked against its hash, named only when right. */
 export async function downloadBlob(
   repository: Repository,
-  { path, url, hash, sizeBytes: size, blob }: IncomingFile,
+  file: IncomingFile,
   report: (bytes: number) => void,
 ): Promise<void> {
+  const { path, hash, sizeBytes: size, blob } = file;
   const { name, options } = repository;
   const delays = retryDelays(repository);
   const partial = await PartialFile.claim(blob, { report, onWait: options.onMessage, signal: options.signal });
@@ -92,11 +93,11 @@ export async function downloadBlob(
       options.signal?.throwIfAborted();
       const before = partial.sizeBytes();
       try {
-        await receive(repository, url, path, partial, size, report);
+        await receive(repository, file, partial, report);
         const received = partial.sizeBytes();
         if (received < size) throw new Error(`the connection ended at byte ${received} of ${size}`);
         if (received > size) throw new Damaged(`more than the ${size} bytes arrived ${stated(repository)}`);
-        if (hash !== null && !(await hasHash(partial.path, hash, received))) {
+        if (hash !== null && !(await hasHash(partial.path, hash, received, options.signal))) {
           throw new Damaged(
             `the contents do not have the hash ${repository.elsewhere === undefined ? "that the Hub states" : "that is expected"} (${hash.slice(0, 12)}…)`,
           );
@@ -104,12 +105,10 @@ export async function downloadBlob(
         await rename(partial.path, blob);
         return;
       } catch (error) {
-        if (error instanceof Damaged) await truncate(partial.path, 0);
+        if (error instanceof Damaged) await writable(blob, () => truncate(partial.path, 0));
         if (options.signal?.aborted || (error instanceof MiroError && !(error instanceof Unreachable))) throw error;
-        const { syscall } = error as NodeJS.ErrnoException;
-        if (syscall === "write" || syscall === "open" || syscall === "rename") {
-          throw cannotWrite(blob, error);
-        }
+        // What the network does is a cause of an error, or an Unreachable; the file system speaks for itself.
+        if ((error as NodeJS.ErrnoException).syscall !== undefined) throw cannotWrite(blob, error);
         // A connection that breaks often and still gets on is no reason to give up.
         if (partial.sizeBytes() > before) attempt = 0;
         const delay = delays[attempt];
@@ -138,10 +137,8 @@ class Damaged extends Error {}
 /** Lets a file grow by what the Hub still has of it. */
 async function receive(
   repository: Repository,
-  url: string,
-  path: string,
+  { url, path, etag, hash, sizeBytes: size }: RemoteFile,
   partial: PartialFile,
-  size: number,
   report: (bytes: number) => void,
 ): Promise<void> {
   const { signal } = repository.options;
@@ -151,10 +148,15 @@ async function receive(
     have = 0;
   }
   if (have === size) return;
-  const { status, headers, body } = await hubContents(repository, url, path, have);
-  if (status === 416 || (have > 0 && status === 206 && startOf(headers) !== have)) {
+  const { status, headers, url: source, body } = await hubContents(repository, url, path, have);
+  if (status === 416 || (have > 0 && status === 206 && (startOf(headers) !== have || isEncoded(headers)))) {
     throw new Damaged("the server does not continue where it was asked to");
   }
+  if (status !== 200 && status !== 206) throw notTheHub(repository, status);
+  // Without a hash nothing else would tell parts of two versions. A storage elsewhere has ETags of its own.
+  const now = bareEtag(headers.get("ETag"));
+  if (hash === null && now !== undefined && now !== etag && source.href === new URL(url).href)
+    throw new Damaged("it has changed on the server");
   // A server that does not know ranges sends everything again.
   const resumed = have > 0 && status === 206;
   let bytes = resumed ? have : 0;
@@ -163,8 +165,7 @@ async function receive(
   const counted = async function* () {
     for await (const part of body) {
       const standIn = unlike ? describeStandIn(part) : null;
-      if (standIn !== null)
-        throw new MiroError(`${repository.name}/${path}: ${repository.elsewhere ?? hubEndpoint()} sent ${standIn}`);
+      if (standIn !== null) throw new MiroError(`${repository.name}/${path}: ${source.origin} sent ${standIn}`);
       unlike = false;
       bytes += part.length;
       if (bytes > size) throw new Damaged(`more than the ${size} bytes arrive ${stated(repository)}`);
@@ -181,6 +182,11 @@ async function receive(
   }
 }
 
+/** Whether the contents come compressed, though not asked for so: bytes of one form are none of the other. */
+function isEncoded(headers: Headers): boolean {
+  return !/^(identity)?$/i.test(headers.get("Content-Encoding") ?? "");
+}
+
 /** First byte of a partial answer. */
 function startOf(headers: Headers): number {
   return Number(/^bytes (\d+)-/.exec(headers.get("Content-Range") ?? "")?.[1] ?? Number.NaN);
@@ -190,9 +196,12 @@ function startOf(headers: Headers): number {
  * SHA-256 for large files; for small ones the git object id (SHA-1 of `blob SIZE\0` and the contents), or a mirror's
  * plain SHA-1.
  */
-async function hasHash(path: string, expected: string, size: number): Promise<boolean> {
+async function hasHash(path: string, expected: string, size: number, signal?: AbortSignal): Promise<boolean> {
   const hashes =
     expected.length === 64 ? [createHash("sha256")] : [createHash("sha1").update(`blob ${size}\0`), createHash("sha1")];
-  for await (const part of createReadStream(path)) for (const hash of hashes) hash.update(part);
+  for await (const part of createReadStream(path)) {
+    signal?.throwIfAborted();
+    for (const hash of hashes) hash.update(part);
+  }
   return hashes.some((hash) => hash.digest("hex") === expected);
 }

@@ -9,6 +9,7 @@ import {
   hubCache,
   hubEndpoint,
   hubOffline,
+  hubOrigins,
   metadataTimeoutMs,
   symlinksDisabled,
 } from "./hub-environment.js";
@@ -109,8 +110,29 @@ describe("an address in HF_ENDPOINT", () => {
     vi.stubEnv("HF_TOKEN", "hf_abc");
     expect(hubEndpoint()).toBe("https://mirror.example/hf");
     expect(hubAuthorization()).toBe(`Basic ${Buffer.from("me:p@ss").toString("base64")}`);
+    // A mirror that leads to the Hub tells it nothing.
+    for (const known of ["https://huggingface.co", "https://hf.co"]) {
+      expect(hubOrigins().has(known)).toBe(true);
+      expect(hubAuthorization(new URL(`${known}/a/b`))).toBe("Bearer hf_abc");
+    }
     vi.stubEnv("HF_ENDPOINT", "ftp://me:p%40ss@mirror.example");
     expect(hubEndpoint).toThrow(/received "ftp:\/\/mirror\.example"/);
+  });
+});
+
+describe("the servers that get the token", () => {
+  it.each([
+    ["http://mirror.example", ["http://mirror.example", "https://mirror.example"], ["https://mirror.example:8443"]],
+    ["https://mirror.example", ["https://mirror.example"], ["http://mirror.example", "https://cdn.mirror.example"]],
+    ["http://mirror.example:8080", ["http://mirror.example:8080"], ["https://mirror.example:8080"]],
+  ])("of %s are itself, also when it leads from http to https, and the Hub", (endpoint, trusted, strangers) => {
+    vi.stubEnv("HF_ENDPOINT", endpoint);
+    for (const origin of [...trusted, "https://huggingface.co"]) expect(hubOrigins().has(origin)).toBe(true);
+    for (const origin of strangers) expect(hubOrigins().has(origin)).toBe(false);
+    vi.stubEnv("HF_ENDPOINT", endpoint.replace("//", "//me:secret@"));
+    vi.stubEnv("HF_HUB_DISABLE_IMPLICIT_TOKEN", "1");
+    for (const origin of trusted) expect(hubAuthorization(new URL(origin))).toMatch(/^Basic /);
+    expect(hubAuthorization(new URL("https://huggingface.co"))).toBeUndefined();
   });
 });
 

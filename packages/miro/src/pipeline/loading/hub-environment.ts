@@ -127,14 +127,23 @@ function homeOf(user: string): string | undefined {
   }
 }
 
+/** Servers that the token is sent to, by their origins: the Hub as it is asked, and as it may lead to itself. */
+export function hubOrigins(): ReadonlySet<string> {
+  const { protocol, host, port, origin } = endpointUrl();
+  // A server that leads from http to https remains the same one.
+  const secure = protocol === "http:" && port === "" ? [`https://${host}`] : [];
+  return new Set([origin, ...secure, PUBLIC_ENDPOINT, "https://hf.co"]);
+}
+
 /**
  * How a request says who asks: the token of the environment or of the stored login, or the name and password in
- * `HF_ENDPOINT`, which take its place as in Python.
+ * `HF_ENDPOINT`, which take its place as in Python, but at that host alone.
  *
+ * @param url what is asked for; by default at the endpoint
  * @throws InvalidInputError when the token cannot be one; it is never shown
  */
-export function hubAuthorization(): string | undefined {
-  const credentials = endpointCredentials();
+export function hubAuthorization(url = endpointUrl()): string | undefined {
+  const credentials = url.hostname === endpointUrl().hostname ? endpointCredentials() : undefined;
   if (credentials !== undefined) return credentials;
   const token = hubToken();
   return token === undefined ? undefined : `Bearer ${token}`;

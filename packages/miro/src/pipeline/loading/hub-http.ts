@@ -2,6 +2,7 @@
  * Requests to the Hub: with the token, through the proxy, within the time that the user allows, again when the Hub is
  * busy, and with what it refuses in words.
  */
+import { setTimeout as sleep } from "node:timers/promises";
 import type { Dispatcher, Response as UndiciResponse } from "undici";
 import { InvalidInputError, MiroError, systemReason } from "../../errors.js";
 import { about, message } from "../../message.js";
@@ -9,15 +10,18 @@ import {
   downloadTimeoutMs,
   hubAuthorization,
   hubEndpoint,
+  hubOrigins,
   metadataTimeoutMs,
-  PUBLIC_ENDPOINT,
   userAgent,
 } from "./hub-environment.js";
 import { openConnections, proxyFor } from "./hub-proxy.js";
 import { folderHint, type Repository } from "./hub-repository.js";
 
 /** Waits between attempts unless the caller asks for others. */
-const RETRY_DELAYS_MS: readonly number[] = [500, 2_000, 8_000];
+export const RETRY_DELAYS_MS: readonly number[] = [500, 2_000, 8_000];
+
+/** What a busy server asks for is told from here on. */
+const LONG_WAIT_MS = 5_000;
 
 /** The statuses of trouble that passes. */
 const PASSING = new Set([408, 429, 500, 502, 503, 504]);
@@ -29,14 +33,15 @@ const MAX_METADATA_BYTES = 64 * 2 ** 20;
 export class Unreachable extends MiroError {
   override name = "MiroError";
 
+  /** @param reason why, in words */
   constructor(
-    /** Why, in words. */
-    readonly reason: string,
+    server: string,
+    reason: string,
     /** Whether another attempt is worth its time. */
     readonly passes: boolean,
-    { elsewhere, ...options }: ErrorOptions & Pick<Repository, "elsewhere"> = {},
+    options?: ErrorOptions,
   ) {
-    super(`${elsewhere ?? hubEndpoint()} cannot be reached (${reason})`, options);
+    super(`${server} cannot be reached (${reason})`, options);
   }
 }
 
@@ -63,9 +68,9 @@ export function routeIsMissing(error: unknown): boolean {
 export function hubMetadata(repository: Repository, delaysMs: readonly number[]): typeof fetch {
   return async (input, init = {}) => {
     const given = Object.fromEntries(new Headers(init.headers));
-    return retried(repository, delaysMs, async ({ signal }) => {
+    return retried(repository, delaysMs, async (attempt) => {
       const request = { method: init.method ?? "GET", headers: given, body: init.body as string | undefined };
-      const response = await send(repository, String(input), request, signal);
+      const response = await send(repository, String(input), request, attempt);
       if (!response.ok) return response;
       const text = await wholeText(repository, response);
       return new Response(text, { status: response.status, headers: { "Content-Type": "application/json" } });
@@ -86,19 +91,22 @@ export async function hubHead(
   const response = await retried(
     repository,
     retryDelays(repository),
-    ({ signal }) => send(repository, url, request, signal, { stopAtStorage: true }),
+    (attempt) => send(repository, url, request, attempt, { stopAtStorage: true }),
     path,
   );
   return { status: response.status, headers: new Headers([...response.headers]) };
 }
 
-/** A file's contents from `start` on. Reading ends with an error when nothing comes for too long. */
+/**
+ * A file's contents from `start` on. Reading ends with an error when nothing comes for too long.
+ * @returns also where they come from, after redirects
+ */
 export async function hubContents(
   repository: Repository,
   url: string,
   path: string,
   start: number,
-): Promise<{ status: number; headers: Headers; body: AsyncIterable<Uint8Array> }> {
+): Promise<{ status: number; headers: Headers; url: URL; body: AsyncIterable<Uint8Array> }> {
   const range: Record<string, string> = start > 0 ? { Range: `bytes=${start}-` } : {};
   const headers = { ...range, "Accept-Encoding": "identity" };
   const timeoutMs = downloadTimeoutMs();
@@ -107,15 +115,15 @@ export async function hubContents(
     repository,
     retryDelays(repository),
     (attempt) => {
-      stop = attempt;
-      return send(repository, url, { headers }, attempt.signal);
+      stop = attempt.stop;
+      return send(repository, url, { headers }, attempt);
     },
     path,
     timeoutMs,
   );
   const { status } = response;
   const body = arriving(response, timeoutMs, stop, repository.options.signal);
-  return { status, headers: new Headers([...response.headers]), body };
+  return { status, headers: new Headers([...response.headers]), url: new URL(response.url), body };
 }
 
 async function* arriving(
@@ -146,21 +154,31 @@ export function retryDelays({ options }: Repository): readonly number[] {
   return options.retryDelaysMs ?? RETRY_DELAYS_MS;
 }
 
+/** What is looked at of any answer. */
+type Answer = Pick<Response, "status" | "url"> & { headers: { get(name: string): string | null } };
+
+/** One attempt at a request. */
+interface Attempt {
+  stop: AbortController;
+  /** The server that is asked, after the redirects so far. */
+  origin: string;
+}
+
 /** Sends a request again while the trouble is one that passes; what the Hub refuses is thrown as an error. */
-async function retried<T extends { status: number; headers: { get(name: string): string | null } }>(
+async function retried<T extends Answer>(
   repository: Repository,
   delaysMs: readonly number[],
-  attempt: (stop: AbortController) => Promise<T>,
+  attempt: (attempt: Attempt) => Promise<T>,
   path?: string,
   timeoutMs = metadataTimeoutMs(),
 ): Promise<T> {
-  const { elsewhere } = repository;
-  const { signal } = repository.options;
+  const { signal, onMessage } = repository.options;
   let timeouts = 0;
   for (let attempts = 0; ; attempts++) {
     let delay = delaysMs[attempts];
     signal?.throwIfAborted();
     const stop = new AbortController();
+    const now: Attempt = { stop, origin: repository.elsewhere ?? hubEndpoint() };
     const end = () => stop.abort(signal!.reason);
     signal?.addEventListener("abort", end, { once: true });
     let late = false;
@@ -169,10 +187,15 @@ async function retried<T extends { status: number; headers: { get(name: string):
       stop.abort();
     }, timeoutMs);
     try {
-      const response = await attempt(stop);
+      const response = await attempt(now);
       if (response.status < 400 || response.status === 416) return response;
-      if (!PASSING.has(response.status) || delay === undefined) throw httpError(repository, response, path);
-      delay = askedDelayMs(response) ?? delay;
+      const wait = delayAfter(response, delay);
+      if (wait === null) throw httpError(repository, response, path);
+      delay = wait;
+      if (wait >= LONG_WAIT_MS) {
+        const seconds = Math.round(wait / 1000);
+        onMessage?.(`${now.origin} is busy (HTTP status ${response.status}); the next attempt is in ${seconds} s`);
+      }
     } catch (error) {
       if (signal?.aborted || (error instanceof MiroError && !(error instanceof Unreachable))) throw error;
       if (late) {
@@ -182,10 +205,10 @@ async function retried<T extends { status: number; headers: { get(name: string):
         repository.connections = undefined;
       }
       const failure = late
-        ? new Unreachable(`no answer within ${timeoutMs / 1000} s`, timeouts < 2, { cause: error, elsewhere })
+        ? new Unreachable(now.origin, `no answer within ${timeoutMs / 1000} s`, timeouts < 2, { cause: error })
         : error instanceof Unreachable
           ? error
-          : new Unreachable(networkReason(error), true, { cause: error, elsewhere });
+          : new Unreachable(now.origin, networkReason(error), true, { cause: error });
       if (!failure.passes || delay === undefined) throw failure;
     } finally {
       clearTimeout(timer);
@@ -209,29 +232,29 @@ async function send(
   repository: Repository,
   address: string,
   request: HubRequest,
-  signal: AbortSignal,
+  attempt: Attempt,
   { stopAtStorage = false } = {},
 ): Promise<UndiciResponse> {
-  const authorization = repository.elsewhere !== undefined ? undefined : hubAuthorization();
+  const { signal } = attempt.stop;
   const { fetch } = await import("undici");
   repository.connections ??= await openConnections();
-  const trusted = new Set(
-    [hubEndpoint(), PUBLIC_ENDPOINT, "https://hf.co", address].map((known) => new URL(known).origin),
-  );
+  const trusted = repository.elsewhere === undefined ? hubOrigins() : new Set<string>();
   let { method = "GET", body } = request;
   let url = new URL(address);
   for (let redirects = 0; redirects <= MAX_REDIRECTS; redirects++) {
     const headers = { ...request.headers, "User-Agent": userAgent() };
     const asked = url;
+    attempt.origin = asked.origin;
+    const authorization = trusted.has(asked.origin) ? hubAuthorization(asked) : undefined;
     const response = await fetch(asked, {
       method,
-      headers: authorization && trusted.has(url.origin) ? { ...headers, Authorization: authorization } : headers,
+      headers: authorization ? { ...headers, Authorization: authorization } : headers,
       ...(body !== undefined && { body }),
       redirect: "manual",
       signal,
       dispatcher: repository.connections as Dispatcher,
     }).catch((error: unknown) => {
-      throw signal.aborted ? error : noAnswer(repository, asked, error);
+      throw signal.aborted ? error : noAnswer(asked, error);
     });
     const location = response.headers.get("Location");
     if (![301, 302, 303, 307, 308].includes(response.status) || location === null) return leftOver(response);
@@ -255,7 +278,7 @@ async function leftOver(response: UndiciResponse): Promise<UndiciResponse> {
 }
 
 /** Why no answer came, and by which proxy. */
-function noAnswer({ elsewhere }: Repository, url: URL, error: unknown): Error {
+function noAnswer(url: URL, error: unknown): Error {
   const proxy = proxyFor(url);
   const reason = networkReason(error);
   const { code } = innermost(error) as NodeJS.ErrnoException;
@@ -268,7 +291,7 @@ function noAnswer({ elsewhere }: Repository, url: URL, error: unknown): Error {
     });
   }
   const way = proxy === null ? "" : ` by the proxy ${proxy.address.origin}, ${proxy.variable}`;
-  return new Unreachable(`${reason}${way}`, code !== "ENOTFOUND", { cause: error, elsewhere });
+  return new Unreachable(url.origin, `${reason}${way}`, code !== "ENOTFOUND", { cause: error });
 }
 
 /** A description whole, when it is JSON. */
@@ -290,7 +313,7 @@ async function wholeText(repository: Repository, response: UndiciResponse): Prom
 }
 
 /** Another server answered: a portal of the network, a proxy, a web server at a wrong address. */
-export function notTheHub({ name, elsewhere }: Repository, status: number): MiroError {
+export function notTheHub({ name, elsewhere }: Pick<Repository, "name" | "elsewhere">, status: number): MiroError {
   if (elsewhere !== undefined)
     return new MiroError(
       `${name}: ${elsewhere} leads nowhere; check the proxy, or whether the network asks to log in first`,
@@ -302,42 +325,49 @@ export function notTheHub({ name, elsewhere }: Repository, status: number): Miro
   return error;
 }
 
+/** How long to wait for another attempt after an answer, in milliseconds; null where there is none to be made. */
+export function delayAfter(response: Omit<Answer, "url">, delay: number | undefined): number | null {
+  if (!PASSING.has(response.status) || delay === undefined) return null;
+  return askedDelayMs(response) ?? delay;
+}
+
 /**
  * How long the server asks to wait, at most a minute: seconds or a date (RFC 9110, 10.2.3), or the Hub's own header.
  */
-function askedDelayMs({
-  status,
-  headers,
-}: {
-  status: number;
-  headers: { get(name: string): string | null };
-}): number | null {
+function askedDelayMs({ status, headers }: Omit<Answer, "url">): number | null {
   const limit = /"\w+"\s*;\s*r\s*=\s*0\s*;\s*t\s*=\s*(\d+)/.exec(headers.get("RateLimit") ?? "")?.[1];
   const asked = status === 429 && limit !== undefined ? limit : headers.get("Retry-After");
   if (asked === null) return null;
-  const ms = /^\d+$/.test(asked.trim()) ? Number(asked) * 1000 : Date.parse(asked) - Date.now();
+  const ms = /^\d+(\.\d+)?$/.test(asked.trim()) ? Number(asked) * 1000 : Date.parse(asked) - Date.now();
   return Number.isFinite(ms) ? Math.min(Math.max(ms, 0), 60_000) : null;
 }
 
-function httpError(
-  repository: Repository,
-  response: { status: number; headers: { get(name: string): string | null } },
-  path?: string,
-): MiroError {
+function httpError(repository: Repository, response: Answer, path?: string): MiroError {
   const { status } = response;
   const code = response.headers.get("X-Error-Code");
-  const error = refusal(repository, status, code, path);
+  const { origin } = new URL(response.url);
+  const isHub = repository.elsewhere === undefined && hubOrigins().has(origin);
+  const error = isHub ? refusal(repository, status, code, path) : refusalElsewhere(repository, origin, status, path);
   answers.set(error, { status, code });
   return error;
 }
 
+/** Another server refuses: a storage that the Hub leads to, or one that holds a file outside of the Hub. */
+function refusalElsewhere({ name, elsewhere }: Repository, origin: string, status: number, path?: string): MiroError {
+  if (elsewhere !== undefined) return new MiroError(`${name}: ${origin} answers with HTTP status ${status}`);
+  const what = path === undefined ? name : `${name}/${path}`;
+  const then = "; check whether a proxy or the network forbids it";
+  return new MiroError(
+    `${what}: ${origin}, which ${hubEndpoint()} leads to, answers with HTTP status ${status}${status === 403 ? then : ""}`,
+  );
+}
+
 function refusal(
-  { name, parameter, revision, elsewhere }: Repository,
+  { name, parameter, revision }: Repository,
   status: number,
   code: string | null,
   path?: string,
 ): MiroError {
-  if (elsewhere !== undefined) return new MiroError(`${name}: ${elsewhere} answers with HTTP status ${status}`);
   const known = hubAuthorization() !== undefined;
   if (code === "GatedRepo" || code === "DisabledRepo") {
     const what = code === "GatedRepo" ? "its owner lets in only who accepts the conditions" : "it has been disabled";
@@ -382,16 +412,12 @@ export function networkReason(error: unknown): string {
   return systemReason(innermost(error));
 }
 
-export function pause(ms: number, signal?: AbortSignal): Promise<void> {
-  return new Promise((resolve, reject) => {
-    const stop = () => {
-      clearTimeout(timer);
-      reject(signal!.reason);
-    };
-    const timer = setTimeout(() => {
-      signal?.removeEventListener("abort", stop);
-      resolve();
-    }, ms);
-    signal?.addEventListener("abort", stop, { once: true });
-  });
+/** Waits. @throws the signal's reason as soon as it is aborted */
+export async function pause(ms: number, signal?: AbortSignal): Promise<void> {
+  try {
+    await sleep(ms, undefined, signal ? { signal } : {});
+  } catch (error) {
+    signal?.throwIfAborted();
+    throw error;
+  }
 }

@@ -4,7 +4,7 @@
  * `fixtures/hub-proxy.json` holds what Python makes of them.
  */
 import { BlockList, isIP, isIPv4, isIPv6 } from "node:net";
-import type { Dispatcher } from "undici";
+import type { Agent, Dispatcher } from "undici";
 import { invalid } from "../../errors.js";
 import { decoded, withoutCredentials } from "./hub-environment.js";
 
@@ -96,11 +96,12 @@ function inNetwork(host: string, network: string, prefix: number): boolean {
 
 /**
  * Connections of one piece of work: each request goes straight or through the proxy that the environment names for it.
+ * @param limits of waiting; by default the requests limit it themselves
  */
-export async function openConnections(): Promise<Dispatcher> {
+export async function openConnections(
+  limits: Pick<Agent.Options, "headersTimeout" | "bodyTimeout"> = { headersTimeout: 0, bodyTimeout: 0 },
+): Promise<Dispatcher> {
   const { Agent, Dispatcher, ProxyAgent } = await import("undici");
-  // Waiting is limited by the requests themselves.
-  const limits = { headersTimeout: 0, bodyTimeout: 0 };
   class Connections extends Dispatcher {
     readonly #ways = new Map<string, Dispatcher>();
 

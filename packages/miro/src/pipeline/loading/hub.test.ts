@@ -1,5 +1,5 @@
 import { createHash, randomBytes } from "node:crypto";
-import {
+import fs, {
   existsSync,
   lstatSync,
   mkdirSync,
@@ -55,6 +55,7 @@ beforeEach(async () => {
   vi.stubEnv("HF_ENDPOINT", server.endpoint);
 });
 afterEach(async () => {
+  vi.restoreAllMocks();
   vi.unstubAllEnvs();
   await server.stop();
   rmSync(home, { recursive: true, force: true });
@@ -63,6 +64,8 @@ afterEach(async () => {
 const open = () => resolveModel("someone/model", "model", { retryDelaysMs });
 /** First byte that a request asked for. */
 const startOf = ({ range }: { range: string | undefined }) => Number(/^bytes=(\d+)-$/.exec(range ?? "")?.[1] ?? 0);
+/** The server that large files come from. */
+const storageOrigin = () => server.endpoint.replace("127.0.0.1", "localhost");
 const storage = () => join(home, "hub", "models--someone--model");
 
 describe("a repository", () => {
@@ -195,9 +198,66 @@ describe("a repository", () => {
     server.corrupt = Buffer.from(text);
     const source = await open();
     await expect(source.fetch(["v1/model.bin"])).rejects.toThrow(
-      `someone/model/v1/model.bin: ${server.endpoint} sent ${words}`,
+      `someone/model/v1/model.bin: ${storageOrigin()} sent ${words}`,
     );
     expect(readdirSync(join(storage(), "blobs"))).toEqual([]);
+  });
+
+  it.each([
+    [403, /answers with HTTP status 403; check whether a proxy or the network forbids it$/],
+    [404, /answers with HTTP status 404$/],
+    [503, /answers with HTTP status 503$/],
+    [204, /did not answer as the Hub does/],
+  ])("tells a storage that answers with %i from the Hub, and keeps nothing of it", async (status, words) => {
+    server.storageStatus = status;
+    const failed = (await open()).fetch(["v1/model.bin"]);
+    await expect(failed).rejects.toThrow(words);
+    if (status >= 400)
+      await expect(failed).rejects.toThrow(
+        `someone/model/v1/model.bin: ${storageOrigin()}, which ${server.endpoint} leads to, answers`,
+      );
+    await expect(failed).rejects.not.toBeInstanceOf(InvalidInputError);
+    expect(readdirSync(join(storage(), "blobs"))).toEqual([]);
+  });
+
+  it("names the storage that is silent", async () => {
+    vi.stubEnv("HF_HUB_DOWNLOAD_TIMEOUT", "1");
+    const source = await resolveModel("someone/model", "model", { retryDelaysMs: [] });
+    server.stalls = "storage";
+    await expect(source.fetch(["v1/model.bin"])).rejects.toThrow(
+      `download failed: ${storageOrigin()} cannot be reached (no answer within 1 s)`,
+    );
+  });
+
+  it("begins anew where the storage compresses what it sends", async () => {
+    server.compresses = true;
+    server.cutAfter.push(20_000);
+    const source = await open();
+    await source.fetch(["v1/model.bin"]);
+    expect(readFileSync(join(source.folder, "v1/model.bin"))).toEqual(repository.files["v1/model.bin"]);
+    const starts = server.downloads.filter(({ path }) => path.startsWith("/large/")).map(startOf);
+    expect(starts.slice(1).filter((start) => start === 0)).toHaveLength(1);
+  });
+
+  it("is no mixture of two versions where a mirror states no hash", async () => {
+    const [before, after] = [randomBytes(50_000), randomBytes(50_000)];
+    const versions = (contents: Buffer, etag: string) => {
+      repository.files = { "config.json": Buffer.from("{}"), "model.safetensors": contents };
+      server.plainEtag = etag;
+    };
+    versions(before, "1f-5c");
+    server.lacks = /^\/api\//;
+    server.cutAfter.push(20_000);
+    const source = await resolveModel("someone/model", "model", {
+      retryDelaysMs,
+      onDownload: () => versions(after, "20-7a"),
+    });
+    await expect(source.fetch(["model.safetensors"])).rejects.toThrow(
+      /model\.safetensors: download failed: it has changed on the server; 0 of 50000 bytes are kept, run again/,
+    );
+    expect(readdirSync(join(storage(), "blobs"))).toEqual([]);
+    await (await open()).fetch(["model.safetensors"]);
+    expect(readFileSync(join(source.folder, "model.safetensors"))).toEqual(after);
   });
 
   it("says when it keeps getting less", async () => {
@@ -219,6 +279,23 @@ describe("a repository", () => {
     server.failWith.push(429, 429, 429);
     await expect(open()).rejects.toThrow(/HTTP status 429 \(too many requests\); wait a little, or set HF_TOKEN/);
   });
+
+  it.each([{ "Retry-After": "42.4" }, { RateLimit: '"api";r=0;t=42' }])(
+    "says how long a busy Hub asks to wait: %j",
+    async (headers) => {
+      server.failWith.push(429);
+      server.failureHeaders = headers as unknown as Record<string, string>;
+      const stop = new AbortController();
+      const said: string[] = [];
+      const onMessage = (text: string) => {
+        said.push(text);
+        stop.abort();
+      };
+      const opened = resolveModel("someone/model", "model", { retryDelaysMs, onMessage, signal: stop.signal });
+      await expect(opened).rejects.toMatchObject({ name: "AbortError" });
+      expect(said).toEqual([`${server.endpoint} is busy (HTTP status 429); the next attempt is in 42 s`]);
+    },
+  );
 
   it("that is gated names its page and HF_TOKEN", async () => {
     repository.gated = true;
@@ -257,6 +334,14 @@ describe("a repository", () => {
     const source = await open();
     await source.fetch(["config.json"]);
     expect(readFileSync(join(source.folder, "config.json"), "utf8")).toBe("{}");
+  });
+
+  it("says at once that a disk does not take a file, also where it says so late", async () => {
+    const full = Object.assign(new Error("EDQUOT"), { code: "EDQUOT", syscall: "fsync" });
+    vi.spyOn(fs, "fsync").mockImplementation((_, done) => done(full));
+    const source = await open();
+    await expect(source.fetch(["v1/model.bin"])).rejects.toThrow(/blobs\/[0-9a-f]{64}: cannot be written: .*quota/);
+    expect(server.downloads.filter(({ path }) => path.startsWith("/large/"))).toHaveLength(1);
   });
 
   it("keeps files of their own where the user wants no links", async () => {

@@ -1,7 +1,8 @@
 /** What can be loaded on this machine: the bundled model, the published ones, and what the cache of downloads holds. */
-import { existsSync, readdirSync, readFileSync, statfsSync, statSync } from "node:fs";
-import { dirname, join, resolve } from "node:path";
+import { readdirSync, readFileSync, statSync } from "node:fs";
+import { join } from "node:path";
 import { invalid } from "../../errors.js";
+import { freeBytes } from "../../files/free-space.js";
 import { isFolder } from "../../files/make-folder.js";
 import { BUNDLED_MODEL, bundledModel } from "./bundled.js";
 import { missingFiles } from "./checkpoint.js";
@@ -156,17 +157,5 @@ function readRef(path: string): string {
     return readFileSync(path, "utf8").trim();
   } catch {
     return "";
-  }
-}
-
-/** Free space of the disk that holds, or would hold, a folder; null where the system does not say. */
-export function freeBytes(folder: string): number | null {
-  let at = resolve(folder);
-  while (!existsSync(at) && dirname(at) !== at) at = dirname(at);
-  try {
-    const { bavail, bsize } = statfsSync(at);
-    return bavail * bsize;
-  } catch {
-    return null;
   }
 }

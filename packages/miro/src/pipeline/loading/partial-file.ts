@@ -17,8 +17,8 @@ import { closeSync, existsSync, openSync, readdirSync, renameSync, rmSync, statS
 import { basename, dirname, join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { IDENTITY_PATTERN, type Life, lifeOf, processIdentity } from "@miro-t2i/torch/atomic-write";
-import { MiroError, systemReason } from "../../errors.js";
 import { printable } from "../../printable.js";
+import { cannotWrite } from "./hub-cache.js";
 
 /** A file that no process has written for so long is taken over: connections time out sooner. */
 const ABANDONED_MS = 600_000;
@@ -137,8 +137,4 @@ const OWNED = new RegExp(`\\.miro-(${IDENTITY_PATTERN})-[0-9a-f]+\\.incomplete$`
 
 function sizeOf(path: string): number {
   return statSync(path, { throwIfNoEntry: false })?.size ?? 0;
-}
-
-function cannotWrite(blob: string, error: unknown): MiroError {
-  return new MiroError(`${blob}: cannot be written: ${systemReason(error)}`, { cause: error });
 }

@@ -23,6 +23,12 @@ export class UploadServer {
   token = "hf_writer";
   /** The connection of a large file breaks before the file is whole, once another one is there. */
   breaks = false;
+  /** The next request of each of these paths is turned away with this status. */
+  readonly busy: [path: RegExp, status: number][] = [];
+  /** Requests that are taken and never answered. */
+  silent: RegExp | null = null;
+  /** Answers this in place of what it knows of a repository. */
+  answers: string | null = null;
   /** Another commit comes in before the next one. */
   interferes = false;
   readonly visibility: Record<string, boolean> = {};
@@ -51,6 +57,14 @@ export class UploadServer {
     request.url = pathname + search;
     const path = decodeURIComponent(pathname);
     this.requests.push(`${request.method} ${path}`);
+    if (this.silent?.test(path)) return;
+    const busy = this.busy.findIndex(([one]) => one.test(path));
+    if (busy >= 0) {
+      const [[, status]] = this.busy.splice(busy, 1) as [[RegExp, number]];
+      request.resume();
+      return void response.writeHead(status, { "Retry-After": "0" }).end();
+    }
+    if (this.answers !== null) return void response.writeHead(200).end(this.answers);
     const json = (status: number, body: unknown) =>
       void response.writeHead(status, { "Content-Type": "application/json" }).end(JSON.stringify(body));
     const object = /^\/object\/([0-9a-f]{64})$/.exec(path)?.[1];

@@ -11,6 +11,7 @@ import { openShards } from "../../data/dataset/open-shards.js";
 import { filterWords, selectSamples } from "../../data/dataset/training-set.js";
 import { ShardSet, tarsIn } from "../../data/shards/shard-set.js";
 import { ShardTable } from "../../data/shards/shard-table.js";
+import { FINISH, unfinishedShards } from "../../data/shards/unfinished.js";
 import { type IndexedShard, readWidsIndex, WIDS_INDEX_NAME } from "../../data/shards/wids-index.js";
 import { MiroError } from "../../errors.js";
 import type { RinConfig } from "../../networks/config.js";
@@ -153,6 +154,8 @@ function shardsIn(
     }
     const tars = tarsIn(root);
     checks.push({ status: "ok", subject: root, finding: counted(tars.length, "shard") });
+    const begun = unfinishedShards(root);
+    if (begun !== null) checks.push({ status: "note", subject: root, finding: begun, remedy: FINISH });
     const index = join(root, WIDS_INDEX_NAME);
     if (!existsSync(index))
       checks.push({

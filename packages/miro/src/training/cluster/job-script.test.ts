@@ -58,7 +58,10 @@ for _ in {1..1000}; do sleep 0.01; done`,
     "scontrol",
     `case "$1 $2" in
   "show hostnames") printf "node7\\nnode8\\n" ;;
-  "show job") echo "JobId=$3 PreemptEligibleTime=2026-01-31T09:00:00 PreemptTime=\${PREEMPT_TIME:-None}" ;;
+  "show job")
+    echo "JobId=$3 PreemptEligibleTime=2026-01-31T09:00:00 PreemptTime=\${PREEMPT_TIME:-None}"
+    # The number of an array stands for all of its tasks.
+    [ "$3" != "\${SLURM_ARRAY_JOB_ID:-}" ] || echo "JobId=1233 ArrayTaskId=0 PreemptTime=2026-01-31T09:05:00" ;;
   *) echo "$@" >> "$NOTES/scontrol" ;;
 esac`,
   );
@@ -234,11 +237,28 @@ describe("a job script", () => {
     expect({ code, requeued }).toEqual({ code: 130, requeued: "requeue 1234" });
   });
 
+  it("does not go back when another task of its array was preempted", async () => {
+    const runs = ["a", "b"].map((name) => ({ output: join(root, "others", "run"), arguments: [name] }));
+    const cluster = fakeCluster("others", { isArray: true, runs });
+    const env = { SLURM_JOB_ID: "1234", SLURM_ARRAY_JOB_ID: "1234", SLURM_ARRAY_TASK_ID: "1" };
+    expect(await runJob(cluster, { ends: 130, env })).toMatchObject({ code: 130, requeued: "" });
+    const preempted = { ...env, PREEMPT_TIME: "2026-01-31T09:05:00" };
+    expect(await runJob(cluster, { ends: 130, env: preempted })).toMatchObject({ requeued: "requeue 1234_1" });
+  });
+
   it("does not go back when a whole time limit brought no new checkpoint", async () => {
     const cluster = fakeCluster("no-progress");
     symlinkSync("step_00000001", join(cluster.output, "checkpoints/last"));
     const { code, stderr, requeued } = await runJob(cluster, { ends: 130, warned: true, stores: "step_00000001" });
     expect({ code, requeued }).toEqual({ code: 1, requeued: "" });
+    expect(stderr).toMatch(/no step was done within the time limit; give the job more --time/);
+  });
+
+  it("trains nothing, and says so, when the warning comes before the training begins", async () => {
+    const prologue = { path: "/modules.sh", sha256: "0", text: "kill -USR1 $$\n" };
+    const cluster = fakeCluster("early", { prologue });
+    const { code, stderr, requeued } = await runJob(cluster, { ends: 0 });
+    expect({ code, requeued, started: cluster.read("srun") }).toEqual({ code: 1, requeued: "", started: "" });
     expect(stderr).toMatch(/no step was done within the time limit; give the job more --time/);
   });
 

@@ -91,6 +91,10 @@ cd -- ${shellWord(job.workingDirectory)} || exit 1
 set -a
 . ${shellWord(job.environmentFile)} || exit 1
 set +a
+
+# The warning of the time limit may come before the training begins, as while the copies are made.
+warned=0
+trap 'warned=1' USR1
 ${lines(prologueLines(job))}
 ${job.isArray ? chooseRun(job.runs) : setRun(job.runs[0]!).join("\n")}
 ${lines([...stagingLines(job), ...containerLines(job)])}
@@ -101,22 +105,25 @@ export MASTER_ADDR MASTER_PORT OMP_NUM_THREADS=${job.cpusPerTask}
 
 newest() { readlink -- "$run/checkpoints/last"; }
 before=$(newest)
+no_step() {
+  echo "not queued again: no step was done within the time limit; give the job more --time" >&2
+  exit 1
+}
+if [ "$warned" -eq 1 ]; then no_step; fi
 
 srun ${options.join(" ")} \\
   ${command.join(" ")} train "$@" --output "$run" --resume &
 step=$!
-warned=0
 trap 'warned=1; again=1; kill -USR1 "$step"' USR1
 # A signal ends the wait, not what is waited for.
 while again=0; wait "$step"; code=$?; [ "$again" -eq 1 ]; do :; done
 
-preempted() { scontrol show job "$SLURM_JOB_ID" | grep -q 'PreemptTime=[0-9]'; }
+# The last task of an array has the number of the array, which stands for all of its tasks.
+job=${job.isArray ? '"$SLURM_ARRAY_JOB_ID"_"$SLURM_ARRAY_TASK_ID"' : '"$SLURM_JOB_ID"'}
+preempted() { scontrol show job "$job" | grep -q 'PreemptTime=[0-9]'; }
 if [ "$code" -eq 130 ] && { [ "$warned" -eq 1 ] || preempted; }; then
-  if [ "$warned" -eq 1 ] && [ "$(newest)" = "$before" ]; then
-    echo "not queued again: no step was done within the time limit; give the job more --time" >&2
-    exit 1
-  fi
-  scontrol requeue ${job.isArray ? '"$SLURM_ARRAY_JOB_ID"_"$SLURM_ARRAY_TASK_ID"' : '"$SLURM_JOB_ID"'}
+  if [ "$warned" -eq 1 ] && [ "$(newest)" = "$before" ]; then no_step; fi
+  scontrol requeue "$job"
 fi
 exit "$code"
 `;

@@ -69,6 +69,13 @@ const run = ({ script }: Staging, ...args: string[]) =>
 
 const own = (disk: string) => join(disk, `miro-${process.getuid!()}`);
 
+it("an archive is not packed once that is to stop, and nothing of it is left", async () => {
+  const folder = join(root, "stopped");
+  mkdirSync(folder);
+  await expect(packRuntime(plan("/disk", folder), AbortSignal.abort())).rejects.toMatchObject({ name: "AbortError" });
+  expect(readdirSync(folder)).toEqual([]);
+});
+
 describe("the files of a runtime", () => {
   it("are Node, the package with what it needs, and the libraries", () => {
     const { files, ...places } = runtimeFiles(home, node, libtorch);

@@ -86,9 +86,9 @@ function listingDigest(files: readonly RuntimeFile[]): string {
 
 /**
  * Packs what is copied, unless that is done already.
- * @throws MiroError naming the archive when it cannot be written
+ * @throws MiroError naming the archive when it cannot be written; the signal's reason when it is aborted
  */
-export async function packRuntime({ archive, files }: Staging): Promise<void> {
+export async function packRuntime({ archive, files }: Staging, signal?: AbortSignal): Promise<void> {
   if (existsSync(archive)) return;
   const links = new Map(files.flatMap(({ target, link }) => (link === undefined ? [] : [[target, link] as const])));
   const tar = packTar(
@@ -98,10 +98,11 @@ export async function packRuntime({ archive, files }: Staging): Promise<void> {
   );
   const unfinished = beginFile(archive);
   try {
-    await pipeline(tar, createWriteStream(unfinished, { flags: "wx", flush: true }));
+    await pipeline(tar, createWriteStream(unfinished, { flags: "wx", flush: true }), signal ? { signal } : {});
     publishFile(unfinished, archive);
   } catch (error) {
     rmSync(unfinished, { force: true });
+    signal?.throwIfAborted();
     throw new MiroError(`${archive}: cannot be written: ${systemReason(error)}`, { cause: error });
   }
 }

@@ -11,6 +11,7 @@ import { sha256 } from "../../files/sha256.js";
 import { readTextFile } from "../../files/text-file.js";
 import { writeFileAtomic } from "../../files/whole-files.js";
 import { message, option } from "../../message.js";
+import { breathe } from "../../pipeline/interruption.js";
 import { version } from "../../version.js";
 import { jobScript } from "./job-script.js";
 import type { JobPlan } from "./plan.js";
@@ -35,13 +36,22 @@ export interface SubmittedJob extends WrittenJob {
 
 /**
  * Submits a job.
- * @throws MiroError with what sbatch says
+ * @param signal stops before the job is submitted
+ * @throws MiroError with what sbatch says; the signal's reason when it is aborted
  */
-export async function submitJob(plan: JobPlan): Promise<SubmittedJob> {
+export async function submitJob(
+  plan: JobPlan,
+  { signal }: { signal?: AbortSignal | undefined } = {},
+): Promise<SubmittedJob> {
   checkObject("plan", plan, "a plan, as planJob gives it", ["job"]);
-  const written = await writeJob(plan);
+  const written = await writeJob(plan, { signal });
+  await breathe(signal);
   const job = await sbatch(written.script);
-  writeRecord(plan, job);
+  try {
+    writeRecord(plan, job);
+  } catch (error) {
+    throw new MiroError(message`job ${job} was submitted, and is not noted: ${error}`, { cause: error });
+  }
   return { job, ...written };
 }
 
@@ -49,7 +59,10 @@ export async function submitJob(plan: JobPlan): Promise<SubmittedJob> {
  * Writes the script and all that it refers to.
  * @throws InvalidInputError where the folder is for people and holds another script, which somebody may have edited
  */
-export async function writeJob(plan: JobPlan): Promise<WrittenJob> {
+export async function writeJob(
+  plan: JobPlan,
+  { signal }: { signal?: AbortSignal | undefined } = {},
+): Promise<WrittenJob> {
   checkObject("plan", plan, "a plan, as planJob gives it", ["job"]);
   const { job, folder, environment, recipes } = plan;
   const script = join(folder, "job.sh");
@@ -63,7 +76,7 @@ export async function writeJob(plan: JobPlan): Promise<WrittenJob> {
   writeFileAtomic(environment.path, environment.text, { overwrite: true, mode: 0o600 });
   for (const [path, text] of recipes) writeFileAtomic(path, text, { overwrite: true });
   if (job.staging !== undefined) {
-    await packRuntime(job.staging);
+    await packRuntime(job.staging, signal);
     writeFileAtomic(job.staging.script, stagedScript(job.staging), { overwrite: true });
   }
   writeRecord(plan, null);

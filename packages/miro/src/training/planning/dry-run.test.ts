@@ -69,6 +69,27 @@ describe("a dry run", () => {
     ]);
   });
 
+  it("notes shards that were begun and are missing, and no others", async () => {
+    const dir = fresh();
+    const begin = (name: string, content: object) =>
+      writeFileSync(
+        join(dir, "laion", `${name}.manifest.json`),
+        JSON.stringify({ format: "miro-shard-manifest", stage: "vae", state: "writing", ...content }),
+      );
+    begin("00002", {}); // it is made again
+    begin("00003", { state: "complete" });
+    begin("00004_scores.rewards", { stage: "rewards" });
+    const notes = async () => (await found(fitting(dir))).about(/laion$/).filter(({ status }) => status === "note");
+    expect(await notes()).toEqual([]);
+    for (const name of ["00008", "00005", "00007", "00006"]) begin(name, {});
+    expect(await notes()).toMatchObject([
+      {
+        finding: "4 shards were begun and are missing (00005, 00006, 00007, …)",
+        remedy: expect.stringContaining("miro preprocess again"),
+      },
+    ]);
+  });
+
   it("names missing folders, members, scores and sizes, each with what puts it right", async () => {
     const dir = fresh();
     const nowhere = await found(fitting(dir, { root: ["elsewhere"] }));

@@ -1,13 +1,10 @@
 /** One training in a run's folder: two that write there would remove each other's checkpoints. */
 import { existsSync } from "node:fs";
 import { join } from "node:path";
-import { setTimeout as sleep } from "node:timers/promises";
 import { removeKilledWrites } from "@miro-t2i/torch/atomic-write";
 import { InvalidInputError, MiroError } from "../../errors.js";
-import { FileLock } from "../../files/file-lock.js";
+import { FileLock, whenKnown } from "../../files/file-lock.js";
 import { message, option } from "../../message.js";
-
-const POLL_MS = 1000;
 
 /** Name of the lock in a run's folder. */
 export const RUN_LOCK = "run";
@@ -32,24 +29,17 @@ export class RunLock {
    * @throws InvalidInputError when another training is running there
    */
   static async acquire(output: string, { signal, onMessage }: RunLockOptions = {}): Promise<RunLock> {
-    let silentMs: number | null = null;
-    for (;;) {
-      signal?.throwIfAborted();
-      const found = FileLock.acquire(output, RUN_LOCK);
-      if (found instanceof FileLock) {
-        // A run that has no checkpoint left to write would leave there what a killed one was about to remove.
-        removeKilledWrites(join(output, "checkpoints"));
-        return new RunLock(output, found);
-      }
-      // Less silence than a moment ago: it was heard of.
-      if (found.isKnown || (silentMs !== null && found.silentMs < silentMs))
-        throw new InvalidInputError(
-          message`${output}: ${found.text} trains here; wait for its end, or name another ${option("output")}`,
-        );
-      if (silentMs === null) onMessage?.(`${output}: waiting for a sign of life of ${found.text}, which trained here`);
-      silentMs = found.silentMs;
-      await sleep(POLL_MS, undefined, signal ? { signal } : {});
-    }
+    const found = await whenKnown(() => FileLock.acquire(output, RUN_LOCK), {
+      signal,
+      onWait: ({ text }) => onMessage?.(`${output}: waiting for a sign of life of ${text}, which trained here`),
+    });
+    if (!(found instanceof FileLock))
+      throw new InvalidInputError(
+        message`${output}: ${found.text} trains here; wait for its end, or name another ${option("output")}`,
+      );
+    // A run that has no checkpoint left to write would leave there what a killed one was about to remove.
+    removeKilledWrites(join(output, "checkpoints"));
+    return new RunLock(output, found);
   }
 
   /**

@@ -20,7 +20,7 @@ import { readText, removeKilledWrites, writeFileAtomic } from "../../../files/wh
 import { proveWritable } from "../../../files/writable.js";
 import { groupBy } from "../../../group-by.js";
 import { message, option } from "../../../message.js";
-import { counted, plural } from "../../../numbers.js";
+import { counted } from "../../../numbers.js";
 import { encodePng } from "../../../pictures/png.js";
 import { sheetText } from "../../../pipeline/settings.js";
 import { version } from "../../../version.js";
@@ -119,31 +119,23 @@ export async function evaluateGeneval(run: EvaluationRun): Promise<EvaluationRep
   for (;;) {
     signal?.throwIfAborted();
     if (generation) report.drawn += await generation.drawMissing(run.resources, work);
-    const open = generation?.missing() ?? [];
-    if (only === "generate") {
-      if (open.length > 0)
-        onMessage?.(`${counted(open.length, "prompt")} ${plural(open.length, "is", "are")} left to other processes`);
-      break;
+    let left = generation?.missing().length ?? 0;
+    const folder = only === "generate" ? null : present(run);
+    if (folder !== null) {
+      const stages = stagesOf(run, folder.prompts);
+      if (does("detect")) {
+        const ready = generation ? folder.prompts.filter(({ index }) => generation.isComplete(index)) : folder.prompts;
+        const detection = stagesOf(run, ready).detection;
+        report.detected += await detection.detectMissing(run.resources, work);
+        if (does("judge")) await stagesOf(run, ready).colours.classifyMissing(run.resources, work);
+      } else await stages.colours.classifyMissing(run.resources, work);
+      if (does("detect")) left += stages.detection.missing().length;
+      if (does("judge")) left += stages.colours.missing().length;
+      report.problems = folder.problems;
     }
-    const folder = present(run);
-    const stages = stagesOf(run, folder.prompts);
-    if (does("detect")) {
-      const ready = generation ? folder.prompts.filter(({ index }) => generation.isComplete(index)) : folder.prompts;
-      const detection = stagesOf(run, ready).detection;
-      report.detected += await detection.detectMissing(run.resources, work);
-      if (only !== "detect" && does("judge")) await stagesOf(run, ready).colours.classifyMissing(run.resources, work);
-    } else if (does("judge")) await stages.colours.classifyMissing(run.resources, work);
-    const left =
-      open.length +
-      (does("detect") ? stages.detection.missing().length : 0) +
-      (does("judge") ? stages.colours.missing().length : 0);
-    report.problems = folder.problems;
-    if (only === "detect") {
-      if (left > 0) onMessage?.(`${counted(left, "prompt")} ${plural(left, "is", "are")} left to other processes`);
-      break;
-    }
-    if (left === 0 && (await conclude(run, folder, work, report))) break;
-    if (!told) onMessage?.(`waiting for another process, which works on ${left === 0 ? "the verdicts" : left}`);
+    if (left === 0 && (folder === null || !does("judge") || (await conclude(run, folder, work, report)))) break;
+    const what = left === 0 ? "the verdicts" : counted(left, "prompt");
+    if (!told) onMessage?.(`waiting for another process, which works on ${what}`);
     told = true;
     await sleep(POLL_MS, undefined, signal ? { signal } : {});
   }

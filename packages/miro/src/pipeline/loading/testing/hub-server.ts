@@ -6,6 +6,7 @@
 import { createHash } from "node:crypto";
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
+import { gzipSync } from "node:zlib";
 
 /** One repository: its commit and its files. */
 export interface TestRepository {
@@ -38,12 +39,18 @@ export class HubServer {
   failureHeaders: Record<string, string> = {};
   /** Sends this instead of a large file's contents. */
   corrupt: Buffer | null = null;
+  /** Sends large files itself, under this ETag, which is no hash: a mirror that is a web server of files. */
+  plainEtag: string | null = null;
   /** Routes that a mirror does not know. */
   lacks: RegExp | null = null;
   /** Answers everything with this page, as networks do that ask to log in first. */
   portal: string | null = null;
-  /** Takes requests and says nothing: to all, or after the first bytes of a large file. */
-  stalls: "answers" | "contents" | null = null;
+  /** Takes requests and says nothing: to all, to those for large files, or after the first bytes of one. */
+  stalls: "answers" | "storage" | "contents" | null = null;
+  /** The storage, which is another server, answers with this status. */
+  storageStatus: number | null = null;
+  /** The storage compresses what it sends, though nobody asked for that. */
+  compresses = false;
   /** The storage sends whole files whatever range is asked for. */
   ignoresRange = false;
   #server: Server | null = null;
@@ -87,6 +94,8 @@ export class HubServer {
     }
     const large = /^\/large\/([0-9a-f]{64})$/.exec(path);
     if (large) {
+      if (this.stalls === "storage") return;
+      if (this.storageStatus !== null) return response.writeHead(this.storageStatus).end();
       const file = Object.values(this.repositories)
         .flatMap((repository) => Object.values(repository.files))
         .find((body) => sha256(body) === large[1]);
@@ -131,6 +140,7 @@ export class HubServer {
     const body = repository.files[file];
     response.setHeader("X-Repo-Commit", repository.sha);
     if (!body) return this.#refuse(response, 404, "EntryNotFound");
+    if (this.plainEtag !== null) return this.#send(request, response, body, `"${this.plainEtag}"`);
     if (body.length < LARGE) return this.#send(request, response, body, `"${gitId(body)}"`);
     // Another host, as the Hub's storage is: the token must not travel there.
     response
@@ -144,13 +154,16 @@ export class HubServer {
       .end();
   }
 
-  #send(request: IncomingMessage, response: ServerResponse, body: Buffer, etag = `"${sha256(body)}"`): void {
+  #send(request: IncomingMessage, response: ServerResponse, contents: Buffer, etag = `"${sha256(contents)}"`): void {
+    const isCompressed = this.compresses && contents.length >= LARGE;
+    const body = isCompressed ? gzipSync(contents) : contents;
     const range = this.ignoresRange ? undefined : /^bytes=(\d+)-$/.exec(request.headers.range ?? "")?.[1];
     const start = Number(range ?? 0);
     const part = body.subarray(start);
     response.writeHead(range === undefined ? 200 : 206, {
       "Content-Length": part.length,
       ...(range !== undefined && { "Content-Range": `bytes ${start}-${body.length - 1}/${body.length}` }),
+      ...(isCompressed && { "Content-Encoding": "gzip" }),
       "Accept-Ranges": "bytes",
       ETag: etag,
     });
