@@ -176,6 +176,21 @@ describe("guidance", () => {
     x.dispose();
   });
 
+  it("says at which steps the velocity jumps: where guidance begins or ends, never at the first", () => {
+    const jumpsOf = (guidance: Guidance) =>
+      scope(() => {
+        const predict = (y: Tensor) => ({ D: y, z: null });
+        const model = guidedVelocity<null>({ guidance, both: null, conditional: null, predict });
+        const at = (step: number) => model(zeros([1, 1]), 0.5, { step, steps: 5, fraction: 0 }, null);
+        return [0, 1, 2, 3, 4].filter((step) => at(step).restart);
+      });
+    expect(jumpsOf(constant)).toEqual([]);
+    expect(jumpsOf({ ...constant, start: 1, end: 2 })).toEqual([1, 3]);
+    expect(jumpsOf({ ...constant, end: 2 })).toEqual([3]);
+    // It begins at 0, without a jump.
+    expect(jumpsOf({ ...constant, type: "linear", end: 2 })).toEqual([3]);
+  });
+
   it("leaves the batch's rows in order, conditional half first", async () => {
     const x = randn([3, 2]);
     const model = guidedVelocity<null>({
