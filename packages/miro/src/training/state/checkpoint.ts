@@ -7,8 +7,7 @@
  *     optimizer.safetensors   moments, one tensor for each parameter
  *     state.json              step, EMA updates, samples seen, the resolved recipe, versions
  *     model.json              what `miro generate --model RUN` needs to know, see pipeline/loading/run-model.ts; with
- * it
- *                             what a release has beside its weights, such as vocabulary.json
+ *                             it what a release has beside its weights, such as vocabulary.json
  *     SHA256SUMS              the hashes of these files, as sha256sum writes and checks them
  *   RUN/checkpoints/last      a link to the newest of them
  *
