@@ -1,4 +1,4 @@
-import { randn, scope, tensor, zeros } from "@miro-t2i/torch";
+import { randn, scope, type Tensor, tensor, zeros } from "@miro-t2i/torch";
 import { describe, expect, it } from "vitest";
 import { type BranchState, combine, type Guidance, guidanceWeight, guidedSteps, guidedVelocity } from "./guidance.js";
 import { euler, heun, midpoint, samplerMethod, samplerNames } from "./samplers/index.js";

@@ -91,7 +91,13 @@ export async function makePlan(
   const count = prompts.length * given.imagesPerPrompt;
   const noise = givenNoise ? checkNoise(givenNoise, [count, ...defaults.latentShape]) : null;
   if (given.promptEmbeddings) {
-    checkEmbeddings("promptEmbeddings", given.promptEmbeddings, prompts.length, defaults.labelDim, defaults.paddedTokens);
+    checkEmbeddings(
+      "promptEmbeddings",
+      given.promptEmbeddings,
+      prompts.length,
+      defaults.labelDim,
+      defaults.paddedTokens,
+    );
   }
   const steps = given.steps ?? defaults.defaultSteps;
   const guidance: Guidance = {
