@@ -27,7 +27,7 @@ import { readSafetensors, writeSafetensors } from "@miro-t2i/torch/io";
 import type { GradScalerState } from "@miro-t2i/torch/optim";
 import { checkName, checkObject, isObject } from "../../arguments.js";
 import type { BatchSpan } from "../../data/shards/order.js";
-import { describe, InvalidInputError, MiroError, systemReason } from "../../errors.js";
+import { describe, InvalidInputError, isOutOfMemory, MiroError, systemReason } from "../../errors.js";
 import { checkSum, readSums, SUMS_FILE, sumsOf } from "../../files/checksums.js";
 import { makeFolder } from "../../files/make-folder.js";
 import { about, message, option } from "../../message.js";
@@ -234,6 +234,29 @@ export function loadTrainingCheckpoint(path: string): TrainingCheckpoint {
     emas: Object.fromEntries(averages),
     optimizer: read("optimizer.safetensors"),
   };
+}
+
+/**
+ * Reads a checkpoint for a training that goes on from it.
+ * @param restore copies its tensors
+ * @throws InvalidInputError naming the checkpoint where its tensors are not those of the training
+ */
+export function restoreFrom(path: string, restore: (checkpoint: TrainingCheckpoint) => void): void {
+  scope(() => {
+    const checkpoint = loadTrainingCheckpoint(path);
+    try {
+      restore(checkpoint);
+    } catch (error) {
+      if (!(error instanceof TorchError || error instanceof MiroError) || isOutOfMemory(error)) throw error;
+      const lines = error.message.split("\n").map((line) => shortened(line.trim()));
+      throw new InvalidInputError(`${path}: ${lines.join(" ")}; give the recipe it was made with`, { cause: error });
+    }
+  });
+}
+
+/** A line that may list all tensors of a network. */
+function shortened(line: string): string {
+  return line.length > 160 ? `${line.slice(0, 157)}...` : line;
 }
 
 /** What a checkpoint says of its run, without its tensors. @throws MiroError naming what is wrong with it */
