@@ -1,14 +1,5 @@
 import { execFileSync } from "node:child_process";
-import fs, {
-  existsSync,
-  mkdirSync,
-  mkdtempSync,
-  readdirSync,
-  readFileSync,
-  readlinkSync,
-  rmSync,
-  writeFileSync,
-} from "node:fs";
+import fs, { mkdirSync, mkdtempSync, readdirSync, readFileSync, readlinkSync, rmSync, writeFileSync } from "node:fs";
 import { syncBuiltinESMExports } from "node:module";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -213,10 +204,15 @@ describe("training checkpoints", () => {
     });
   });
 
-  it("refuse a state without its counts", () => {
+  it("refuse a state without its counts or its recipe", () => {
     mkdirSync(join(folder, "step-00000001"));
     writeFileSync(join(folder, "step-00000001", "state.json"), '{"format": 1, "step": -1}');
     expect(() => loadTrainingCheckpoint(join(folder, "step-00000001"))).toThrow(/state\.json: step: .*found -1/);
+    const { recipe, ...rest } = at(1).state;
+    writeFileSync(join(folder, "step-00000001", "state.json"), JSON.stringify(rest));
+    expect(() => loadTrainingCheckpoint(join(folder, "step-00000001"))).toThrow(
+      /state\.json: recipe: .*found undefined/,
+    );
   });
 
   it("refuse sizes of batches that do not follow one another from step 0 on", () => {

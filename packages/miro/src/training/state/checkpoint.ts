@@ -274,6 +274,8 @@ export function readTrainingState(path: string): TrainingState {
   for (const key of ["step", "emaUpdates", "skippedSteps", "seconds", "optimizerStep"] as const)
     if (typeof state[key] !== "number" || !(state[key] >= 0))
       throw new MiroError(`${statePath}: ${key}: expected a number of 0 or more, found ${describe(state[key])}`);
+  if (!isObject(state.recipe))
+    throw new MiroError(`${statePath}: recipe: expected that of the run, found ${describe(state.recipe)}`);
   if (state.batches !== undefined && !areSpans(state.batches))
     throw new MiroError(
       `${statePath}: batches: expected [{ from: 0, batchSize }, { from, batchSize }, …], found ${describe(state.batches)}`,
