@@ -16,6 +16,7 @@ describe("Meter", () => {
     const meter = new Meter(16e12);
     add(meter, { loss: 1, rawLoss: 2, logvar: 0.5, gradNorm: 3 }, times);
     add(meter, { loss: 3, rawLoss: 4, logvar: 1.5, gradNorm: 5, groupNorms: [3, 4] }, { ...times, totalMs: 1500 });
+    expect([meter.smoothLoss, meter.stepsPerSecond]).toEqual([2.1, 1000 / 550]); // a twentieth of the way
     expect(meter.flush()).toEqual({
       "train/loss": 2,
       "train/raw_loss": 3,
