@@ -49,5 +49,5 @@ export type {
 export { type BestOfOptions, type BestOfResult, bestOf } from "./rewards/best-of.js";
 export { loadScorer, registerScorer, scorerSpecs } from "./rewards/registry.js";
 export { type ScoredFile, type ScoreFilesOptions, scoreFiles } from "./rewards/score-files.js";
-export type { Scorer, ScorerSpec } from "./rewards/scorer.js";
+export type { OwnScorer, Scorer, ScorerSpec } from "./rewards/scorer.js";
 export { version } from "./version.js";

@@ -305,10 +305,12 @@ describe("wrong usage gives one line and exit code 2", () => {
 });
 
 it("targets where no model was trained, and a window without a step, are told and drawn", async () => {
-  const { code, stderr } = await generate("a cat", "--reward", "clip_score=1000", "--guidance-window", "7:");
+  const flags = ["--reward", "clip_score=1000", "--negative-reward", "clip_score=-1", "--guidance-window", "7:"];
+  const { code, stderr } = await generate("a cat", ...flags);
   expect(stderr).toContain(
     "warning: the reward target clip_score 1000 is outside of 0 to 1, where models are trained\n",
   );
+  expect(stderr).toContain("warning: the negative reward target clip_score -1 is outside of 0 to 1");
   expect(stderr).toContain("warning: no step is guided: the guidance window begins at step 7, and there are 2\n");
   expect(code).toBe(0);
 });

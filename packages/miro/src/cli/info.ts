@@ -111,7 +111,7 @@ async function inspect(path: string): Promise<Report> {
   if (/\.safetensors$/i.test(path)) return { file: path, ...(await inspectTensors(path)) };
   if (/\.npy$/i.test(path)) return inspectNpy(path);
   if (/\.(ckpt|pt|pth|bin)$/i.test(path)) {
-    const { describeTorchFile } = await import("../training/state/published-checkpoint.js");
+    const { describeTorchFile } = await import("../training/state/torch-file-summary.js");
     return describeTorchFile(path);
   }
   return inspectPicture(path);

@@ -83,6 +83,8 @@ describe("miro launch", () => {
       /all tasks of an array get the same machines; trainer\.devices=1 .* trainer\.devices=2/,
     ],
     [["--array", "seed"], /--array seed: expected key=value,value,…/],
+    [["--array", "seed=? ,2"], /--array seed=\? ,2: expected key=value,value,…/],
+    [["--array", "seed=1,,2"], /--array seed=1,,2: expected key=value,value,…/],
     [["--array", "name=a b,a_b"], /name=a b and name=a_b would share the folder name=a_b/],
     [["--array", "seed=1,1"], /would share the folder seed=1/],
     [["--time", "tomorrow"], /--time: expected a time above 0 as minutes, H:M:S or D-H:M:S, received "tomorrow"/],

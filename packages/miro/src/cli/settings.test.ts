@@ -1,7 +1,7 @@
 /** Settings files: what is found, what counts, what is refused. */
 import { chownSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { join, relative } from "node:path";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { wholeProgram } from "./main.js";
 import { OPTION_NAMES } from "./option-names.generated.js";
@@ -42,6 +42,16 @@ async function optionOf(command: string, option: string): Promise<{ value: unkno
 }
 
 describe("the value that counts", () => {
+  it("is not that of a relative XDG_CONFIG_HOME, which counts for nothing", async () => {
+    const file = settings("threads: 3\n", "user");
+    vi.stubEnv("HOME", join(folder, "home"));
+    vi.stubEnv("XDG_CONFIG_HOME", relative(process.cwd(), join(folder, "config")));
+    expect((await optionOf("generate", "threads")).from).not.toContain(file);
+    mkdirSync(join(folder, "home", ".config", "miro"), { recursive: true });
+    writeFileSync(join(folder, "home", ".config", "miro", "config.yaml"), "threads: 5\n");
+    expect((await optionOf("generate", "threads")).value).toBe(5);
+  });
+
   it("is that of the project before that of the user, of the command before that of all, else the default", async () => {
     const user = settings("device: cuda\nthreads: 3\ngenerate: { steps: 10, guidance: 2 }\n", "user");
     const project = settings("steps: 20\nevaluate:\n  seed: 1\n  geneval: { n-samples: 2, text_encoder: t5 }\n");

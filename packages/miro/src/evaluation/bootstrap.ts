@@ -35,10 +35,15 @@ export function bootstrapIntervals(columns: readonly (readonly (number | null)[]
   }
   return means.map((list, c) => {
     if (columns[c]!.filter((value) => value !== null).length < 2) return null;
-    list.sort((a, b) => a - b);
-    const at = (share: number) => list[Math.round(share * (list.length - 1))]!;
-    return [at(0.025), at(0.975)];
+    return middleOf(list);
   });
+}
+
+/** The middle 95 % of values. */
+export function middleOf(values: readonly number[]): Interval {
+  const sorted = [...values].sort((a, b) => a - b);
+  const at = (share: number) => sorted[Math.round(share * (sorted.length - 1))]!;
+  return [at(0.025), at(0.975)];
 }
 
 /** As many units as there are, with replacement. They depend on nothing but their number and the round. */

@@ -7,7 +7,7 @@ import { generateSchema } from "../pipeline/generate-options.js";
 import type { MiroPipeline } from "../pipeline/pipeline.js";
 
 export const speedSchema = z.strictObject({
-  /** What is drawn. */
+  /** What is drawn. Default: a red apple on a light blue background. */
   prompt: field(z.string().min(1).default("a red apple on a light blue background"), {
     expected: "a text",
     help: "what is drawn",
@@ -20,7 +20,7 @@ export const speedSchema = z.strictObject({
     flag: "--batches <n,...>",
     parse: (text) => text.split(",").map((part) => (/^\d+$/.test(part) ? Number(part) : Number.NaN)),
   }),
-  /** How often each is measured, after a first time that is not counted. */
+  /** How often each is measured, after a first time that is not counted. Default: 3. */
   rounds: field(z.int().min(1).max(1000).default(3), {
     expected: "an integer of at least 1",
     help: "how often each is measured, after a first time that is not counted",

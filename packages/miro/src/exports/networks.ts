@@ -5,6 +5,7 @@
 import "../unbundled.js";
 
 export * from "../autoencoder/index.js";
+export type { LatentNormalization } from "../autoencoder/normalization.js";
 export { combine, type Guidance, guidanceWeight } from "../flow/guidance.js";
 export {
   type DrawPurpose,

@@ -6,14 +6,23 @@ import "../emoji/register.js";
 
 // The optimizer of the published recipes.
 export { Lamb, type LambOptions } from "@miro-t2i/torch/optim";
-export { type BatchSource, RandomBatches, type RandomBatchesOptions } from "../training/batches/batches.js";
+export type { Rows } from "../training/batches/batch-slices.js";
+export {
+  type BatchSource,
+  type DataConstants,
+  type FrozenModels,
+  RandomBatches,
+  type RandomBatchesOptions,
+} from "../training/batches/batches.js";
 export type { DataCheck } from "../training/batches/finding.js";
 export { type RecipeFault, recipeFault } from "../training/batches/recipe-fault.js";
 export {
+  type FrozenNeeds,
   registerSource,
   type SourceContext,
   type SourceData,
   type SourceFacts,
+  type SourceRecipe,
   type SourceReport,
   type SourceSpec,
   type ValidationBatches,
@@ -45,6 +54,7 @@ export {
   type Task,
   type TaskContext,
   type TaskRecipe,
+  type TaskReport,
   type TaskSpec,
   taskRecipeSchema,
 } from "../training/loop/tasks.js";

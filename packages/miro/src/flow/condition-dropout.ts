@@ -54,7 +54,8 @@ function unknown(reward: Tensor, drop: Tensor): Tensor {
 
 /**
  * The empty prompt padded to the T tokens of a batch's text: embeddings (1, T, labelDim), mask (1, T). A single token
- * is repeated over all positions, as upstream does (only the first is unmasked, so the others have no effect).
+ * is repeated over all positions, as upstream does. Only the first is unmasked, so the others count in networks alone
+ * that attend padding.
  */
 function emptyPrompt(uncondEmbedding: Tensor, text_BTE: Tensor): { embeddings: Tensor; mask: Tensor } {
   const T = text_BTE.size(1);

@@ -1,4 +1,4 @@
-import { randn, scope, tensor, zeros } from "@miro-t2i/torch";
+import { randn, scope, type Tensor, tensor, zeros } from "@miro-t2i/torch";
 import { describe, expect, it } from "vitest";
 import { type BranchState, combine, type Guidance, guidanceWeight, guidedSteps, guidedVelocity } from "./guidance.js";
 import { euler, heun, midpoint, samplerMethod, samplerNames } from "./samplers/index.js";
@@ -174,6 +174,21 @@ describe("guidance", () => {
       ).toBeGreaterThan(1.6);
     }
     x.dispose();
+  });
+
+  it("says at which steps the velocity jumps: where guidance begins or ends, never at the first", () => {
+    const jumpsOf = (guidance: Guidance) =>
+      scope(() => {
+        const predict = (y: Tensor) => ({ D: y, z: null });
+        const model = guidedVelocity<null>({ guidance, both: null, conditional: null, predict });
+        const at = (step: number) => model(zeros([1, 1]), 0.5, { step, steps: 5, fraction: 0 }, null);
+        return [0, 1, 2, 3, 4].filter((step) => at(step).restart);
+      });
+    expect(jumpsOf(constant)).toEqual([]);
+    expect(jumpsOf({ ...constant, start: 1, end: 2 })).toEqual([1, 3]);
+    expect(jumpsOf({ ...constant, end: 2 })).toEqual([3]);
+    // It begins at 0, without a jump.
+    expect(jumpsOf({ ...constant, type: "linear", end: 2 })).toEqual([3]);
   });
 
   it("leaves the batch's rows in order, conditional half first", async () => {

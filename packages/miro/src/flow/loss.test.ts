@@ -1,4 +1,4 @@
-import { Generator, ones, rand, randn, scope, type Tensor, zeros } from "@miro-t2i/torch";
+import { Generator, ones, rand, randn, scope, type Tensor, tensor, zeros } from "@miro-t2i/torch";
 import { describe, expect, it } from "vitest";
 import { FlowPrecond } from "../networks/precond.js";
 import { Rin } from "../networks/rin.js";
@@ -51,6 +51,27 @@ describe("FlowMatchingLoss", () => {
       const expected = batch.x0.mul(gamma).add(noise.mul(1 - gamma));
       expect(seen.input.y.sub(expected).abs().max().item()).toBeLessThan(1e-6);
       expect(rawLoss.item()).toBeCloseTo(noise.sub(batch.x0).square().mean().item(), 5);
+    });
+  });
+
+  it("keeps the latents of the first pass where the draw is above 1 − selfCondRate, and has zeros elsewhere", () => {
+    scope(() => {
+      const { network } = spy();
+      const previous: (Tensor | null)[] = [];
+      const passes = {
+        apply: (_: Rin, { y, previousLatents }: { y: Tensor; previousLatents: Tensor | null }) => {
+          previous.push(previousLatents);
+          return { D: y, z: ones([B, 2, 1]) };
+        },
+      } as unknown as FlowPrecond;
+      const selfConditioning = { ...network, config: { ...config, useSelfConditioning: true } } as unknown as Rin;
+      const draw: Draw = (purpose, _kind, shape) =>
+        purpose === "keepLatents" ? tensor([0.1, 0.3, 0.9]).view(...shape) : zeros(shape);
+      make({ selfCondRate: 0.8 }).call(passes, selfConditioning, batchOf(), { draw });
+      expect(previous[0]).toBeNull();
+      expect(previous[1]!.flatten().toList()).toEqual([0, 0, 1, 1, 1, 1]);
+      make({ selfCondRate: 0 }).call(passes, selfConditioning, batchOf(), { draw });
+      expect(previous.slice(2)).toEqual([null]);
     });
   });
 

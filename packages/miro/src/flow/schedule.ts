@@ -70,10 +70,8 @@ export class LinearSchedule {
  * 128 (1024 pixels) 0.32.
  *
  * The form of the shift: Esser et al., "Scaling Rectified Flow Transformers for High-Resolution Image Synthesis"
- * (arXiv 2403.03206),
- * section 5.3.2, equation 23. The constants: FLUX.1's published scheduler (`base_shift`, `max_shift`,
- * `base_image_seq_len`,
- * `max_image_seq_len` with `use_dynamic_shifting`).
+ * (arXiv 2403.03206), section 5.3.2, equation 23. The constants: FLUX.1's published scheduler (`base_shift`,
+ * `max_shift`, `base_image_seq_len`, `max_image_seq_len` with `use_dynamic_shifting`).
  *
  * @param height side of the latents; so is width
  */

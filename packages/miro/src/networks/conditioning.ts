@@ -16,8 +16,7 @@ export interface ConditioningInput {
   textMask: Tensor;
   /**
    * One (B,) tensor for each reward key (without the `_coherence` suffix that checkpoints use); other keys are not
-   * read.
-   * NaN says that nothing is known of that sample's reward.
+   * read. NaN says that nothing is known of that sample's reward.
    */
   rewards: Readonly<Record<string, Tensor>>;
 }

@@ -1,7 +1,6 @@
 /**
  * How much arithmetic a forward pass of the network is: multiply-adds of its matrix products, by part, from its
- * configuration alone.
- * Norms, activations and other work that grows only with the number of values is left out.
+ * configuration alone. Norms, activations and other work that grows only with the number of values are left out.
  *
  *   linear layer: tokens · from · to        attention: 2 · queries · keys · width (scores, and values weighted by them)
  */

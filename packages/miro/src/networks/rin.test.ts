@@ -418,3 +418,9 @@ it("the layer of self-conditioning is as wide as latent_mlp_multiplier says", ()
     ]);
   });
 });
+
+it("without a reward is refused, as a configuration that nothing has checked may be", () => {
+  expect(() => new Rin({ ...tinyConfig(), coherenceKeys: [] })).toThrow(
+    /coherenceKeys: expected a list of at least one/,
+  );
+});

@@ -143,6 +143,10 @@ describe("EXIF and XMP", () => {
     block.writeUInt32LE(44, 36);
     block.write("ASCII\0\0\0a fo", 44, "latin1");
     expect(readUserComment(block)).toBe("a fo");
+    const short = Buffer.from(block);
+    short.writeUInt32LE(3, 32); // so short that it stands where its place would
+    short.write("fox", 36, "latin1");
+    expect(readUserComment(short)).toBe("fox");
     block.write("UNICODE\0f\0x\0", 44, "latin1");
     expect(readUserComment(Buffer.concat([Buffer.from("Exif\0\0"), block]))).toBe("fx");
     expect(readXmp(`<rdf:Description miro:settings='{&quot;a&quot;:&#x31;}'/>`)).toBe('{"a":1}');

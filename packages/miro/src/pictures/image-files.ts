@@ -33,7 +33,7 @@ const DEFAULT_QUALITY = 90;
 
 /** Options of {@link encodeImage}, declared once for the API and the command line. */
 export const imageFormatSchema = z.strictObject({
-  /** File format; only png keeps every pixel. */
+  /** File format; only png keeps every pixel. Default: png. */
   format: field(z.enum(IMAGE_FORMATS).default("png"), {
     expected: `one of ${IMAGE_FORMATS.join(", ")}`,
     help: "file format; only png keeps every pixel",

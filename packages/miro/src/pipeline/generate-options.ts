@@ -17,7 +17,7 @@ const statesSchema = z.object({
 });
 
 export const generateSchema = z.strictObject({
-  /** Pictures of each prompt. */
+  /** Pictures of each prompt. Default: 1. */
   imagesPerPrompt: field(z.int().min(1).max(100_000).default(1), {
     expected: "an integer of at least 1",
     help: "pictures per prompt",
@@ -60,7 +60,10 @@ export const generateSchema = z.strictObject({
     expected: "an integer of at least 1",
     help: "give onStep pictures of what is being drawn at every n-th step",
   }),
-  /** `linear`: one pixel for each latent, almost free. `decoder`: the picture itself, for the price of decoding it. */
+  /**
+   * `linear`: one pixel for each latent, almost free. `decoder`: the picture itself, for the price of decoding it.
+   * Default: linear.
+   */
   preview: field(z.enum(["linear", "decoder"]).default("linear"), {
     expected: "linear or decoder",
     help: "linear: one pixel for each latent, almost free; decoder: the picture itself, for the price of decoding it",

@@ -69,13 +69,15 @@ export const pictureOptions = z.strictObject({
     otherwise: "the checkpoint's empty one",
     perPrompt: true,
   }),
-  /** Seed of the first picture; the i-th one of a call uses `seed + i`. A list has a seed for each picture. */
+  /**
+   * Seed of the first picture; the i-th one of a call uses `seed + i`. A list has a seed for each picture. Default: 0.
+   */
   seed: field(z.union([seed, readOnly(z.array(seed))]).default(0), {
     expected: "an integer of at least 0",
     orList: "one per picture",
     help: "seed of the first picture; the i-th one of a call uses seed + i",
   }),
-  /** `constant`: w at every step. `linear`: 2·w·i/steps at step i. */
+  /** `constant`: w at every step. `linear`: 2·w·i/steps at step i. Default: constant. */
   guidanceType: field(z.enum(["constant", "linear"]).default("constant"), {
     expected: "constant or linear",
     help: "constant: w at every step; linear: 2·w·i/steps at step i",
@@ -148,7 +150,7 @@ export const pictureOptions = z.strictObject({
     otherwise: "0.2",
     perPrompt: true,
   }),
-  /** Name of the sampler. */
+  /** Name of the sampler. Default: euler. */
   sampler: field(
     z
       .string()

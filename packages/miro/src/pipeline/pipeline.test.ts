@@ -209,6 +209,7 @@ describe("negative prompts", () => {
     expect(listed[1]!.data).toEqual(negative!.data);
     const [unguided] = await draw("a cat", { guidanceScale: 0 });
     const [without] = await draw("a cat", { guidanceScale: 0, negativePrompt: "a fox" });
+    expect(without!.settings).not.toHaveProperty("negativePrompt");
     expect(without!.data).toEqual(unguided!.data);
   });
 

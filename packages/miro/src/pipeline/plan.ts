@@ -75,7 +75,7 @@ const VARIATION_STRENGTH = 0.2;
 export async function makePlan(
   prompt: string | readonly string[],
   options: ResolvedGenerateOptions,
-  about: PlanDefaults,
+  defaults: PlanDefaults,
 ): Promise<Plan> {
   const {
     noise: givenNoise,
@@ -89,23 +89,29 @@ export async function makePlan(
   } = options;
   const prompts = texts("prompt", prompt);
   const count = prompts.length * given.imagesPerPrompt;
-  const noise = givenNoise ? checkNoise(givenNoise, [count, ...about.latentShape]) : null;
+  const noise = givenNoise ? checkNoise(givenNoise, [count, ...defaults.latentShape]) : null;
   if (given.promptEmbeddings) {
-    checkEmbeddings("promptEmbeddings", given.promptEmbeddings, prompts.length, about.labelDim, about.paddedTokens);
+    checkEmbeddings(
+      "promptEmbeddings",
+      given.promptEmbeddings,
+      prompts.length,
+      defaults.labelDim,
+      defaults.paddedTokens,
+    );
   }
-  const steps = given.steps ?? about.defaultSteps;
+  const steps = given.steps ?? defaults.defaultSteps;
   const guidance: Guidance = {
-    scale: given.guidanceScale ?? about.defaultGuidanceScale,
+    scale: given.guidanceScale ?? defaults.defaultGuidanceScale,
     type: given.guidanceType,
     start: given.guidanceWindow?.[0] ?? 0,
     end: given.guidanceWindow?.[1] ?? null,
   };
   const guided = guidedSteps(guidance, steps);
-  const [, height, width] = about.latentShape;
-  const wanted = targets("rewardTargets", given.rewardTargets, 1, count, about.coherenceKeys);
-  const unwanted = targets("negativeRewardTargets", given.negativeRewardTargets, 0, count, about.coherenceKeys);
+  const [, height, width] = defaults.latentShape;
+  const wanted = targets("rewardTargets", given.rewardTargets, 1, count, defaults.coherenceKeys);
+  const unwanted = targets("negativeRewardTargets", given.negativeRewardTargets, 0, count, defaults.coherenceKeys);
   const shift = given.shift === "dynamic" ? dynamicShift(height, width) : given.shift;
-  const schedule = shift === undefined ? about.schedule : new LinearSchedule({ ...about.schedule, shift });
+  const schedule = shift === undefined ? defaults.schedule : new LinearSchedule({ ...defaults.schedule, shift });
   return {
     ...given,
     prompts,
@@ -125,7 +131,7 @@ export async function makePlan(
     guided,
     schedule,
     shift: schedule.shift,
-    batchSize: given.batchSize ?? (given.deterministic ? 1 : about.batchSize),
+    batchSize: given.batchSize ?? defaults.batchSize,
     oddities: (rows) => [
       ...oddTargets(
         "reward target",

@@ -17,6 +17,13 @@ const options = { steps: 3, guidanceScale: 1, seed: 3 };
 let pipe: MiroPipeline;
 let worker: WorkerPipeline;
 
+/** Draws, with nothing else that keeps the process alive, and leaves the pipeline behind. */
+const FORGETFUL = `
+import { MiroPipeline } from ${JSON.stringify(new URL("../../dist/index.js", import.meta.url).href)};
+const pipe = await MiroPipeline.fromPretrained(process.env.MODEL, JSON.parse(process.env.LOAD));
+pipe.generate("a cat", { steps: 2 }).then(({ images }) => console.log(images.length));
+`;
+
 /** Draws, and prints which functions that keep a thread waiting are called while the pictures become files. */
 const SAVING = `
 import fs from "node:fs";
@@ -245,6 +252,16 @@ describe("a pipeline in a thread", () => {
     } finally {
       rmSync(folder, { recursive: true, force: true });
     }
+  });
+
+  it("keeps a program alive while it draws, and no longer, also one that does not dispose of it", () => {
+    const { status, stdout, stderr } = spawnSync(process.execPath, ["--input-type=module", "-e", FORGETFUL], {
+      cwd: fileURLToPath(new URL(".", import.meta.url)), // where packages are found
+      encoding: "utf8",
+      timeout: 50_000, // it would run for ever
+      env: { ...process.env, MODEL: `${tiny}/checkpoint`, LOAD: JSON.stringify({ ...load, worker: true }) },
+    });
+    expect([status, stdout, stderr]).toEqual([0, "1\n", ""]);
   });
 
   it("rejects what runs and what comes when it is disposed of", async () => {

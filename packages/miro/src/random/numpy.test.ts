@@ -24,4 +24,13 @@ describe("numpy.random.default_rng", () => {
     expect(random.integer(0, 1)).toBe(1);
     expect(random.integer(5, 5)).toBe(5);
   });
+
+  it("draws again where a number would make a choice likelier than others, as numpy does", () => {
+    // Of 2³¹ + 1 choices, every second number is one too many.
+    const random = new NumpyGenerator(43);
+    expect(Array.from({ length: 8 }, () => random.integer(0, 2 ** 31))).toEqual([
+      1400802000, 94006791, 593941932, 1802195298, 997469946, 1614461610, 816028759, 588007143,
+    ]);
+    expect(random.integer(0, 79)).toBe(33);
+  });
 });

@@ -328,8 +328,12 @@ describe("a run of miro train", () => {
   it("is released with the EMA weights that it draws with, and with others where they are named", async () => {
     await converted(run, "--output", at("of-run"));
     await converted(run, "--output", at("of-run-0"), "--ema", "0", "--step", "8");
+    await converted(run, "--output", at("of-run-raw"), "--ema", "raw");
     const newest = listCheckpoints(join(run, "checkpoints")).at(-1)!.path;
     scope(() => {
+      const stored = readSafetensors(join(newest, "network.safetensors"));
+      const raw = readSafetensors(join(at("of-run-raw"), "model.safetensors"));
+      for (const [name, tensor] of stored) expect(bytesOf(raw.get(name)!), name).toBe(bytesOf(tensor));
       const expected = readSafetensors(join(newest, "ema_0_5.safetensors"));
       const found = readSafetensors(join(at("of-run"), "model.safetensors"));
       expect(expected.size).toBeGreaterThan(100);

@@ -87,14 +87,21 @@ describe("publishing", () => {
 
   it("puts a variant into its folder, and removes weights that it no longer has", async () => {
     await publish("--variant", "one");
+    const { files } = server.repositories["me/model"]!;
+    for (const others of ["one/notes.md", "one/vae/model.safetensors", "model.safetensors"])
+      files[others] = Buffer.from("x");
     rmSync(join(release, "model.safetensors"));
     writeFileSync(join(release, "model-00001-of-00001.safetensors"), Buffer.alloc(2000, 3));
     const { code, stderr } = await publish("--variant", "one");
     expect([code, actions(stderr)["one/model.safetensors"]]).toEqual([0, "delete"]);
+    // What others have put there stays.
     expect(Object.keys(server.repositories["me/model"]!.files).sort()).toEqual([
+      "model.safetensors",
       "one/README.md",
       "one/config.json",
       "one/model-00001-of-00001.safetensors",
+      "one/notes.md",
+      "one/vae/model.safetensors",
       "one/vae/weights.safetensors",
     ]);
   });

@@ -18,7 +18,7 @@ const isScorer = z.custom<Scorer>((value) => typeof (value as Scorer | null)?.sc
 const one = z.union([z.string().min(1), isScorer]);
 
 export const bestOfSchema = z.strictObject({
-  /** Pictures to draw for each prompt. */
+  /** Pictures to draw for each prompt. Default: 4. */
   n: field(z.int().min(1).max(100_000).default(4), {
     expected: "an integer of at least 1",
     help: "pictures to draw for each prompt; the best is written",

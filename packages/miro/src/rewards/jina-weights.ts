@@ -1,7 +1,6 @@
 /**
  * jina-clip-v2's weights. Its text tower stands in the file as it was trained, each matrix with a low-rank update
- * (LoRA,
- * Hu et al. 2021) beside it; the sum is made once, in float32, when the matrix is read:
+ * (LoRA, Hu et al. 2021) beside it; the sum is made once, in float32, when the matrix is read:
  *
  *   linear layer   W + (alpha / rank) B A      embedding   W + (alpha / rank) A B
  *

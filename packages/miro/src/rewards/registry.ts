@@ -47,7 +47,7 @@ export const loadScorerSchema = z.strictObject({
     help: "folder or repository of a scorer's published weights; may be given several times",
     flag: "--weights <scorer=dir>",
   }),
-  /** Which HPSv2; their scores are not comparable. */
+  /** Which HPSv2; their scores are not comparable. Default: v2.1. */
   hpsVersion: field(z.enum(["v2.0", "v2.1"]).default("v2.1"), {
     expected: "one of v2.0, v2.1",
     help: "which HPSv2; their scores are not comparable",

@@ -17,8 +17,7 @@ export class Shared<T extends { dispose(): void }> {
 
   /**
    * @param make called when nobody holds what the key names. Where another owner's `make` fails, as when it is given
-   * up,
-   *   this one is tried
+   *   up, this one is tried
    * @throws what `make` throws
    */
   async hold(key: string, make: () => Promise<T>): Promise<Hold<T>> {

@@ -7,7 +7,8 @@ import { type AddressInfo, createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, describe, expect, test } from "vitest";
-import { initProcessGroup, RendezvousStore } from "./index.js";
+import { ones, type Tensor } from "../index.js";
+import { DistributedReducer, initProcessGroup, RendezvousStore } from "./index.js";
 
 // The ranks run what tsc made of testing/rank.ts.
 const program = join(import.meta.dirname, "../../dist/distributed/testing/rank.js");
@@ -288,6 +289,12 @@ describe("what is asked for is checked before anything is opened", () => {
       const group = await initProcessGroup();
       expect([group.rank, group.worldSize, group.backend]).toEqual([0, 1, "gloo"]);
       await group.barrier();
+      const frozen = ones([1]);
+      await expect(DistributedReducer.create(group, [["w", frozen]])).rejects.toThrow(/no parameter requires a grad/);
+      const trained: [string, Tensor][] = [["w", frozen.clone().requiresGrad_()]];
+      for (const bucketCapMb of [0, -1, 65537, Number.NaN])
+        await expect(DistributedReducer.create(group, trained, { bucketCapMb })).rejects.toThrow(/bucketCapMb must be/);
+      for (const tensor of [frozen, trained[0]![1]]) tensor.dispose();
       await group.destroy();
       await expect(group.barrier()).rejects.toThrow(/was destroyed/);
     } finally {

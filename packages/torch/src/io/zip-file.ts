@@ -67,11 +67,6 @@ export class ZipFile {
     return this.#entries.has(name);
   }
 
-  /** The size that the directory states for a member, in bytes. */
-  sizeOf(name: string): number {
-    return this.#entry(name).sizeBytes;
-  }
-
   /** @throws FormatError when there is no such member, it is compressed or encrypted, or does not lie in the file */
   member(name: string): ZipMember {
     const { localOffset, sizeBytes, stored, encrypted, at } = this.#entry(name);

@@ -128,6 +128,20 @@ describe("loading", () => {
     });
   });
 
+  test("assign copies into a buffer that keeps its dtype", () => {
+    class Table extends nn.Module {
+      readonly kept = this.buffer("kept", zeros([2]), { keepDtype: true });
+      readonly other = this.buffer("other", zeros([2]));
+    }
+    const table = make(() => new Table());
+    scope(() => {
+      const half = (value: number) => tensor([value, value], { dtype: "float16" });
+      table.loadStateDict({ kept: half(1.5), other: half(2.5) }, { assign: true });
+    });
+    expect([table.kept.dtype, table.kept.toList()]).toEqual(["float32", [1.5, 1.5]]);
+    expect([table.other.dtype, table.other.toList()]).toEqual(["float16", [2.5, 2.5]]);
+  });
+
   test("one error lists every problem, and nothing was changed", () => {
     const block = make(() => new Block());
     scope(() => {

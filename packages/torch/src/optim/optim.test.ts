@@ -4,6 +4,7 @@ import {
   fullLike,
   getNumThreads,
   linspace,
+  noGrad,
   ones,
   scope,
   setNumThreads,
@@ -245,6 +246,27 @@ describe.each([
     expect(third.stepCount).toBe(3);
     run(resumed, third, 4, 6);
     expect(resumed.map(flat)).toEqual(straight.map(flat));
+  });
+
+  test("starts anew after its state was freed", () => {
+    const [fresh, again] = [twoParameters(), twoParameters()];
+    const [first, second] = [own(build(fresh)), own(build(again))];
+    backward(again, 1);
+    second.step();
+    second.dispose();
+    scope(() => noGrad(() => again.forEach((param, i) => void param.copy_(fresh[i]!))));
+    for (const [params, optimizer] of [
+      [fresh, first],
+      [again, second],
+    ] as const) {
+      for (let step = 2; step <= 3; step++) {
+        optimizer.zeroGrad();
+        backward(params, step);
+        optimizer.step();
+      }
+    }
+    expect(again.map(flat)).toEqual(fresh.map(flat));
+    expect(second.stateDict().step).toBe(2);
   });
 
   test("a skipped step changes nothing, and does not count", () => {

@@ -299,6 +299,7 @@ export abstract class Optimizer<Options extends AdamOptions> {
       state.counts?.dispose();
     }
     this.#states.clear();
+    this.stepCount = 0;
   }
 
   [Symbol.dispose](): void {

@@ -79,6 +79,10 @@ describe("bin edges", () => {
     expect(binValue(8 / 16, edges)).toBeLessThan(1);
   });
 
+  it("are evenly spaced where nearly all values are the smallest, so that quantiles tell nothing apart", () => {
+    expect([...computeBins([...Array(100).fill(0), 0.25, 1], { numBins: 2 })!]).toEqual([0, 0.5, 1]);
+  });
+
   it("are refused for impossible options", () => {
     expect(() => computeBins([1, 2], { numBins: 1 })).toThrow(
       "numBins: expected an integer from 2 to 65536, received 1",

@@ -6,6 +6,7 @@ import { encodeNpy } from "@miro-t2i/torch/io";
 import fc from "fast-check";
 import { afterAll, describe, expect, it } from "vitest";
 import { type PythonJson, parsePythonJson } from "../../files/python-json.js";
+import { countReasons } from "./manifest.js";
 import { formatScores, mergeScores, parseScores, type ScoreTable } from "./scores-csv.js";
 import { captionsOfJson, captionsOfRow, SyntheticTable } from "./synthetic-captions.js";
 
@@ -173,4 +174,10 @@ describe("float16 arrays", () => {
       /shape \[2\] has 2 elements, the data \d+$/,
     );
   });
+});
+
+it("samples that lack a column alone do not count as left out", () => {
+  const gap = { key: "b", reason: "score-failed", message: "no", column: "clip_score" } as const;
+  const whole = { key: "a", reason: "bad-image", message: "cut" } as const;
+  expect(countReasons([gap, whole, gap, { ...whole, key: "c" }])).toEqual({ "bad-image": 2 });
 });

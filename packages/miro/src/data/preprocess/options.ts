@@ -82,7 +82,7 @@ export const preprocessSchema = z.strictObject({
     flag: "--shard <name>",
     otherwise: "all shards",
   }),
-  /** Samples of a shard where the source holds no tars. */
+  /** Samples of a shard where the source holds no tars. Default: 1000. */
   shardSize: field(count.default(1000), {
     expected: "a positive integer",
     help: "samples of a shard where SRC holds no tars",
@@ -116,7 +116,7 @@ export const preprocessSchema = z.strictObject({
   synthetic: on("scores and embeddings of synthetic captions", "--no-synthetic"),
   /**
    * Which synthetic caption is scored: as published (the short one for image_reward, pick_a_score, hpsv2 and sciscore,
-   * the long one otherwise), or always the long one, which is embedded.
+   * the long one otherwise), or always the long one, which is embedded. Default: published.
    */
   syntheticText: field(z.enum(["published", "long"]).default("published"), {
     expected: "published or long",
@@ -169,13 +169,13 @@ export const preprocessSchema = z.strictObject({
     flag: "--vae <path>",
     otherwise: "the model's, else stabilityai/sdxl-vae",
   }),
-  /** Tokens of a caption; longer ones are cut. */
+  /** Tokens of a caption; longer ones are cut. Default: 2048. */
   textMaxLength: field(count.default(2048), {
     expected: "a positive integer",
     help: "tokens of a caption; longer ones are cut",
     flag: "--text-max-length <n>",
   }),
-  /** Name of the text embeddings in the tar. */
+  /** Name of the text embeddings in the tar. Default: flan_t5_xl_embeddings. */
   embeddingsName: field(
     z
       .string()
@@ -189,14 +189,14 @@ export const preprocessSchema = z.strictObject({
   ),
   /**
    * Samples without a row in the score file: `error` fails the shard, `skip` leaves them out, `allow` writes them
-   * without scores.
+   * without scores. Default: error.
    */
   missingScores: field(z.enum(["error", "skip", "allow"]).default("error"), {
     expected: "error, skip or allow",
     help: "samples without a row in the score file: error fails the shard, skip leaves them out, allow writes them without scores",
     flag: "--missing-scores <what>",
   }),
-  /** Samples of one pass on a GPU. */
+  /** Samples of one pass on a GPU. Default: 64. */
   batchSize: field(count.default(64), {
     expected: "a positive integer",
     help: "samples of one pass on a GPU",
@@ -204,7 +204,7 @@ export const preprocessSchema = z.strictObject({
   }),
   /** `cpu`, `cuda`, `cuda:1`, … */
   device: loadSchema.shape.device,
-  /** `auto`: float32 on a processor, bfloat16 on a GPU as published. */
+  /** `auto`: float32 on a processor, bfloat16 on a GPU as published. Default: auto. */
   dtype: field(z.enum(["auto", "float32", "bfloat16", "float16"]).default("auto"), {
     expected: "auto, float32, bfloat16 or float16",
     help: "precision of the computation; auto: float32 on a processor, bfloat16 on a GPU as published; float16 for scorers alone",

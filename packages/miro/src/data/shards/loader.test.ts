@@ -1,6 +1,7 @@
 import {
   appendFileSync,
   mkdtempSync,
+  readdirSync,
   renameSync,
   rmSync,
   statSync,
@@ -10,7 +11,7 @@ import {
 } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { memory, scope, tensor } from "@miro-t2i/torch";
+import { memory, scope, tensor, zeros } from "@miro-t2i/torch";
 import { encodeNpy } from "@miro-t2i/torch/io";
 import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
 import { type RowRequest, type ShardBatch, ShardLoader, type ShardLoaderOptions } from "./loader.js";
@@ -222,6 +223,26 @@ async function epoch(loader: ShardLoader, from = 0): Promise<number[]> {
   return seen;
 }
 
+test("a file that is opened anew while somebody reads it is closed when nobody does", async () => {
+  const set = await ShardSet.open({ sources: await folderOf() });
+  const opened = () => readdirSync("/proc/self/fd").length;
+  const before = opened();
+  const [first, second] = [set.lease(0), set.lease(0)];
+  expect(opened() - before).toBe(1);
+  set.reopen(0);
+  const third = set.lease(0);
+  expect(third.file).not.toBe(first.file);
+  expect(opened() - before).toBe(2);
+  first.release();
+  first.release(); // counts once
+  expect(opened() - before).toBe(2);
+  second.release();
+  expect(opened() - before).toBe(1);
+  third.release();
+  set.close();
+  expect(opened()).toBe(before);
+});
+
 describe("bad shards and samples", () => {
   test.each<[string, (path: string) => void, string]>([
     ["deleted", (path) => rmSync(path), "Unreadable"],
@@ -344,10 +365,57 @@ describe("bad shards and samples", () => {
   });
 
   test("another shape or type is not mixed in", async () => {
-    const other = sampleFields(0)[TEXT]!;
-    const folder = await folderOf((sample): Record<string, Uint8Array> => (sample === 60 ? { [MEAN]: other } : {}));
-    const set = await ShardSet.open({ sources: folder });
-    expect(await failure(() => epoch(loaderOf(set)))).toBe("ShapeMismatch");
+    for (const other of [sampleFields(0)[TEXT]!, scope(() => encodeNpy(zeros(LATENT, { dtype: "float32" })))]) {
+      const folder = await folderOf((sample): Record<string, Uint8Array> => (sample === 60 ? { [MEAN]: other } : {}));
+      const set = await ShardSet.open({ sources: folder });
+      expect(await failure(() => epoch(loaderOf(set)))).toBe("ShapeMismatch");
+      set.close();
+    }
+  });
+
+  test("a long run may meet more of them than a short one", async () => {
+    const sources = await folderOf((sample): Record<string, null> => (sample === 7 ? { [MEAN]: null } : {}));
+    const set = await ShardSet.open({ sources, onBadSample: "skip", maxBadRate: 0.01 });
+    const [whole, withBad] = [8, 7].map((last) =>
+      [...Array(199).fill(8), last].map((sample) => ({ sample, variant: 0 })),
+    );
+    const fields = { latents: FIELDS.latents! };
+    // One of 200 is half of what is allowed; the share counts from 1,000 samples on.
+    const loader = loaderOf(set, { fields, prefetch: 1, plan: () => withBad! });
+    for (let step = 0; step < 15; step++) {
+      await loader.ready(step);
+      scope(() => void loader.take(step));
+    }
+    expect(loader.stats.bad).toBeGreaterThan(10);
+    await loader.close();
+    const [bad] = withBad!.slice(-1);
+    const worse = loaderOf(set, { fields, prefetch: 1, plan: () => [...whole!.slice(0, 197), bad!, bad!, bad!] });
+    expect(
+      await failure(async () => {
+        for (let step = 0; step < 15; step++) {
+          await worse.ready(step);
+          scope(() => void worse.take(step));
+        }
+      }),
+    ).toBe("TooManyBad");
+    await worse.close();
+    set.close();
+  });
+
+  test("nothing is read ahead behind one that is an error", async () => {
+    const set = await ShardSet.open({ sources: await folderOf() });
+    const planned: number[] = [];
+    const plan = (step: number) => {
+      planned.push(step);
+      if (step === 2) throw new Error("no such step");
+      return [{ sample: step, variant: 0 }];
+    };
+    const loader = loaderOf(set, { prefetch: 3, plan });
+    await loader.ready(0);
+    await loader.ready(1);
+    await expect(loader.ready(2)).rejects.toThrow("no such step");
+    expect(planned).toEqual([0, 1, 2]);
+    await loader.close();
     set.close();
   });
 

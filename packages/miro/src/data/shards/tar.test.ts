@@ -436,7 +436,13 @@ describe("TarWriter", () => {
 
   test("GNU tar reads its archives", async () => {
     const path = join(folder, "for-gnu.tar");
-    const names = ["a.txt", `${"n".repeat(99)}/${"m".repeat(99)}.txt`, `${"é".repeat(120)}.txt`];
+    const names = [
+      "a.txt",
+      `${"n".repeat(99)}/${"m".repeat(99)}.txt`,
+      `${"é".repeat(120)}.txt`,
+      `${"p".repeat(156)}/${"q".repeat(60)}.txt`, // a folder of one byte more than the field for it has
+      `${"r".repeat(155)}/${"s".repeat(96)}.txt`, // both fields full
+    ];
     const writer = await TarWriter.create(path);
     for (const name of names) await writer.add(name, Buffer.from(name));
     await writer.finish();

@@ -67,7 +67,7 @@ export class Redrawing {
 
   /**
    * Loads the model.
-   * @param latents what encodes the scenes, and their side in pixels: the model must know such latents
+   * @param autoencoder encodes the scenes, whose side is `size` pixels; the model must know such latents
    */
   static async load(
     options: RedrawingOptions,

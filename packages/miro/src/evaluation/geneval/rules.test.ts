@@ -43,6 +43,14 @@ describe("the position of a box relative to another", () => {
   });
 });
 
+it("objects in the same place count as several, unless overlapping ones are dropped", () => {
+  const metadata = checkMetadata({ tag: "counting", include: [{ class: "cat", count: 2 }], prompt: "" }, "test");
+  const judged = (maxOverlap: number, ...boxes: Found[]) =>
+    judge(metadata, new Map([["cat", boxes]]), () => [], { ...rules, max_overlap: maxOverlap }).correct;
+  expect([judged(1, at(0.99), at(0.98)), judged(0.99, at(0.99), at(0.98))]).toEqual([true, false]);
+  expect([judged(0.05, at(0.99), at(0.98, 11)), judged(0.05, at(0.99), at(0.98, 5))]).toEqual([true, false]);
+});
+
 it("the overlap of boxes counts their corners as pixels", () => {
   expect(overlap([0, 0, 9, 9], [5, 0, 14, 9])).toBeCloseTo(1 / 3, 12);
   expect(overlap([0, 0, 10, 10], [10, 0, 20, 10])).toBeCloseTo(0.047619, 7);

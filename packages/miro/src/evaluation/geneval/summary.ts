@@ -11,7 +11,7 @@ import { pythonFixed } from "../../files/python-number.js";
 import { linesOf, readTextFile } from "../../files/text-file.js";
 import { groupBy } from "../../group-by.js";
 import { philox4x32 } from "../../random/philox.js";
-import type { Interval } from "../bootstrap.js";
+import { type Interval, middleOf } from "../bootstrap.js";
 import { parseMetadata } from "./prompts.js";
 
 /** A line of `results.jsonl`, as GenEval's own evaluator writes it too; more fields may follow. */
@@ -94,7 +94,7 @@ export function summarise(results: readonly Result[]): Summary {
       {
         ...share(list),
         prompts: counts[i]!.length,
-        interval: varies[i] ? interval(drawn.map((accuracies) => accuracies[i]!)) : null,
+        interval: varies[i] ? middleOf(drawn.map((accuracies) => accuracies[i]!)) : null,
       },
     ]),
   );
@@ -106,7 +106,7 @@ export function summarise(results: readonly Result[]): Summary {
       .accuracy,
     tasks,
     overall: mean(Object.values(tasks).map(({ accuracy }) => accuracy)),
-    overall_interval: varies.every(Boolean) ? interval(drawn.map(mean)) : null,
+    overall_interval: varies.every(Boolean) ? middleOf(drawn.map(mean)) : null,
     faults: Object.fromEntries([...byTask].map(([tag, list]) => [tag, faultsOf(list)])),
     classes: classShares(results),
   };
@@ -137,13 +137,6 @@ function resample(tasks: readonly (readonly [number, number][])[]): number[][] {
       return correct / images;
     }),
   );
-}
-
-/** The middle 95 %. */
-function interval(values: readonly number[]): Interval {
-  const sorted = [...values].sort((a, b) => a - b);
-  const at = (share: number) => sorted[Math.round(share * (sorted.length - 1))]!;
-  return [at(0.025), at(0.975)];
 }
 
 /** Faults of a reason with the class that each names. */

@@ -23,6 +23,13 @@ describe("parseAxis", () => {
     for (const { value, change } of points) {
       expect(change.negativeRewardTargets).toEqual({ sharpness: value, clip_score: 1 - Number(value) });
     }
+    // 1 − 0.9 as people write it.
+    const { points: tenths } = parseAxis("tradeoff.a.b=0.1:0.9:0.4", "--x", []);
+    expect(tenths.map(({ change }) => change.negativeRewardTargets)).toEqual([
+      { a: 0.1, b: 0.9 },
+      { a: 0.5, b: 0.5 },
+      { a: 0.9, b: 0.1 },
+    ]);
     expect(points.map(({ label }) => label)).toEqual(["0 : 1", "0.25 : 0.75", "0.5 : 0.5", "0.75 : 0.25", "1 : 0"]);
   });
 

@@ -27,7 +27,7 @@ export const loadSchema = z.strictObject({
     flag: "--text-encoder <repo|dir>",
     otherwise: "the checkpoint's own",
   }),
-  /** Precision of the text encoder. `auto`: bfloat16 for a large one, unless `dtype` is float32. */
+  /** Precision of the text encoder. `auto`: bfloat16 for a large one, unless `dtype` is float32. Default: auto. */
   textEncoderDtype: field(z.enum(["auto", "float32", "bfloat16"]).default("auto"), {
     expected: "one of auto, float32, bfloat16",
     help: "precision of the text encoder; auto: bfloat16 for a large one, unless dtype is float32",
@@ -46,19 +46,19 @@ export const loadSchema = z.strictObject({
     help: "text encoder, network and decoder take turns in memory: slower, with the peak of the largest alone",
     flag: "--low-memory",
   }),
-  /** `cpu`, `cuda`, `cuda:1`, … */
+  /** `cpu`, `cuda`, `cuda:1`, … Default: cpu. */
   device: field(name.default("cpu"), {
     expected: "a device such as cpu, cuda or cuda:1",
     help: "cpu, cuda, cuda:1, …",
     flag: "--device <name>",
   }),
-  /** Precision of the network and the decoder. `auto`: bfloat16 where it is faster. */
+  /** Precision of the network and the decoder. `auto`: bfloat16 where it is faster. Default: auto. */
   dtype: field(z.enum(COMPUTE_DTYPES).default("auto"), {
     expected: `one of ${COMPUTE_DTYPES.join(", ")}`,
     help: "precision of the computation; auto: bfloat16 where it is faster",
     flag: "--dtype <name>",
   }),
-  /** `int8`: the network's blocks in 8 bits, on a CPU faster and smaller, less exact. */
+  /** `int8`: the network's blocks in 8 bits, on a CPU faster and smaller, less exact. Default: none. */
   quantization: field(z.enum(["none", "int8"]).default("none"), {
     expected: "none or int8",
     help: "int8: the network's blocks in 8 bits, on a CPU faster and smaller, less exact",

@@ -50,7 +50,7 @@ describe("checkpoints", () => {
       "teaser.jpg": "",
     });
     expect(variantsOf(source)).toEqual(["miro-no-clip"]);
-    expect(variantPrefix(source, undefined)).toBe("");
+    expect([undefined, ""].map((none) => variantPrefix(source, none))).toEqual(["", ""]);
     expect(variantPrefix(source, "miro-no-clip")).toBe("miro-no-clip/");
     expect(await fetchCheckpoint(source, "miro-no-clip/")).toBe(join(folder, "miro-no-clip/"));
     expect(source.fetched).toEqual(Object.keys(checkpoint("miro-no-clip/")));

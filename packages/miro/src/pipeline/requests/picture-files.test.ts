@@ -1,10 +1,19 @@
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  rmSync,
+  symlinkSync,
+  utimesSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { basename, join } from "node:path";
 import { processIdentity } from "@miro-t2i/torch/atomic-write";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { InvalidInputError } from "../../errors.js";
-import { FileLock } from "../../files/file-lock.js";
+import { FileLock, SILENT_MS } from "../../files/file-lock.js";
 import { GeneratedImage } from "../generated-image.js";
 import type { ImageSettings } from "../settings.js";
 import { PictureFiles, type PictureFilesOptions } from "./picture-files.js";
@@ -96,6 +105,25 @@ describe("commands that share a folder", () => {
     const files = await claimed({ output: "o" });
     files.release();
     expect(readdirSync("o")).toEqual([]);
+  });
+
+  it("mind what one of another machine claims, until it has been silent for long", async () => {
+    const foreign = processIdentity().replace(/^[0-9a-f]{12}/, "0123456789ab");
+    const claims = `o/.claims.${foreign}.0123456789ab.json`;
+    mkdirSync("o");
+    writeFileSync(claims, JSON.stringify({ names: ["o/fox-seed0.png"] }));
+    await expect(claimed({ output: "o" })).rejects.toThrow(/another command is about to write it/);
+    const old = new Date(Date.now() - SILENT_MS - 60_000);
+    utimesSync(claims, old, old);
+    (await claimed({ output: "o" })).release();
+    expect(existsSync(claims)).toBe(false);
+  });
+
+  it("take names for the same that differ in capitals or in the form of accents alone", async () => {
+    const named = (name: string) => claimed({ output: "o", name });
+    const first = await named("Caf\u00e9");
+    await expect(named("cafe\u0301")).rejects.toThrow(/another command is about to write it/);
+    first.release();
   });
 
   it("give another number to a picture whose name a program has taken that claims nothing", async () => {

@@ -159,8 +159,7 @@ export class PictureFiles {
    * Decides the names of all pictures and claims them until {@link release}. With `resume`, pictures that another
    * command is about to draw under the same names are left to it; see {@link fromOthers}.
    * @throws InvalidInputError when a file is in the way or another command is about to write it, or one file cannot
-   * hold what is
-   *   asked for; MiroError when the folder cannot be written
+   *   hold what is asked for; MiroError when the folder cannot be written
    */
   async claim(
     pictures: readonly PlannedPicture[],
@@ -353,8 +352,7 @@ export class PictureFiles {
 
   /**
    * @param isThere whether a file that has appeared under the name meanwhile, by a program that knows nothing of
-   * claims, is the
-   *   picture
+   *   claims, is the picture
    */
   async #store(
     path: string,

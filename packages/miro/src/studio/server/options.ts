@@ -9,13 +9,13 @@ const origin = z.url({ protocol: /^https?$/ });
 const { device, dtype, lowMemory, quantization, cacheDir, threads } = loadSchema.shape;
 
 export const studioSchema = z.strictObject({
-  /** Address to listen on. Others than this machine's own want a key. */
+  /** Address to listen on. Others than this machine's own want a key. Default: 127.0.0.1. */
   host: field(z.string().min(1).default("127.0.0.1"), {
     expected: "an address",
     help: "address to listen on; others than this machine's own want a key",
     flag: "--host <address>",
   }),
-  /** Port to listen on; 0 takes a free one. */
+  /** Port to listen on; 0 takes a free one. Default: 7860. */
   port: field(z.int().min(0).max(65535).default(7860), {
     expected: "a port from 0 to 65535",
     help: "port to listen on; 0 takes a free one",
@@ -28,20 +28,20 @@ export const studioSchema = z.strictObject({
     flag: "--model <repo|dir[@variant]>",
     otherwise: "the bundled model",
   }),
-  /** Folder of the pictures. One studio alone can have it. */
+  /** Folder of the pictures. One studio alone can have it. Default: pictures. */
   output: field(z.string().min(1).default("pictures"), {
     expected: "a folder",
     help: "folder of the pictures",
     flag: "--output <dir>",
     writes: "folder",
   }),
-  /** Most jobs that may wait. */
+  /** Most jobs that may wait. Default: 64. */
   queue: field(z.int().min(1).max(100_000).default(64), {
     expected: "an integer of at least 1",
     help: "most jobs that may wait",
     flag: "--queue <n>",
   }),
-  /** Most pictures of a job. */
+  /** Most pictures of a job. Default: 16. */
   maxImages: field(z.int().min(1).max(10_000).default(16), {
     expected: "an integer of at least 1",
     help: "most pictures of a job",

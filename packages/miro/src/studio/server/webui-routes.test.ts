@@ -98,6 +98,11 @@ describe("txt2img", () => {
     expect(await pixels(again.images[0]!)).toEqual(await pixels(images[1]!));
   });
 
+  it("has the sampler's own noise where eta is null", async () => {
+    const { images } = await draw({ sampler_name: "Euler a", eta: null });
+    expect(settingsOf(images[0]!)).toMatchObject({ sampler: "euler_ancestral", samplerOptions: { eta: 1 } });
+  });
+
   it("takes options of its own routes, samplers by their titles, variations and random seeds", async () => {
     const { images } = await draw({
       sampler_name: "Euler a",

@@ -100,13 +100,13 @@ export const launchOptionsSchema = z.strictObject({
       otherwise: "SBATCH_TIMELIMIT, else the partition's",
     },
   ),
-  /** Seconds before the limit at which the run stores a checkpoint and stops. */
+  /** Seconds before the limit at which the run stores a checkpoint and stops. Default: 180. */
   signalBefore: field(count.max(65535).default(180), {
     expected: "seconds from 1 to 65535",
     help: "when the run stores a checkpoint and stops before the limit",
     flag: "--signal-before <seconds>",
   }),
-  /** CPUs, and threads, of each process. */
+  /** CPUs, and threads, of each process. Default: 8. */
   cpusPerTask: field(count.default(8), {
     expected: "an integer of at least 1",
     help: "CPUs, and threads, of each process",

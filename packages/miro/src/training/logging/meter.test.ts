@@ -1,15 +1,22 @@
 import { full, scope } from "@miro-t2i/torch";
 import { describe, expect, it } from "vitest";
-import { groupGradientNorms, learningRates, Meter, memoryFigures } from "./meter.js";
+import { groupGradientNorms, learningRates, Meter, memoryFigures, type StepReport, type StepTimes } from "./meter.js";
 import { measurePeakFlops } from "./peak-flops.js";
 
 const times = { waitMs: 100, totalMs: 500, images: 8, flops: 4e12 };
 
+/** What a step of a run tells. */
+function add(meter: Meter, report: StepReport, times: StepTimes): void {
+  meter.report(report);
+  meter.time(times);
+}
+
 describe("Meter", () => {
   it("means over the steps since the last line; speed is images over time, not a mean of speeds", () => {
     const meter = new Meter(16e12);
-    meter.add({ loss: 1, rawLoss: 2, logvar: 0.5, gradNorm: 3 }, times);
-    meter.add({ loss: 3, rawLoss: 4, logvar: 1.5, gradNorm: 5, groupNorms: [3, 4] }, { ...times, totalMs: 1500 });
+    add(meter, { loss: 1, rawLoss: 2, logvar: 0.5, gradNorm: 3 }, times);
+    add(meter, { loss: 3, rawLoss: 4, logvar: 1.5, gradNorm: 5, groupNorms: [3, 4] }, { ...times, totalMs: 1500 });
+    expect([meter.smoothLoss, meter.stepsPerSecond]).toEqual([2.1, 1000 / 550]); // a twentieth of the way
     expect(meter.flush()).toEqual({
       "train/loss": 2,
       "train/raw_loss": 3,
@@ -25,15 +32,15 @@ describe("Meter", () => {
       "speed/tflops": 4,
       "speed/mfu": 0.25,
     });
-    meter.add({ loss: 7, rawLoss: 8, gradNorm: 9 }, { waitMs: 0, totalMs: 100, images: 8 });
+    add(meter, { loss: 7, rawLoss: 8, gradNorm: 9 }, { waitMs: 0, totalMs: 100, images: 8 });
     const later = meter.flush();
     expect([later["train/loss"], later["train/logvar"], later["speed/mfu"]]).toEqual([7, undefined, undefined]);
   });
 
   it("leaves out what is not finite, and has null where nothing is", () => {
     const meter = new Meter();
-    meter.add({ loss: Number.NaN, rawLoss: Number.NaN, gradNorm: Number.POSITIVE_INFINITY }, times);
-    meter.add({ loss: 2, rawLoss: 2, gradNorm: Number.NaN }, times);
+    add(meter, { loss: Number.NaN, rawLoss: Number.NaN, gradNorm: Number.POSITIVE_INFINITY }, times);
+    add(meter, { loss: 2, rawLoss: 2, gradNorm: Number.NaN }, times);
     expect(meter.flush()).toMatchObject({ "train/loss": 2, "train/grad_norm": null });
     expect(meter.smoothLoss).toBe(2);
   });

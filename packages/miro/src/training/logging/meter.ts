@@ -53,11 +53,6 @@ export class Meter {
     return 1000 / this.#smoothMs;
   }
 
-  add(report: StepReport, times: StepTimes): void {
-    this.report(report);
-    this.time(times);
-  }
-
   /** What a step has found, which may be known later than how long it took. */
   report(report: StepReport): void {
     this.#reports.push(report);

@@ -21,7 +21,7 @@ export const runChartOptionsSchema = z.strictObject({
     parse: commaSeparated,
     otherwise: "losses, learning rate, speed, gradient norm, rewards",
   }),
-  /** What the horizontal axis shows: `step`, or a name of the log such as `images` or `seconds`. */
+  /** What the horizontal axis shows: `step`, or a name of the log such as `images` or `seconds`. Default: step. */
   x: field(z.string().min(1).default("step"), {
     expected: "step, or a name of the log such as images or seconds",
     help: "what the horizontal axis shows: step, or a name of the log such as images or seconds",

@@ -58,7 +58,7 @@ export function restoreParts(parts: TrainerParts, checkpoint: TrainingCheckpoint
       const average = checkpoint.emas[name];
       if (average === undefined) {
         const there = Object.keys(checkpoint.emas).join(", ");
-        throw new MiroError(`the checkpoint has no average ${name}, only ${there}; ema.decay is not that of the run`);
+        throw new MiroError(`ema.decay asks for EMA weights ${name}, the checkpoint has ${there}`);
       }
       ema.module.loadStateDict(average);
       ema.updates = state.emaUpdates;

@@ -29,8 +29,8 @@ import { DataParallelGroup } from "../process-group/process-group.js";
 import { recipeToJson } from "../recipes/recipe.js";
 import { type RecipeChange, recipeChanges, refuseRecipeChanges } from "../recipes/recipe-changes.js";
 import {
-  loadTrainingCheckpoint,
   readTrainingState,
+  restoreFrom,
   saveTrainingCheckpoint,
   setAsideNewer,
   type TrainingCheckpoint,
@@ -203,8 +203,7 @@ class TaskTraining {
 
   /** Goes on from a checkpoint. */
   restore(path: string): void {
-    scope(() => {
-      const { state, network, optimizer } = loadTrainingCheckpoint(path);
+    restoreFrom(path, ({ state, network, optimizer }) => {
       this.network.loadStateDict(network);
       const { groups } = this.#optimizer.stateDict();
       this.#optimizer.loadStateDict({ step: state.optimizerStep, tensors: optimizer, groups });

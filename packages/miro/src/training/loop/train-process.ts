@@ -10,7 +10,7 @@
  *   RUN/export/          the EMA weights in the release layout, after the last step or when the time is over
  */
 import { join } from "node:path";
-import { buildInfo, manualSeed, scope } from "@miro-t2i/torch";
+import { buildInfo, manualSeed } from "@miro-t2i/torch";
 import { type BatchSpan, samplesBefore } from "../../data/shards/order.js";
 import { InvalidInputError } from "../../errors.js";
 import { writeFileAtomic } from "../../files/whole-files.js";
@@ -32,8 +32,8 @@ import { changesSince, recipeDifferences, refuseRecipeChanges } from "../recipes
 import { openRunSamples, type RunSamples } from "../samples/run-samples.js";
 import {
   listCheckpoints,
-  loadTrainingCheckpoint,
   readTrainingState,
+  restoreFrom,
   setAsideNewer,
   spansAfter,
   type TrainingCheckpoint,
@@ -228,7 +228,7 @@ function restore(
 ): void {
   const { from, continue: continues } = recipe.initialization;
   if (checkpoint !== undefined) {
-    scope(() => trainer.restore(loadTrainingCheckpoint(checkpoint)));
+    restoreFrom(checkpoint, (stored) => trainer.restore(stored));
     onMessage(`resumed at step ${trainer.step} from ${checkpoint}`);
   } else if (from !== undefined && continues) {
     using published = PublishedCheckpoint.open(from);

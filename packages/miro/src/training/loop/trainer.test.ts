@@ -123,6 +123,9 @@ describe("several averages", () => {
     await expect(runTraining({ recipe: more, output, resume: true })).rejects.toThrow(
       /ema\.decay: 0\.9 in the checkpoint, \[0\.9,0\.99\] now/,
     );
+    await expect(runTraining({ recipe: more, output, resume: true, allowChanges: true })).rejects.toThrow(
+      /step-00000001: ema\.decay asks for EMA weights ema_network_0_99, the checkpoint has ema_network; give the recipe/,
+    );
   });
 });
 
@@ -248,8 +251,15 @@ describe("runTraining", () => {
     const other = recipe();
     other.network = { ...other.network, num_latents: 8 };
     await expect(runTraining({ recipe: other, output, resume: true, allowChanges: true })).rejects.toThrow(
-      /latents: expected \[8,16\], got \[4,16\]/,
+      /step-00000001: Rin: the state dict does not fit\. .*latents: expected \[8,16\], got \[4,16\]; give the recipe/,
     );
+    other.network = { ...recipe().network, num_blocks: 2 };
+    const { message } = await runTraining({ recipe: other, output, resume: true, allowChanges: true }).then(
+      () => expect.unreachable(),
+      (error: Error) => error,
+    );
+    expect(message).toMatch(/missing \(\d+\): rin_blocks\.1\..*\.\.\.; give the recipe it was made with$/);
+    expect(message.length - output.length).toBeLessThan(400);
   });
 
   it("learns: the error falls below 1.25, that of predicting nothing", async () => {

@@ -146,7 +146,7 @@ export const testbedOptionsSchema = z.strictObject({
     flag: "--text-encoder <repo|dir>",
     otherwise: "the model's, else google/flan-t5-xl",
   }),
-  /** Name of the text encoder: the files go to NAME_embeddings/. */
+  /** Name of the text encoder: the files go to NAME_embeddings/. Default: flan_t5_xl. */
   embeddingsName: field(
     z
       .string()
@@ -164,7 +164,7 @@ export const testbedOptionsSchema = z.strictObject({
     help: "prompts that there must be",
     flag: "--count <n>",
   }),
-  /** Tokens of a prompt. */
+  /** Tokens of a prompt. Default: 2048. */
   textMaxLength: field(z.int().positive().default(2048), {
     expected: "a positive integer",
     help: "tokens of a prompt",

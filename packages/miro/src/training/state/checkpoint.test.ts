@@ -1,26 +1,20 @@
 import { execFileSync } from "node:child_process";
-import fs, {
-  existsSync,
-  mkdirSync,
-  mkdtempSync,
-  readdirSync,
-  readFileSync,
-  readlinkSync,
-  rmSync,
-  writeFileSync,
-} from "node:fs";
+import fs, { mkdirSync, mkdtempSync, readdirSync, readFileSync, readlinkSync, rmSync, writeFileSync } from "node:fs";
 import { syncBuiltinESMExports } from "node:module";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { scope, tensor } from "@miro-t2i/torch";
 import { processIdentity } from "@miro-t2i/torch/atomic-write";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import type { BatchSpan } from "../../data/shards/order.js";
 import {
   checkpointToResume,
   listCheckpoints,
   loadTrainingCheckpoint,
+  readTrainingState,
   saveTrainingCheckpoint,
   setAsideNewer,
+  spansAfter,
   type TrainingCheckpoint,
 } from "./checkpoint.js";
 
@@ -210,10 +204,41 @@ describe("training checkpoints", () => {
     });
   });
 
-  it("refuse a state without its counts", () => {
+  it("refuse a state without its counts or its recipe", () => {
     mkdirSync(join(folder, "step-00000001"));
     writeFileSync(join(folder, "step-00000001", "state.json"), '{"format": 1, "step": -1}');
     expect(() => loadTrainingCheckpoint(join(folder, "step-00000001"))).toThrow(/state\.json: step: .*found -1/);
+    const { recipe, ...rest } = at(1).state;
+    writeFileSync(join(folder, "step-00000001", "state.json"), JSON.stringify(rest));
+    expect(() => loadTrainingCheckpoint(join(folder, "step-00000001"))).toThrow(
+      /state\.json: recipe: .*found undefined/,
+    );
+  });
+
+  it("refuse sizes of batches that do not follow one another from step 0 on", () => {
+    const path = saveTrainingCheckpoint(folder, at(4), {});
+    const stored = JSON.parse(readFileSync(join(path, "state.json"), "utf8"));
+    const read = (batches: unknown) => {
+      writeFileSync(join(path, "state.json"), JSON.stringify({ ...stored, batches }));
+      return readTrainingState(path).batches;
+    };
+    const spans = [
+      { from: 0, batchSize: 8 },
+      { from: 3, batchSize: 16 },
+    ];
+    expect(read(spans)).toEqual(spans);
+    for (const wrong of [
+      [],
+      [spans[1]],
+      [spans[0], spans[0]],
+      [spans[0], spans[1], spans[1]],
+      [{ from: 0, batchSize: 0 }],
+      [{ from: 0, batchSize: 2.5 }],
+      [spans[0], { ...spans[1], from: 3.5 }],
+      { from: 0, batchSize: 8 },
+      [null],
+    ])
+      expect(() => read(wrong), JSON.stringify(wrong)).toThrow(/state\.json: batches: expected \[\{ from: 0/);
   });
 
   it("refuse a broken state file by name", () => {
@@ -222,6 +247,34 @@ describe("training checkpoints", () => {
     expect(() => loadTrainingCheckpoint(join(folder, "step-00000001"))).toThrow(
       /state\.json: not a readable training state/,
     );
-    expect(existsSync(folder)).toBe(true);
+  });
+});
+
+describe("the sizes that the batches of a run have had", () => {
+  const after = (step: number, batches: BatchSpan[] | undefined, batchSize: number) =>
+    spansAfter({ ...at(step).state, ...(batches && { batches }) }, batchSize);
+  const spans = [
+    { from: 0, batchSize: 8 },
+    { from: 5, batchSize: 16 },
+  ];
+
+  it("go on with the last one, or another from the checkpoint's step on", () => {
+    expect(after(7, spans, 16)).toEqual(spans);
+    expect(after(7, spans, 8)).toEqual([...spans, { from: 7, batchSize: 8 }]);
+    expect(after(0, undefined, 4)).toEqual([{ from: 0, batchSize: 4 }]);
+  });
+
+  it("leave out one that no step was made with", () => {
+    expect(after(5, spans, 32)).toEqual([spans[0], { from: 5, batchSize: 32 }]);
+    expect(after(5, spans, 8)).toEqual([spans[0]]);
+    expect(after(3, spans, 8)).toEqual([spans[0]]);
+  });
+
+  it("of an early version are all one", () => {
+    const origin = { globalBatch: 8, samplesSeen: 24, processes: 1, code: { miro: "0", torch: "0" } };
+    expect(spansAfter({ ...at(3).state, origin }, 16)).toEqual([
+      { from: 0, batchSize: 8 },
+      { from: 3, batchSize: 16 },
+    ]);
   });
 });

@@ -7,8 +7,7 @@
  *     optimizer.safetensors   moments, one tensor for each parameter
  *     state.json              step, EMA updates, samples seen, the resolved recipe, versions
  *     model.json              what `miro generate --model RUN` needs to know, see pipeline/loading/run-model.ts; with
- * it
- *                             what a release has beside its weights, such as vocabulary.json
+ *                             it what a release has beside its weights, such as vocabulary.json
  *     SHA256SUMS              the hashes of these files, as sha256sum writes and checks them
  *   RUN/checkpoints/last      a link to the newest of them
  *
@@ -28,7 +27,7 @@ import { readSafetensors, writeSafetensors } from "@miro-t2i/torch/io";
 import type { GradScalerState } from "@miro-t2i/torch/optim";
 import { checkName, checkObject, isObject } from "../../arguments.js";
 import type { BatchSpan } from "../../data/shards/order.js";
-import { describe, InvalidInputError, MiroError, systemReason } from "../../errors.js";
+import { describe, InvalidInputError, isOutOfMemory, MiroError, systemReason } from "../../errors.js";
 import { checkSum, readSums, SUMS_FILE, sumsOf } from "../../files/checksums.js";
 import { makeFolder } from "../../files/make-folder.js";
 import { about, message, option } from "../../message.js";
@@ -237,6 +236,29 @@ export function loadTrainingCheckpoint(path: string): TrainingCheckpoint {
   };
 }
 
+/**
+ * Reads a checkpoint for a training that goes on from it.
+ * @param restore copies its tensors
+ * @throws InvalidInputError naming the checkpoint where its tensors are not those of the training
+ */
+export function restoreFrom(path: string, restore: (checkpoint: TrainingCheckpoint) => void): void {
+  scope(() => {
+    const checkpoint = loadTrainingCheckpoint(path);
+    try {
+      restore(checkpoint);
+    } catch (error) {
+      if (!(error instanceof TorchError || error instanceof MiroError) || isOutOfMemory(error)) throw error;
+      const lines = error.message.split("\n").map((line) => shortened(line.trim()));
+      throw new InvalidInputError(`${path}: ${lines.join(" ")}; give the recipe it was made with`, { cause: error });
+    }
+  });
+}
+
+/** A line that may list all tensors of a network. */
+function shortened(line: string): string {
+  return line.length > 160 ? `${line.slice(0, 157)}...` : line;
+}
+
 /** What a checkpoint says of its run, without its tensors. @throws MiroError naming what is wrong with it */
 export function readTrainingState(path: string): TrainingState {
   checkName("path", path, "the folder of a checkpoint");
@@ -252,6 +274,8 @@ export function readTrainingState(path: string): TrainingState {
   for (const key of ["step", "emaUpdates", "skippedSteps", "seconds", "optimizerStep"] as const)
     if (typeof state[key] !== "number" || !(state[key] >= 0))
       throw new MiroError(`${statePath}: ${key}: expected a number of 0 or more, found ${describe(state[key])}`);
+  if (!isObject(state.recipe))
+    throw new MiroError(`${statePath}: recipe: expected that of the run, found ${describe(state.recipe)}`);
   if (state.batches !== undefined && !areSpans(state.batches))
     throw new MiroError(
       `${statePath}: batches: expected [{ from: 0, batchSize }, { from, batchSize }, …], found ${describe(state.batches)}`,

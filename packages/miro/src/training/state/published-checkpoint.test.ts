@@ -11,7 +11,8 @@ import { runTraining } from "../loop/run.js";
 import { parseRecipe, type Recipe } from "../recipes/recipe.js";
 import { bits, tinyRecipeJson } from "../testing/tiny.js";
 import { listCheckpoints, loadTrainingCheckpoint } from "./checkpoint.js";
-import { describeTorchFile, PublishedCheckpoint } from "./published-checkpoint.js";
+import { PublishedCheckpoint } from "./published-checkpoint.js";
+import { describeTorchFile } from "./torch-file-summary.js";
 
 const fixture = (name: string) => join(import.meta.dirname, "../fixtures", name);
 const ckpt = fixture("epoch=0-step=3.ckpt");

@@ -26,11 +26,6 @@ export class Resources implements AsyncDisposable {
     this.#loaders = loaders;
   }
 
-  /** Whether pictures can be drawn. */
-  get canDraw(): boolean {
-    return this.#loaders.pipeline !== undefined;
-  }
-
   /** A model, which stays until another is asked for. */
   async get<K extends keyof Loaded>(kind: K): Promise<Loaded[K]> {
     if (this.#held?.kind !== kind) {

@@ -21,6 +21,13 @@ it("gives the same events however the stream is cut into pieces", () => {
   );
 });
 
+it("takes numbers alone for ids, and fields it does not know for nothing", () => {
+  const parser = new EventParser();
+  expect(parser.push("id: last\nretry: 5\ndata\n\nid: 12\nevent: step\n\n")).toEqual([
+    { id: null, event: "message", data: "" },
+  ]);
+});
+
 it("keeps an event back until it is whole", () => {
   const parser = new EventParser();
   expect(parser.push("event: picture\ndata: 1\n")).toEqual([]);
