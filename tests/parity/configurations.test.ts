@@ -47,7 +47,7 @@ describe.each(["block", "concat"])("the configuration %s", (name) => {
     };
   };
 
-  test.each([0, 1, 2, 3])("network and preconditioning, batch %i", (i) => {
+  test.each([0, 1, 2, 3, 4])("network and preconditioning, batch %i", (i) => {
     scope(() =>
       noGrad(() => {
         const { expected, ...batch } = batchOf(i);
