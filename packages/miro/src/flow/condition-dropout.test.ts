@@ -45,6 +45,16 @@ describe("dropping conditions", () => {
     });
   });
 
+  it("shows the first token alone of an empty prompt that is as long as the text", () => {
+    scope(() => {
+      const all: Draw = (_purpose, _kind, shape) => zeros(shape);
+      const empty = ones([5, 6]).mul(7);
+      const { textEmbeddings, textMask } = dropConditions(conditions(), empty, { ...none, condDropRate: 1 }, all);
+      expect((textMask.toList() as unknown[][]).map((row) => row.map(Number))).toEqual(Array(B).fill([1, 0, 0, 0, 0]));
+      expect(textEmbeddings.eq(7).all().item()).toBeTruthy();
+    });
+  });
+
   it("takes single rewards", () => {
     scope(() => {
       const draw: Draw = (purpose, _kind, shape) => {
