@@ -96,6 +96,13 @@ RUNS = [
         guidance_scale=-2.0,
         reward_targets=1.5,
     ),
+    dict(
+        prompts=["a cat"],
+        num_inference_steps=2,
+        guidance_scale=3.0,
+        reward_targets=NAN,
+        negative_reward_targets=NAN,
+    ),
 ]
 
 
@@ -245,7 +252,7 @@ def main():
                 **{k: v for k, v in run.items() if k != "prompts"},
             )
             rec |= {f"run.{i}.{k}": v for k, v in kept.items()}
-            runs.append(run)
+            runs.append({k: {last: None} if "targets" in k and v[last] != v[last] else v for k, v in run.items()})
         save_file({k: v.detach().contiguous().clone() for k, v in rec.items()}, str(out / "reference.safetensors"))
         (out / "reference.json").write_text(json.dumps(dict(runs=runs), indent=2) + "\n")
         print(f"{out}: {len(rec)} tensors")
