@@ -53,9 +53,9 @@ function unknown(reward: Tensor, drop: Tensor): Tensor {
 }
 
 /**
- * The empty prompt padded to the T tokens of a batch's text: embeddings (1, T, labelDim), mask (1, T). As upstream does,
- * a single token is repeated over all positions, and of one that has T tokens already, padding included, the first is
- * the real one. (In both, only the first is unmasked.)
+ * The empty prompt padded to the T tokens of a batch's text: embeddings (1, T, labelDim), mask (1, T). A single token
+ * is repeated over all positions, as upstream does; of a prompt that has T tokens already, padding included, the first
+ * is the real one. In both, only the first is unmasked.
  */
 function emptyPrompt(uncondEmbedding: Tensor, text_BTE: Tensor): { embeddings: Tensor; mask: Tensor } {
   const T = text_BTE.size(1);
