@@ -96,16 +96,23 @@ RUNS = [
         guidance_scale=-2.0,
         reward_targets=1.5,
     ),
+    dict(
+        prompts=["a cat"],
+        num_inference_steps=2,
+        guidance_scale=3.0,
+        reward_targets=NAN,
+        negative_reward_targets=NAN,
+    ),
 ]
 
 
 def batch(case, c, gen):
     n, B = c["network"], 2
-    length = [c["max_text_len"], 1, 9, 4][case]
-    real = [[length, length], [1, 0], [2, 9], [0, 0]][case]
+    length = [c["max_text_len"], 1, 9, 4, 3][case]
+    real = [[length, length], [1, 0], [2, 9], [0, 0], [3, 2]][case]
     b = {
         "y": torch.randn(B, 4, n["data_size"], n["data_size"], generator=gen),
-        "gamma": torch.tensor([[1e-9, 1.0], [0.5, 0.1], [0.25, 0.9], [0.7, 0.7]][case]),
+        "gamma": torch.tensor([[1e-9, 1.0], [0.5, 0.1], [0.25, 0.9], [0.7, 0.7], [0.3, 0.6]][case]),
         "text_tokens_embeddings": torch.randn(B, length, 48, generator=gen),
         "text_tokens_mask": torch.arange(length)[None] < torch.tensor(real)[:, None],
         "previous_latents": torch.randn(B, n["num_latents"], n["latents_dim"], generator=gen)
@@ -114,8 +121,10 @@ def batch(case, c, gen):
     }
     if case == 2:
         b["text_tokens_mask"][1, 3] = False  # a hole
+    if case == 4:
+        del b["previous_latents"]  # nothing for the network, zeros for the preconditioning
     if case != 3:  # there, no reward is known
-        values = [[0.2, 0.8], [NAN, 0.4], [-1.5, INF]][case]
+        values = [[0.2, 0.8], [NAN, 0.4], [-1.5, INF], None, [0.5, 1.0]][case]
         b |= {
             f"{key}_coherence": torch.tensor(values[::-1] if i else values) for i, key in enumerate(n["coherence_keys"])
         }
@@ -196,10 +205,10 @@ def main():
         np.save(out / "uncond_embedding.npy", uncond.numpy())
 
         rec = {}
-        for case in range(4):
+        for case in range(5):
             b = batch(case, c, gen)
             if n.get("concat_cond_token_to_latents", True):
-                del b["previous_latents"]
+                b.pop("previous_latents", None)
             with torch.no_grad():
                 F, z = net(dict(b))
                 D, _, *logvar = pre(net, dict(b), return_logvar=pre.do_gradnorm_reweighting)
@@ -243,7 +252,7 @@ def main():
                 **{k: v for k, v in run.items() if k != "prompts"},
             )
             rec |= {f"run.{i}.{k}": v for k, v in kept.items()}
-            runs.append(run)
+            runs.append({k: {last: None} if "targets" in k and v[last] != v[last] else v for k, v in run.items()})
         save_file({k: v.detach().contiguous().clone() for k, v in rec.items()}, str(out / "reference.safetensors"))
         (out / "reference.json").write_text(json.dumps(dict(runs=runs), indent=2) + "\n")
         print(f"{out}: {len(rec)} tensors")

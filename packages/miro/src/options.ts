@@ -303,6 +303,7 @@ export function fromText(schema: z.ZodType, text: string, parameter: string): un
 function readValue(all: readonly z.ZodType[], text: string, parameter: string, form = "key=value"): unknown {
   for (const one of all) {
     if (one instanceof z.ZodNumber && isDecimal(text)) return Number(text);
+    if (one instanceof z.ZodNaN && /^\s*nan\s*$/i.test(text)) return Number.NaN;
     if (one instanceof z.ZodBoolean && /^\s*(true|false)\s*$/i.test(text)) return /true/i.test(text);
     if (one instanceof z.ZodRecord) return entryOf(one, text, parameter, form);
   }

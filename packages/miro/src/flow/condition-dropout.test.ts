@@ -45,16 +45,19 @@ describe("dropping conditions", () => {
     });
   });
 
-  it("has the single token of an empty prompt at every position, the first of them unmasked", () => {
-    scope(() => {
-      const draw: Draw = (_purpose, _kind, shape) => zeros(shape);
-      const left = dropConditions(conditions(), ones([1, 6]).mul(7), { ...none, condDropRate: 1 }, draw);
-      expect(left.textEmbeddings.eq(7).all().item()).toBeTruthy();
-      expect((left.textMask.toList() as unknown[][]).map((row) => row.map(Number))).toEqual(
-        Array(B).fill([1, 0, 0, 0, 0]),
-      );
-    });
-  });
+  it.each([1, 5])(
+    "shows the first token alone of an empty prompt of %i tokens, and has its states everywhere",
+    (tokens) => {
+      scope(() => {
+        const draw: Draw = (_purpose, _kind, shape) => zeros(shape);
+        const left = dropConditions(conditions(), ones([tokens, 6]).mul(7), { ...none, condDropRate: 1 }, draw);
+        expect(left.textEmbeddings.eq(7).all().item()).toBeTruthy();
+        expect((left.textMask.toList() as unknown[][]).map((row) => row.map(Number))).toEqual(
+          Array(B).fill([1, 0, 0, 0, 0]),
+        );
+      });
+    },
+  );
 
   it("takes single rewards", () => {
     scope(() => {

@@ -54,8 +54,8 @@ function unknown(reward: Tensor, drop: Tensor): Tensor {
 
 /**
  * The empty prompt padded to the T tokens of a batch's text: embeddings (1, T, labelDim), mask (1, T). A single token
- * is repeated over all positions, as upstream does. Only the first is unmasked, so the others count in networks alone
- * that attend padding.
+ * is repeated over all positions, as upstream does; of a prompt that has T tokens already, padding included, the first
+ * is the real one. In both, only the first is unmasked, so the others count in networks alone that attend padding.
  */
 function emptyPrompt(uncondEmbedding: Tensor, text_BTE: Tensor): { embeddings: Tensor; mask: Tensor } {
   const T = text_BTE.size(1);
@@ -65,6 +65,6 @@ function emptyPrompt(uncondEmbedding: Tensor, text_BTE: Tensor): { embeddings: T
   const padded =
     U === 1 ? uncond.expand(T, width) : U === T ? uncond : cat([uncond, zeros([T - U, width], text_BTE)], 0);
   const real = zeros([T], { dtype: "bool", device: text_BTE.device });
-  real.narrow(0, 0, U).fill_(true);
+  real.narrow(0, 0, U === T ? 1 : U).fill_(true);
   return { embeddings: padded.unsqueeze(0), mask: real.unsqueeze(0) };
 }

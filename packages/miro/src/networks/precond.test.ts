@@ -1,4 +1,4 @@
-import { manualSeed, randn, scope, tensor } from "@miro-t2i/torch";
+import { manualSeed, randn, scope, type Tensor, tensor } from "@miro-t2i/torch";
 import { describe, expect, it } from "vitest";
 import { parsePrecondConfig, precondConfigToJson } from "./config.js";
 import { FlowPrecond, type Network } from "./precond.js";
@@ -30,6 +30,31 @@ describe("FlowPrecond", () => {
       const { D } = precond.apply(identity, b);
       const expected = b.y.mul(actual).mul(Math.sqrt(1.25));
       expect(D.sub(expected).abs().max().item()).toBeLessThan(1e-5);
+    });
+  });
+
+  it("gives the network zeros where there are no latents yet: in training as many as there are latents", () => {
+    scope(() => {
+      const precond = new FlowPrecond({ numLatents: 5, latentsDim: 4 });
+      let given: Tensor | null | undefined;
+      const network: Network = {
+        forward: ({ y, previousLatents }) => {
+          given = previousLatents;
+          return { F: y, z: y };
+        },
+      };
+      for (const [training, shape] of [
+        [true, [3, 5, 4]],
+        [false, [1, 1, 4]],
+      ] as const) {
+        precond.train(training);
+        precond.apply(network, { ...batch(), previousLatents: null });
+        expect(given!.shape).toEqual(shape);
+        expect(given!.abs().sum().item()).toBe(0);
+      }
+      const latents = randn([3, 5, 4]);
+      precond.apply(network, { ...batch(), previousLatents: latents });
+      expect(given).toBe(latents);
     });
   });
 

@@ -5,7 +5,7 @@
  *
  * D is the velocity noise − data: for y = γ·x₀ + (1 − γ)·n the target is n − x₀ = −dy/dγ.
  */
-import { nn, type Tensor } from "@miro-t2i/torch";
+import { nn, type Tensor, zeros } from "@miro-t2i/torch";
 import { invalid } from "../errors.js";
 import { type FlowPrecondConfig, parsePrecondConfig } from "./config.js";
 import { FourierEmbedding } from "./embedders.js";
@@ -61,11 +61,24 @@ export class FlowPrecond extends nn.Module {
 
   /**
    * The velocity D (shape and dtype of `y`) and the network's latents z.
-   * @param input `y` is the noisy latent before scaling; the input is not changed
+   * @param input `y` is the noisy latent before scaling; previous latents that are null or absent count as zeros. The
+   *   input is not changed
    */
   apply(network: Network, input: RinInput): { D: Tensor; z: Tensor } {
-    const { F, z } = network.forward({ ...input, y: this.cIn(input.gamma).mul(input.y) });
+    const y = this.cIn(input.gamma).mul(input.y);
+    const { F, z } = network.forward({ ...input, y, previousLatents: input.previousLatents ?? this.#noLatents(y) });
     return { D: F.mul(this.cOut), z };
+  }
+
+  /**
+   * What the network is told before there are latents. Zeros are not neutral: its norm's bias makes them a learned
+   * constant, the same for all tokens. One row of them is enough, but rounds differently than all do; training keeps to
+   * the published code.
+   */
+  #noLatents({ shape, device }: Tensor): Tensor {
+    const { numLatents, latentsDim } = this.config;
+    const rows = this.training ? [shape[0]!, numLatents] : [1, 1];
+    return zeros([1, 1, 1], { device }).expand(...rows, latentsDim);
   }
 
   /**

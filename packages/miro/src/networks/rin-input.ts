@@ -9,7 +9,10 @@ export interface NoisyPicture {
   y: Tensor;
   /** Signal level: 1 is clean data, 0 pure noise. (B,) float32 */
   gamma: Tensor;
-  /** Latents z of an earlier pass (B, N, L) for self-conditioning; null or absent counts as zeros. */
+  /**
+   * Latents z of an earlier pass (B, N, L) for self-conditioning. Null or absent adds nothing, which is not the same as
+   * zeros: `FlowPrecond.apply` begins with zeros, as networks are trained.
+   */
   previousLatents?: Tensor | null | undefined;
 }
 

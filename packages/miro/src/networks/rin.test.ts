@@ -162,12 +162,12 @@ describe("a sample's result", () => {
   );
 
   it(
-    "takes absent previous latents for zeros, and both matter",
+    "adds nothing for absent previous latents, which is neither zeros nor others",
     evaluate(() => {
       const rin = network();
       const b = batch(2, 3);
       const absent = rin.forward({ ...b, previousLatents: null });
-      expect(difference(absent.F, rin.forward({ ...b, previousLatents: zeros([2, 12, 64]) }).F)).toBeLessThan(1e-5);
+      expect(difference(absent.F, rin.forward({ ...b, previousLatents: zeros([2, 12, 64]) }).F)).toBeGreaterThan(1e-3);
       expect(difference(absent.F, rin.forward(b).F)).toBeGreaterThan(1e-3);
     }),
   );

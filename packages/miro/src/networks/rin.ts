@@ -243,12 +243,8 @@ export class Rin extends nn.Module {
       return cat([this.latents.expand(time_BL.size(0), -1, -1), time_B1L, conditioning.tokens!], 1);
     }
     const z_BNL = this.latents.add(time_B1L);
-    if (this.selfConditioning === null) return z_BNL;
-    // Zeros are not neutral: the norm's bias makes them a learned constant, the same for all tokens.
-    // One row of them is enough, but rounds differently than all do; training keeps to the published code (see
-    // keyValueOf).
-    const absent = this.training ? z_BNL.shape : [1, 1, z_BNL.size(2)];
-    const p = previous?.to(z_BNL.dtype) ?? zeros(absent, { dtype: z_BNL.dtype, device: z_BNL.device });
+    if (this.selfConditioning === null || previous == null) return z_BNL;
+    const p = previous.to(z_BNL.dtype);
     const { norm1, mlp, norm2 } = this.selfConditioning;
     return z_BNL.add(norm2.forward(p.add(mlp.forward(norm1.forward(p)))));
   }

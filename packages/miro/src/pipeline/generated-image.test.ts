@@ -6,7 +6,7 @@ import { InvalidInputError } from "../errors.js";
 import { decodeImage } from "../pictures/decode.js";
 import { readImageFile } from "../pictures/image-files.js";
 import { GeneratedImage } from "./generated-image.js";
-import { readSettings } from "./settings.js";
+import { readSettings, settingsDifference } from "./settings.js";
 import { IMAGE_SETTINGS } from "./testing/image-settings.js";
 
 const settings = { ...IMAGE_SETTINGS, prompt: "a fox, asleep", rewardTargets: { sharpness: 0.5 } };
@@ -38,6 +38,16 @@ describe("a picture", () => {
     expect(stored).toMatchObject({ format, width: 8, height: 4 });
     expect(readSettings(stored.text, path)).toEqual(settings);
     expect(await image.toBuffer(format)).toEqual(readFileSync(path));
+  });
+
+  it("keeps a target that says nothing, which is neither another picture nor the default", async () => {
+    const unknown = { ...settings, rewardTargets: { sharpness: Number.NaN } };
+    const path = join(folder, "fox.png");
+    await image.withSettings(unknown).save(path);
+    const stored = readSettings((await readImageFile(path)).text, path);
+    expect(stored).toEqual(unknown);
+    expect(settingsDifference(stored, unknown)).toBeNull();
+    expect(settingsDifference(stored, settings)).toMatchObject({ name: "rewardTargets.sharpness", wanted: 0.5 });
   });
 
   it("keeps every pixel as PNG, the default of toBuffer", async () => {

@@ -9,7 +9,9 @@ import { evaluationsOf, samplerNames, samplerOptionsOfAll } from "../flow/sample
 import { declarationOf, defaultOf, field, readOnly, wordsOf } from "../options.js";
 import type { RgbImage } from "../pictures/rgb.js";
 
-const rewards = readOnly(z.record(z.string().min(1), z.number()));
+/** What a reward is asked to be; NaN says that nothing is known of it, as it does in training. */
+const target = z.union([z.number(), z.nan()]);
+const rewards = readOnly(z.record(z.string().min(1), target));
 const rewardSets = z.union([rewards, readOnly(z.array(rewards))]).optional();
 const seed = z.int().min(0);
 const pictureSource = z.union([
@@ -21,13 +23,13 @@ const pictureSource = z.union([
 /** What decides a picture, besides its prompt, the noise that was given, and the checkpoint. */
 export const pictureOptions = z.strictObject({
   /**
-   * What each reward is asked to be, nominally 0 to 1, by its key; 1 where it is not given. A list has a set for each
-   * picture.
+   * What each reward is asked to be, nominally 0 to 1, by its key; 1 where it is not given. NaN says nothing of it, as
+   * where a reward is unknown in training. A list has a set for each picture.
    */
   rewardTargets: field(rewardSets, {
     expected: "finite numbers by reward name",
     orList: "one per picture",
-    help: "what each reward is asked to be, nominally 0 to 1",
+    help: "what each reward is asked to be, nominally 0 to 1; nan says nothing of it",
     flag: "--reward <key=value>",
     otherwise: "1 each",
     perPrompt: true,

@@ -83,7 +83,8 @@ export function parseReleaseConfig(json: unknown, path: string): ReleaseConfig {
   const { network: networkJson, preconditioning: precondJson, ...rest } = json as Record<string, unknown>;
   const settings = checkContent(settingsSchema, rest, path);
   const network = inFile(path, () => parseRinConfig(networkJson));
-  const preconditioning = inFile(path, () => parsePrecondConfig(precondJson ?? {}));
+  const parsed = inFile(path, () => parsePrecondConfig(precondJson ?? {}));
+  const preconditioning = { ...parsed, numLatents: network.numLatents, latentsDim: network.latentsDim };
   if (settings.data_resolution !== network.dataSize) {
     throw new InvalidInputError(
       `${path}: data_resolution (${settings.data_resolution}) differs from network.data_size (${network.dataSize})`,

@@ -155,7 +155,8 @@ export class Gallery {
   }
 
   #insert(path: string, bytes: number, mtimeMs: number, settings: ImageSettings): string {
-    const { prompt, model, variant, seed, width, height, rewardTargets } = settings;
+    const { prompt, model, variant, seed, width, height } = settings;
+    const targets = Object.entries(settings.rewardTargets).filter(([, target]) => !Number.isNaN(target));
     const name = relative(this.folder, path).split(sep).join("/");
     const id = idOf(name);
     this.#write(() => {
@@ -171,7 +172,7 @@ export class Gallery {
         created: Math.round(mtimeMs),
         bytes,
         favourite: this.#favourites.has(id) ? 1 : 0,
-        targets: JSON.stringify(rewardTargets),
+        targets: JSON.stringify(Object.fromEntries(targets)),
       };
       const places = Object.keys(columns).map(() => "?");
       const { lastInsertRowid: number } = this.#db
@@ -179,7 +180,7 @@ export class Gallery {
         .run(...Object.values(columns));
       this.#db.prepare("INSERT INTO words (rowid, prompt) VALUES (?, ?)").run(number, prompt);
       const target = this.#db.prepare("INSERT INTO targets (key, picture, value) VALUES (?, ?, ?)");
-      for (const [key, value] of Object.entries(rewardTargets)) target.run(key, number, value);
+      for (const [key, value] of targets) target.run(key, number, value);
     });
     return id;
   }

@@ -152,7 +152,7 @@ export function takeOver(settings: Settings): void {
   const { rewards = [], samplers = [] } = model.value ?? {};
   const keys = new Set(rewards.map(({ key }) => key));
   const known = (targets: Record<string, number> | undefined) =>
-    Object.fromEntries(Object.entries(targets ?? {}).filter(([key]) => keys.has(key)));
+    Object.fromEntries(Object.entries(targets ?? {}).filter(([key, target]) => keys.has(key) && target !== null));
   const isSampler = samplers.includes(settings.sampler);
   set({
     prompt: settings.prompt,
