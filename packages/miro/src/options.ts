@@ -303,7 +303,6 @@ export function fromText(schema: z.ZodType, text: string, parameter: string): un
 function readValue(all: readonly z.ZodType[], text: string, parameter: string, form = "key=value"): unknown {
   for (const one of all) {
     if (one instanceof z.ZodNumber && isDecimal(text)) return Number(text);
-    if (one instanceof z.ZodNaN && /^\s*nan\s*$/i.test(text)) return Number.NaN;
     if (one instanceof z.ZodBoolean && /^\s*(true|false)\s*$/i.test(text)) return /true/i.test(text);
     if (one instanceof z.ZodRecord) return entryOf(one, text, parameter, form);
   }
@@ -323,8 +322,9 @@ function entryOf(record: z.ZodRecord, text: string, parameter: string, form: str
   const example = values.some((value) => value instanceof z.ZodNumber) ? ", for example clip_score=0.5" : "";
   const cut = text.indexOf("=");
   if (cut < 1) throw invalid(parameter, form + example, text);
-  const key = text.slice(0, cut).trim();
-  return { [key]: readValue(values, text.slice(cut + 1), `${parameter} ${key}`) };
+  const [key, value] = [text.slice(0, cut).trim(), text.slice(cut + 1)];
+  const isNone = record.valueType instanceof z.ZodNullable && /^\s*none\s*$/i.test(value);
+  return { [key]: isNone ? null : readValue(values, value, `${parameter} ${key}`) };
 }
 
 function isDecimal(text: string): boolean {

@@ -11,6 +11,7 @@ import type { z } from "zod";
 import { readPng } from "../pictures/png.js";
 import { generateSchema } from "../pipeline/generate-options.js";
 import * as planning from "../pipeline/plan.js";
+import { readSettings } from "../pipeline/settings.js";
 import { runCaptured as miro, runStoppable } from "./testing/run-captured.js";
 
 const root = fileURLToPath(new URL("../../../../", import.meta.url));
@@ -176,6 +177,21 @@ describe("miro generate", () => {
     expect((await miro("info", image.path)).stdout).toContain("miro-emoji");
   });
 
+  it("says nothing of a reward whose target is none, on the command line and in a prompt file", async () => {
+    const prompts = join(folder, "prompts.jsonl");
+    writeFileSync(prompts, '{"prompt": "a fox", "negative_reward": {"clip_score": null}}\n');
+    const args = ["--reward", "clip_score=none", "--seed", "3", "--json", "--overwrite"];
+    const { images } = JSON.parse((await generate("a fox", "--prompts", prompts, ...args)).stdout);
+    const targets = images.map(({ path }: { path: string }) => {
+      const { rewardTargets, negativeRewardTargets } = readSettings(readPng(readFileSync(path), path).text, path)!;
+      return [rewardTargets["clip_score"], negativeRewardTargets["clip_score"]];
+    });
+    expect(targets).toEqual([
+      [null, 0],
+      [null, null],
+    ]);
+  });
+
   it("stops with 130 when interrupted and leaves no partial file", async () => {
     const abort = new AbortController();
     const plan = vi.spyOn(planning, "makePlan");
@@ -208,6 +224,11 @@ describe("wrong usage gives one line and exit code 2", () => {
       "a reward that is no number",
       ["--reward", "clip_score=high"],
       /^error: --reward clip_score: expected finite numbers by reward name, received "high"$/,
+    ],
+    [
+      "a reward that is NaN",
+      ["--reward", "clip_score=nan"],
+      /^error: --reward clip_score: expected finite numbers by reward name, received "nan"$/,
     ],
     ["no steps", ["--steps", "0"], /^error: --steps: expected an integer of at least 1, received 0$/],
     ["half a step", ["--steps", "1.5"], /^error: --steps: /],

@@ -8,6 +8,7 @@ import { message } from "../message.js";
 import { type Conditioning, narrowConditioning } from "../networks/conditioning.js";
 import type { Rin } from "../networks/rin.js";
 import { counted } from "../numbers.js";
+import type { RewardTargets } from "./picture-options.js";
 
 /** Text encoder states of one prompt. */
 export interface TextStates {
@@ -85,10 +86,10 @@ export function copyStates(given: PromptEmbedding, device: string): TextStates {
 export interface ConditionOptions {
   network: Rin;
   texts: readonly TextStates[];
-  wanted: readonly Readonly<Record<string, number>>[];
+  wanted: readonly RewardTargets[];
   /** Texts and targets of the unconditional branch. */
   unwantedTexts: readonly TextStates[];
-  unwanted: readonly Readonly<Record<string, number>>[];
+  unwanted: readonly RewardTargets[];
   /** Which evaluations of the run are guided. */
   guided: { any: boolean; all: boolean };
   device: string;
@@ -129,7 +130,7 @@ export function condition(options: ConditionOptions): Branches {
       }
       const column = (key: string) =>
         tensor(
-          targets.map((target) => target[key]!),
+          targets.map((target) => target[key] ?? Number.NaN),
           { dtype: "float32", device },
         );
       const rewards = Object.fromEntries(Object.keys(targets[0]!).map((key) => [key, column(key)]));

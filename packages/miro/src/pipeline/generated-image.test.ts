@@ -41,11 +41,13 @@ describe("a picture", () => {
   });
 
   it("keeps a target that says nothing, which is neither another picture nor the default", async () => {
-    const unknown = { ...settings, rewardTargets: { sharpness: Number.NaN } };
+    const unknown = { ...settings, rewardTargets: { sharpness: null } };
     const path = join(folder, "fox.png");
     await image.withSettings(unknown).save(path);
-    const stored = readSettings((await readImageFile(path)).text, path);
+    const { text } = await readImageFile(path);
+    const stored = readSettings(text, path);
     expect(stored).toEqual(unknown);
+    expect(text.map(({ text }) => text).join()).toContain("Rewards: sharpness=none");
     expect(settingsDifference(stored, unknown)).toBeNull();
     expect(settingsDifference(stored, settings)).toMatchObject({ name: "rewardTargets.sharpness", wanted: 0.5 });
   });

@@ -9,9 +9,7 @@ import { evaluationsOf, samplerNames, samplerOptionsOfAll } from "../flow/sample
 import { declarationOf, defaultOf, field, readOnly, wordsOf } from "../options.js";
 import type { RgbImage } from "../pictures/rgb.js";
 
-/** What a reward is asked to be; NaN says that nothing is known of it, as it does in training. */
-const target = z.union([z.number(), z.nan()]);
-const rewards = readOnly(z.record(z.string().min(1), target));
+const rewards = readOnly(z.record(z.string().min(1), z.number().nullable()));
 const rewardSets = z.union([rewards, readOnly(z.array(rewards))]).optional();
 const seed = z.int().min(0);
 const pictureSource = z.union([
@@ -20,16 +18,19 @@ const pictureSource = z.union([
   z.custom<RgbImage>(isRgb),
 ]);
 
+/** Targets by reward; null says nothing of a reward. */
+export type RewardTargets = z.output<typeof rewards>;
+
 /** What decides a picture, besides its prompt, the noise that was given, and the checkpoint. */
 export const pictureOptions = z.strictObject({
   /**
-   * What each reward is asked to be, nominally 0 to 1, by its key; 1 where it is not given. NaN says nothing of it, as
-   * where a reward is unknown in training. A list has a set for each picture.
+   * What each reward is asked to be, nominally 0 to 1, by its key; 1 where it is not given. Null says nothing of it,
+   * as for a training picture without that score. A list has a set for each picture.
    */
   rewardTargets: field(rewardSets, {
     expected: "finite numbers by reward name",
     orList: "one per picture",
-    help: "what each reward is asked to be, nominally 0 to 1; nan says nothing of it",
+    help: "what each reward is asked to be, nominally 0 to 1; none: nothing is said of it",
     flag: "--reward <key=value>",
     otherwise: "1 each",
     perPrompt: true,

@@ -9,7 +9,7 @@ import { counted } from "../numbers.js";
 import { checkEmbeddings } from "./conditioning.js";
 import { type EditPlan, planEdits } from "./edit.js";
 import type { ResolvedGenerateOptions } from "./generate-options.js";
-import type { EDIT_OPTIONS } from "./picture-options.js";
+import type { EDIT_OPTIONS, RewardTargets } from "./picture-options.js";
 import { MAX_PROMPT_LENGTH } from "./settings.js";
 
 /** What a plan needs to know of the pipeline. */
@@ -37,8 +37,8 @@ export interface Plan
   /** Index of a picture's prompt. */
   promptOf: (row: number) => number;
   /** Reward targets of each picture, for the two branches of guidance. */
-  wanted: Record<string, number>[];
-  unwanted: Record<string, number>[];
+  wanted: RewardTargets[];
+  unwanted: RewardTargets[];
   /** Initial noise of all pictures, or else their seeds. */
   noise: Tensor | null;
   seeds: number[] | null;
@@ -149,8 +149,10 @@ export async function makePlan(
 }
 
 /** Targets that no training picture had: what comes of them is anybody's guess. */
-function oddTargets(what: string, sets: readonly Record<string, number>[]): string[] {
-  const odd = sets.flatMap((set) => Object.entries(set).filter(([, target]) => target < 0 || target > 1));
+function oddTargets(what: string, sets: readonly RewardTargets[]): string[] {
+  const odd = sets.flatMap((set) =>
+    Object.entries(set).filter(([, target]) => target !== null && (target < 0 || target > 1)),
+  );
   return [
     ...new Set(
       odd.map(([key, target]) => `the ${what} ${key} ${target} is outside of 0 to 1, where models are trained`),
@@ -216,20 +218,18 @@ function variationOf(
   return null;
 }
 
-type Targets = Readonly<Record<string, number>>;
-
-function isList(given: Targets | readonly Targets[] | undefined): given is readonly Targets[] {
+function isList(given: RewardTargets | readonly RewardTargets[] | undefined): given is readonly RewardTargets[] {
   return Array.isArray(given);
 }
 
 /** One full map of targets for each picture. */
 function targets(
   parameter: string,
-  given: Targets | readonly Targets[] | undefined,
+  given: RewardTargets | readonly RewardTargets[] | undefined,
   fallback: number,
   count: number,
   keys: readonly string[],
-): Record<string, number>[] {
+): RewardTargets[] {
   const lists = isList(given);
   if (lists && given.length !== count) {
     throw invalid(parameter, `one set for all pictures or one for each of ${count}`, message`${given.length} sets`);
@@ -242,7 +242,7 @@ function targets(
         message`${about(parameter)}: this checkpoint was not trained on ${unknown.join(", ")}; its rewards are ${keys.join(", ")}`,
       );
     }
-    return Object.fromEntries(keys.map((key) => [key, own[key] ?? fallback]));
+    return Object.fromEntries(keys.map((key) => [key, own[key] === undefined ? fallback : own[key]]));
   });
 }
 

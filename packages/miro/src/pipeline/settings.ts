@@ -26,20 +26,7 @@ const side = z
 /** A picture that was drawn over: its file, below the home folder as `~/…`, and what its pixels were. */
 const pictureIdentity = z.strictObject({ file: shortText.optional(), sha256: sha256Schema });
 
-/** JSON has no NaN: a target that says nothing is null there. */
-const storedTarget = z
-  .number()
-  .nullable()
-  .transform((target) => target ?? Number.NaN);
-const storedTargets = z.record(z.string().min(1), storedTarget);
-
-const {
-  negativePrompt: _,
-  seed,
-  rewardTargets: _wanted,
-  negativeRewardTargets: _unwanted,
-  ...options
-} = oneEach(pictureOptions).shape;
+const { negativePrompt: _, seed, rewardTargets, negativeRewardTargets, ...options } = oneEach(pictureOptions).shape;
 
 /**
  * Everything that decides a picture, as stored in its file: the options of {@link pictureOptions} by their names, as
@@ -65,8 +52,8 @@ export const imageSettingsSchema = z.strictObject({
   mask: pictureIdentity.optional(),
   /** Present where it was asked for: shapes then do not follow the batch, which on CUDA decides the last bits. */
   deterministic: z.literal(true).optional(),
-  rewardTargets: storedTargets,
-  negativeRewardTargets: storedTargets,
+  rewardTargets,
+  negativeRewardTargets,
   /** Name for people: the last part of a folder, or a repository. */
   model: shortText,
   variant: shortText.optional(),
@@ -156,7 +143,7 @@ function parameters(settings: ImageSettings, software: string): string {
     ["Model hash", weights?.checkpoint.sha256.slice(0, 10)],
     ["Model", `${model}${variant ? `/${variant}` : ""}`],
     ["VAE hash", weights?.autoencoder.sha256.slice(0, 10)],
-    ["Rewards", asked.map(([key, target]) => `${key}=${target}`).join(" ") || null],
+    ["Rewards", asked.map(([key, target]) => `${key}=${target ?? "none"}`).join(" ") || null],
     ["Version", software],
   ];
   const line = fields
@@ -252,8 +239,7 @@ export function settingsDifference(
   const models = stored.bestOf?.models !== undefined && wanted.bestOf?.models !== undefined;
   const [a, b] = [flatten(stored, models), flatten(wanted, models)];
   for (const name of new Set([...Object.keys(a), ...Object.keys(b)])) {
-    if (a[name] !== b[name] && !(Number.isNaN(a[name]) && Number.isNaN(b[name])))
-      return { name, stored: a[name], wanted: b[name] };
+    if (a[name] !== b[name]) return { name, stored: a[name], wanted: b[name] };
   }
   return null;
 }

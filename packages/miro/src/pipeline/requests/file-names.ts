@@ -10,6 +10,7 @@ import { InvalidInputError } from "../../errors.js";
 import { trimEnd } from "../../files/trim.js";
 import { localTime } from "../../local-time.js";
 import { about, message } from "../../message.js";
+import type { RewardTargets } from "../picture-options.js";
 
 /** What the fields of a template stand for. */
 export interface NameValues {
@@ -29,8 +30,8 @@ export interface NameValues {
   variant: string;
   /** When the command began. */
   began: Date;
-  reward: Readonly<Record<string, number>>;
-  negativeReward: Readonly<Record<string, number>>;
+  reward: RewardTargets;
+  negativeReward: RewardTargets;
 }
 
 const FIELDS: Record<string, (values: NameValues, template: string) => string> = {

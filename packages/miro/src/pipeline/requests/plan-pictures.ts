@@ -9,9 +9,8 @@ import { about, message } from "../../message.js";
 import { parseOptions, withDefaults } from "../../options.js";
 import type { PictureSource } from "../edit.js";
 import { generateSchema, type ResolvedGenerateOptions } from "../generate-options.js";
+import type { RewardTargets } from "../picture-options.js";
 import type { PromptOptions, PromptRequest } from "./prompt-file.js";
-
-type Targets = Readonly<Record<string, number>>;
 
 /** One picture that is to be drawn. */
 export interface PlannedPicture {
@@ -153,8 +152,8 @@ export function groupPictures(pictures: readonly PlannedPicture[], candidates = 
     const options: ResolvedGenerateOptions = {
       ...first.options,
       imagesPerPrompt: candidates,
-      rewardTargets: each(({ options }) => options.rewardTargets ?? {}) as Targets[],
-      negativeRewardTargets: each(({ options }) => options.negativeRewardTargets ?? {}) as Targets[],
+      rewardTargets: each(({ options }) => options.rewardTargets ?? {}) as RewardTargets[],
+      negativeRewardTargets: each(({ options }) => options.negativeRewardTargets ?? {}) as RewardTargets[],
       ...(first.seed !== null && { seed: each(({ seed }, c) => seed! + c) }),
       ...(first.options.variationSeed !== undefined && {
         variationSeed: each(({ options }) => options.variationSeed as number),

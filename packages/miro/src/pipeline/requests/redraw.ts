@@ -17,6 +17,7 @@ import { generateSchema } from "../generate-options.js";
 import { bundledModel } from "../loading/bundled.js";
 import { expandTilde, type WeightsIdentity } from "../loading/identity.js";
 import type { FromPretrainedOptions } from "../loading/load-options.js";
+import type { RewardTargets } from "../picture-options.js";
 import { type ImageSettings, type PictureIdentity, readSettings } from "../settings.js";
 import type { PromptRequest } from "./prompt-file.js";
 
@@ -129,7 +130,7 @@ function sourceOf(path: string, parameter: string, { file }: PictureIdentity): s
   );
 }
 
-function without(targets: Record<string, number>, fallback: number): Record<string, number> {
+function without(targets: RewardTargets, fallback: number): RewardTargets {
   return Object.fromEntries(Object.entries(targets).filter(([, target]) => target !== fallback));
 }
 

@@ -20,7 +20,7 @@ const ofText = `a text of at most ${MOST_TEXT} characters`;
 
 const { image: _, mask: __, imagesPerPrompt: ___, ...drawing } = promptOptionsSchema.shape;
 
-const targets = z.record(z.string().min(1), z.number());
+const targets = z.record(z.string().min(1), z.number().nullable());
 /** Targets of all pictures of a job, or a set for each. */
 const targetSets = (help: string) =>
   field(z.union([targets, z.array(targets).min(1).max(1000)]).optional(), {

@@ -111,7 +111,7 @@ it("forgets pictures that are gone with all that it knew of them", async () => {
     for (let i = 0; i < 350; i++) {
       const path = join(folder, i < 340 ? "day" : ".", `${i}.png`);
       writeFileSync(path, "");
-      const rewardTargets = { one: i / 350, other: 1, unknown: Number.NaN };
+      const rewardTargets = { one: i / 350, other: 1, unknown: null };
       gallery.add(path, { ...IMAGE_SETTINGS, prompt: `number ${i}`, rewardTargets });
     }
     rmSync(join(folder, "day"), { recursive: true });

@@ -156,7 +156,7 @@ export class Gallery {
 
   #insert(path: string, bytes: number, mtimeMs: number, settings: ImageSettings): string {
     const { prompt, model, variant, seed, width, height } = settings;
-    const targets = Object.entries(settings.rewardTargets).filter(([, target]) => !Number.isNaN(target));
+    const targets = Object.entries(settings.rewardTargets).filter(([, target]) => target !== null);
     const name = relative(this.folder, path).split(sep).join("/");
     const id = idOf(name);
     this.#write(() => {

@@ -50,6 +50,7 @@ export function rowsOf(settings: Settings, models: readonly Model[]): Row[] {
 }
 
 function text(value: unknown): string {
+  if (value === null) return "none";
   if (typeof value === "number") return shortNumber(value);
   return typeof value === "string" ? value : JSON.stringify(value);
 }

@@ -65,8 +65,8 @@ export interface Settings {
   samplerOptions?: Record<string, unknown>;
   guidanceWindow?: [number, number];
   shift: number;
-  rewardTargets: Record<string, number>;
-  negativeRewardTargets: Record<string, number>;
+  rewardTargets: Record<string, number | null>;
+  negativeRewardTargets: Record<string, number | null>;
   image?: unknown;
   strength?: number;
   variationSeed?: number;

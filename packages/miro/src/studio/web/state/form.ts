@@ -151,8 +151,11 @@ export function takeOver(settings: Settings): void {
   if (offered && offered.id !== model.value?.id) chooseModel(offered.id);
   const { rewards = [], samplers = [] } = model.value ?? {};
   const keys = new Set(rewards.map(({ key }) => key));
-  const known = (targets: Record<string, number> | undefined) =>
-    Object.fromEntries(Object.entries(targets ?? {}).filter(([key, target]) => keys.has(key) && target !== null));
+  const asked = Object.entries(settings.rewardTargets ?? {});
+  const unwanted = Object.entries(settings.negativeRewardTargets ?? {});
+  const known = (targets: [string, number | null][]) =>
+    Object.fromEntries(targets.flatMap(([key, target]) => (keys.has(key) && target !== null ? [[key, target]] : [])));
+  const unsaid = new Set([...asked, ...unwanted].flatMap(([key, target]) => (target === null ? [key] : [])));
   const isSampler = samplers.includes(settings.sampler);
   set({
     prompt: settings.prompt,
@@ -165,8 +168,8 @@ export function takeOver(settings: Settings): void {
     images: 1,
     bestOf: 1,
     ...(isSampler && { sampler: settings.sampler, samplerOptions: settings.samplerOptions ?? null }),
-    targets: known(settings.rewardTargets),
-    negativeTargets: known(settings.negativeRewardTargets),
+    targets: known(asked),
+    negativeTargets: known(unwanted),
     ...(settings.seed !== null && { seed: settings.seed, randomSeed: false }),
     ...(settings.strength !== undefined && { strength: settings.strength }),
     variation: settings.variationStrength ?? 0,
@@ -175,9 +178,8 @@ export function takeOver(settings: Settings): void {
   if (settings.image === undefined) source.value = null;
   const without = [
     ...(offered ? [] : [`the model ${drawnBy}, which is not offered`]),
-    ...Object.keys(settings.rewardTargets ?? {})
-      .filter((key) => !keys.has(key))
-      .map((key) => `the reward ${key}, which the model does not have`),
+    ...asked.flatMap(([key]) => (keys.has(key) ? [] : [`the reward ${key}, which the model does not have`])),
+    ...[...unsaid].map((key) => `the reward ${key}, of which it says nothing`),
     ...(isSampler ? [] : [`the sampler ${settings.sampler}`]),
     ...(settings.guidanceWindow === undefined ? [] : ["the guided steps"]),
     ...(settings.seed === null ? ["the noise, which was given"] : []),
