@@ -1,4 +1,4 @@
-import { manualSeed, noGrad, ones, rand, randn, scope, type Tensor } from "@miro-t2i/torch";
+import { manualSeed, noGrad, ones, rand, randn, scope, type Tensor, zeros } from "@miro-t2i/torch";
 import { expect, it } from "vitest";
 import type { LossBatch } from "../../flow/loss.js";
 import { Rin } from "../../networks/rin.js";
@@ -52,11 +52,12 @@ it("picture and gradients are those without padding, up to rounding", () => {
     });
     const batch = batchOf(5);
     const [y, gamma] = [randn(batch.x0.shape), rand([2])];
+    const previousLatents = zeros([2, config.numLatents, config.latentsDim]);
     const run = (given: LossBatch): number[][] => {
       for (const parameter of network.parameters()) parameter.grad = null;
       // As on a GPU, where no-one looks at the mask.
       const conditioning = network.condition(given, { keepPadding: true });
-      const { F } = network.forward({ y, gamma, conditioning } as Parameters<Rin["forward"]>[0]);
+      const { F } = network.forward({ y, gamma, conditioning, previousLatents } as Parameters<Rin["forward"]>[0]);
       F.square().sum().backward();
       const gradients = [...network.parameters()].map(({ grad }) => grad).filter((grad) => grad !== null);
       return [F, ...(gradients as Tensor[])].map((t) => t.detach().flatten().toList() as number[]);
