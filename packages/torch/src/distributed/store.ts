@@ -81,7 +81,7 @@ export class RendezvousStore {
     return this.#id;
   }
 
-  /** Keeps a text under a key, for all processes; in place of an earlier one. */
+  /** Keeps a text under a key, in place of an earlier one. All processes have it as soon as the promise resolves. */
   async set(key: string, text: string): Promise<void> {
     await native.storeSet(this.id, key, text);
   }
