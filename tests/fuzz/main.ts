@@ -148,8 +148,8 @@ async function main({ seed, tries, files, only }: z.output<typeof schema>): Prom
   for (const finding of findings) console.log(finding);
   console.log(
     `${operators.length} operators, ${tries} calls each, and ${readers.length} readers, ${files} files each, ` +
-      `with seed ${seed}: ${total.returned} returned, ${total.refused} refused, ${findings.length} findings; ${left.size} ` +
-      "operators left out as libtorch's own aborts",
+      `with seed ${seed}: ${total.returned} returned, ${total.refused} refused, ${findings.length} findings; ` +
+      `${left.size} operators left out as libtorch's own aborts`,
   );
   return findings.length === 0 && total.returned > 0 && total.refused > 0 ? 0 : 1;
 }

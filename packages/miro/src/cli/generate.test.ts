@@ -184,7 +184,7 @@ describe("miro generate", () => {
     const { images } = JSON.parse((await generate("a fox", "--prompts", prompts, ...args)).stdout);
     const targets = images.map(({ path }: { path: string }) => {
       const { rewardTargets, negativeRewardTargets } = readSettings(readPng(readFileSync(path), path).text, path)!;
-      return [rewardTargets["clip_score"], negativeRewardTargets["clip_score"]];
+      return [rewardTargets.clip_score, negativeRewardTargets.clip_score];
     });
     expect(targets).toEqual([
       [null, 0],

@@ -236,7 +236,7 @@ describe.each(["csv", "jsonl"])("an output file as %s", (ending) => {
     expect(readdirSync(home).sort()).toEqual(["many", `scores.${ending}`]);
   });
 
-  it("is written where the process that had it was lost with its machine, and left to one that is heard of", async () => {
+  it("is written where the process that had it was lost with its machine; left to one that is heard of", async () => {
     const path = join(folder, `lost.${ending}`);
     const images = [put("lost.png", picture(5))];
     const lock = put(

@@ -707,7 +707,7 @@ describe("locks", () => {
     expect((await run(where, { shards: ["a"] })).counts).toEqual({ done: 2, skipped: 0, locked: 0, failed: 0 });
   });
 
-  it("of a process that cannot be looked at are waited for, after the other shards, until it is heard of or silent", async () => {
+  it("of a process that cannot be looked at are waited for, last of all, until it is heard of or silent", async () => {
     const elsewhere = (folder: string, name: string) => {
       mkdirSync(folder, { recursive: true });
       const lock = join(folder, `.${name}.lock.1`);
@@ -762,7 +762,9 @@ it("a data set of which a shard was begun and is missing says so when it is inde
     set.close();
     return messages;
   };
-  const warning = `warning: ${where.dest}: 1 shard was begun and is missing (b); run the same miro preprocess again, or wait for its end`;
+  const warning =
+    `warning: ${where.dest}: 1 shard was begun and is missing (b); ` +
+    "run the same miro preprocess again, or wait for its end";
   expect(await said()).toEqual([warning, warning]);
   await run(where, options);
   expect(await said()).toEqual([]);

@@ -73,7 +73,8 @@ function checkSpace({ name, storage }: Repository, neededBytes: number, files: r
   const free = freeBytes(storage);
   if (free === null || neededBytes - kept <= free) return;
   throw new MiroError(
-    `${name}: ${formatSize(neededBytes - kept)} are to be downloaded, ${formatSize(free)} are free in ${storage}; free some, or set HF_HUB_CACHE to a larger disk`,
+    `${name}: ${formatSize(neededBytes - kept)} are to be downloaded, ${formatSize(free)} are free in ${storage}; ` +
+      "free some, or set HF_HUB_CACHE to a larger disk",
   );
 }
 

@@ -356,9 +356,9 @@ function httpError(repository: Repository, response: Answer, path?: string): Mir
 function refusalElsewhere({ name, elsewhere }: Repository, origin: string, status: number, path?: string): MiroError {
   if (elsewhere !== undefined) return new MiroError(`${name}: ${origin} answers with HTTP status ${status}`);
   const what = path === undefined ? name : `${name}/${path}`;
-  const then = "; check whether a proxy or the network forbids it";
+  const then = status === 403 ? "; check whether a proxy or the network forbids it" : "";
   return new MiroError(
-    `${what}: ${origin}, which ${hubEndpoint()} leads to, answers with HTTP status ${status}${status === 403 ? then : ""}`,
+    `${what}: ${origin}, which ${hubEndpoint()} leads to, answers with HTTP status ${status}${then}`,
   );
 }
 

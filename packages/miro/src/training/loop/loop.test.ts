@@ -49,7 +49,7 @@ describe("the training loop", () => {
     ]);
   });
 
-  it("ends before the next step on request, and where waiting for data or something recurring ends for it", async () => {
+  it("ends before the next step on request, also where a wait for data or what recurs ends for it", async () => {
     let asked = 0;
     expect(await events({ stop: () => ++asked > 2 })).toEqual({
       finished: false,

@@ -54,7 +54,7 @@ describe("the place of a process", () => {
     });
   });
 
-  it("meets at the store of torchrun where that has one, with keys of its own each time that it starts all again", () => {
+  it("meets at the store of torchrun where that has one, with keys of its own for each start of all ranks", () => {
     const elastic = { ...torchrun, TORCHELASTIC_USE_AGENT_STORE: "True", TORCHELASTIC_RESTART_COUNT: "2" };
     expect(rankPlaceOf(elastic)).toMatchObject({ rank: 0, serves: false, prefix: "/worker/attempt_2" });
     const without = { ...elastic, TORCHELASTIC_USE_AGENT_STORE: "False" };
