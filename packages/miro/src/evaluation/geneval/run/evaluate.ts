@@ -125,9 +125,9 @@ export async function evaluateGeneval(run: EvaluationRun): Promise<EvaluationRep
       const stages = stagesOf(run, folder.prompts);
       if (does("detect")) {
         const ready = generation ? folder.prompts.filter(({ index }) => generation.isComplete(index)) : folder.prompts;
-        const detection = stagesOf(run, ready).detection;
+        const { detection, colours } = stagesOf(run, ready);
         report.detected += await detection.detectMissing(run.resources, work);
-        if (does("judge")) await stagesOf(run, ready).colours.classifyMissing(run.resources, work);
+        if (does("judge")) await colours.classifyMissing(run.resources, work);
       } else await stages.colours.classifyMissing(run.resources, work);
       if (does("detect")) left += stages.detection.missing().length;
       if (does("judge")) left += stages.colours.missing().length;
