@@ -82,6 +82,13 @@ describe("the summary", () => {
     expect(markdownTable("mine", summary, false)).toContain("| mine | 3.12 (");
   });
 
+  it("has an interval without width where all prompts are right equally often", () => {
+    const half = results([0, 0, 0, 0, 0, 0]).map((row, i) => ({ ...row, correct: i % 2 === 0 }));
+    const { tasks, overall_interval } = summarise(half);
+    expect(Object.values(tasks).map(({ interval }) => interval)).toEqual(TASKS.map(() => [0.5, 0.5]));
+    expect(overall_interval).toEqual([0.5, 0.5]);
+  });
+
   it("has no interval where nothing tells how another prompt would differ", () => {
     const of = (tasks: readonly string[]) =>
       summarise(
