@@ -469,6 +469,27 @@ describe("pictures", () => {
     expect(await page.getByText(/^Image: expected a picture that is whole, received no JPEG, PNG/).count()).toBe(1);
   });
 
+  it("have no target where the number is taken away, and one again where the slider is touched", async () => {
+    const page = await open();
+    const label = "Aesthetic, positive target";
+    const [field, slider] = [number(page, label), page.getByLabel(label, { exact: true })];
+    await field.fill("");
+    await number(page, "CLIP, negative target").fill("");
+    expect(await slider.getAttribute("aria-valuetext")).toBe("none");
+    const { png, id } = await drawn(page, "of none");
+    const settings = await api<Record<string, object>>(`/api/pictures/${id}/settings`);
+    expect(settings.rewardTargets).toMatchObject({ aesthetic_score: null, clip_score: 1 });
+    expect(settings.negativeRewardTargets).toMatchObject({ aesthetic_score: 0, clip_score: null });
+    await slider.click({ position: { x: 4, y: 10 } }); // where it stands
+    expect(await field.inputValue()).toBe("0.00");
+    const file = { name: "none.png", mimeType: "image/png", buffer: png };
+    await page.getByLabel("Picture whose settings are taken over").setInputFiles(file);
+    await page.getByText("The settings of the picture are taken over.").waitFor();
+    expect([await field.inputValue(), await field.getAttribute("placeholder")]).toEqual(["", "none"]);
+    await page.getByRole("button", { name: /Reset to 1/ }).click();
+    expect(await field.inputValue()).toBe("1.00");
+  });
+
   it("are drawn again by their settings to the bit: variations, and options of the sampler", async () => {
     const page = await open();
     const LARGE = Number.MAX_SAFE_INTEGER - 4; // seeds of programs are larger than those of the page

@@ -13,7 +13,14 @@ import { closeSync, existsSync, openSync, readdirSync, readFileSync, rmSync, sta
 import { hostname } from "node:os";
 import { dirname, join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
-import { lifeOf, processIdentity, removeKilledWrites, writeFileAtomically } from "@miro-t2i/torch/atomic-write";
+import {
+  isOfThisKernel,
+  type Life,
+  lifeOf,
+  processIdentity,
+  removeKilledWrites,
+  writeFileAtomically,
+} from "@miro-t2i/torch/atomic-write";
 import { z } from "zod";
 import { MiroError, systemReason } from "../errors.js";
 import { keepTouching, stopTouching } from "./heartbeat.js";
@@ -25,16 +32,35 @@ export const SILENT_MS = 120_000;
 /** How often an owner that cannot be looked at is listened for. */
 const POLL_MS = 1000;
 
-const ownerSchema = z.object({ host: z.string(), pid: z.int(), identity: z.string(), token: z.string() });
+const ownerSchema = z.object({
+  host: z.string(),
+  pid: z.int(),
+  identity: z.string(),
+  token: z.string(),
+  /** Of an owner that holds a file alone: the number of its file system, as its kernel counts them. */
+  device: z.int().optional(),
+});
+type Owner = z.output<typeof ownerSchema>;
 
 /** Who holds a lock. */
 export interface LockOwner {
-  /** For people: `process 123 on host`, and what is known of it. */
+  /** For people: `process 123 on host`. */
+  name: string;
+  /** Its name, and what is known of it. */
   text: string;
   /** Whether it is known to live; else it may have been killed, and is taken for dead when it stays silent. */
   isKnown: boolean;
   /** Milliseconds since it last gave a sign of life. */
   silentMs: number;
+}
+
+/** How {@link FileLock.acquire} takes a lock. */
+export interface AcquireOptions {
+  /**
+   * Whether the caller holds a file of the folder that the kernel gives to one process at a time, and takes from it at
+   * its death. An owner under the same kernel, as in another container, that held it so and does no more is dead.
+   */
+  holdsFile?: boolean;
 }
 
 /** How {@link whenKnown} waits. */
@@ -90,33 +116,39 @@ export class FileLock {
    * @returns the lock, or its owner when another process has it
    * @throws MiroError when the folder cannot be made or written
    */
-  static acquire(folder: string, name: string): FileLock | LockOwner {
+  static acquire(folder: string, name: string, options: AcquireOptions = {}): FileLock | LockOwner {
     const made = createFolder(folder);
     try {
-      const taken = FileLock.#take(folder, name, made);
+      const taken = FileLock.#take(folder, name, made, options);
       if (!(taken instanceof FileLock)) removeIfEmpty(folder, made);
       return taken;
     } catch (error) {
       removeIfEmpty(folder, made);
       // Whoever had made the folder has given it up in this moment.
-      if (made === undefined && !existsSync(folder)) return FileLock.acquire(folder, name);
+      if (made === undefined && !existsSync(folder)) return FileLock.acquire(folder, name, options);
       throw error;
     }
   }
 
-  static #take(folder: string, name: string, made: string | undefined): FileLock | LockOwner {
+  static #take(
+    folder: string,
+    name: string,
+    made: string | undefined,
+    { holdsFile = false }: AcquireOptions,
+  ): FileLock | LockOwner {
     const prefix = `.${name}.lock.`;
+    const device = holdsFile ? statSync(folder).dev : undefined;
     for (;;) {
       const newest = lockNumbers(folder, prefix).at(-1);
       if (newest !== undefined) {
-        const owner = ownerOf(join(folder, prefix + newest));
+        const owner = ownerOf(join(folder, prefix + newest), device);
         if (owner === "gone") continue; // released in this moment
         if (owner !== "dead") return owner;
       }
       const number = (newest ?? 0) + 1;
       const path = join(folder, prefix + number);
       const token = randomBytes(16).toString("hex");
-      if (!create(path, token)) continue; // somebody was faster: look at them
+      if (!create(path, token, device)) continue; // somebody was faster: look at them
       // Whoever sees a higher number than its own was late, and gives way.
       const all = lockNumbers(folder, prefix);
       if (all.some((other) => other > number)) {
@@ -170,8 +202,8 @@ function lockNumbers(folder: string, prefix: string): number[] {
 }
 
 /** Creates the lock with its content, unless it is there. */
-function create(path: string, token: string): boolean {
-  const owner = { host: hostname(), pid: process.pid, identity: processIdentity(), token };
+function create(path: string, token: string, device: number | undefined): boolean {
+  const owner: Owner = { host: hostname(), pid: process.pid, identity: processIdentity(), token, device };
   try {
     writeFileAtomically(path, (write) => write(Buffer.from(JSON.stringify(owner))), { overwrite: false });
     return true;
@@ -182,7 +214,7 @@ function create(path: string, token: string): boolean {
   }
 }
 
-function readOwner(path: string): z.output<typeof ownerSchema> | "unknown" | "gone" {
+function readOwner(path: string): Owner | "unknown" | "gone" {
   let text: string;
   try {
     text = readFileSync(path, "utf8");
@@ -198,18 +230,26 @@ function readOwner(path: string): z.output<typeof ownerSchema> | "unknown" | "go
   }
 }
 
-function ownerOf(path: string): LockOwner | "gone" | "dead" {
+/** @param device of the file that this process holds alone */
+function ownerOf(path: string, device?: number): LockOwner | "gone" | "dead" {
   const owner = readOwner(path);
   if (owner === "gone") return owner;
   const silentMs = silenceOf(path);
   if (silentMs === null) return "gone";
   const name = owner === "unknown" ? "another process" : `process ${owner.pid} on ${owner.host}`;
-  const life = owner === "unknown" ? "unknown" : lifeOf(owner.identity);
+  const life = owner === "unknown" ? "unknown" : lifeOfOwner(owner, device);
   if (life === "dead" || (life === "unknown" && silentMs > SILENT_MS)) return "dead";
-  if (life === "alive") return { text: name, isKnown: true, silentMs };
+  if (life === "alive") return { name, text: name, isKnown: true, silentMs };
   const seconds = Math.round(silentMs / 1000);
   const text = `${name} (last heard of ${seconds} s ago; after ${SILENT_MS / 1000} s of silence it is taken for dead)`;
-  return { text, isKnown: false, silentMs };
+  return { name, text, isKnown: false, silentMs };
+}
+
+function lifeOfOwner(owner: Owner, device: number | undefined): Life {
+  const life = lifeOf(owner.identity);
+  // The number is one file system's at a time. In another one, mounted from the same place, locks may not be seen.
+  const hasLost = device !== undefined && owner.device === device && isOfThisKernel(owner.identity);
+  return life === "unknown" && hasLost ? "dead" : life;
 }
 
 /** How long ago a file was touched by the clock of its file system; null when it is gone. */

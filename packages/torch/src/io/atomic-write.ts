@@ -10,7 +10,7 @@ import { TorchError } from "../errors.js";
 import { IDENTITY_PATTERN, lifeOf, processIdentity } from "./process-identity.js";
 import { takeAll } from "./tensor-file.js";
 
-export { IDENTITY_PATTERN, type Life, lifeOf, processIdentity } from "./process-identity.js";
+export { IDENTITY_PATTERN, isOfThisKernel, type Life, lifeOf, processIdentity } from "./process-identity.js";
 
 /** Appends bytes to the file being written. */
 export type Sink = (bytes: Uint8Array) => void;

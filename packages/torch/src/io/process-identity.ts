@@ -59,6 +59,12 @@ export function lifeOf(identity: string): Life {
   return pidNamespace === here.pidNamespace ? lifeHere(Number(pid), started) : lifeElsewhere(pid, started);
 }
 
+/** Whether a process runs under this kernel, in whichever container: what it locks of files is locked here too. */
+export function isOfThisKernel(identity: string): boolean {
+  const { boot } = self();
+  return !/^0+$/.test(boot) && identity.startsWith(`${boot}-`);
+}
+
 /** Of a process in this PID namespace. */
 function lifeHere(pid: number, started: string): Life {
   try {

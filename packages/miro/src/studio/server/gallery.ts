@@ -11,8 +11,8 @@ import { setImmediate } from "node:timers/promises";
 import Database from "libsql";
 import { z } from "zod";
 import { InvalidInputError, MiroError, systemReason } from "../../errors.js";
-import { FileLock } from "../../files/file-lock.js";
-import { makeFolder } from "../../files/make-folder.js";
+import { FileLock, type LockOwner, type WaitForLifeOptions, whenKnown } from "../../files/file-lock.js";
+import { createFolder, makeFolder } from "../../files/make-folder.js";
 import { readJson, writeFileAside, writeFileAtomic } from "../../files/whole-files.js";
 import { localTime } from "../../local-time.js";
 import { message, option } from "../../message.js";
@@ -79,6 +79,11 @@ interface Row {
   targets: string;
 }
 
+/** How {@link Gallery.open} begins. */
+export interface GalleryOptions extends WaitForLifeOptions {
+  now?: () => Date;
+}
+
 const favouritesSchema = z.array(z.string());
 
 const TABLES = `
@@ -94,18 +99,50 @@ const TABLES = `
   PRAGMA user_version = ${VERSION};
 `;
 
+/**
+ * A file that SQLite has the kernel lock, for one process at a time, until it closes the file or dies: also another
+ * container sees at once whether somebody holds it.
+ */
+class Hold {
+  /** @param db null on a file system that has no such locks, or has no room for the file */
+  private constructor(readonly db: Database.Database | null) {}
+
+  /** @returns null where another process holds it */
+  static take(path: string): Hold | null {
+    let db: Database.Database | undefined;
+    try {
+      db = new Database(path);
+      db.exec("BEGIN EXCLUSIVE");
+      return new Hold(db);
+    } catch (error) {
+      db?.close();
+      return (error as { code?: unknown }).code === "SQLITE_BUSY" ? null : new Hold(null);
+    }
+  }
+
+  get isSure(): boolean {
+    return this.db !== null;
+  }
+
+  release(): void {
+    this.db?.close();
+  }
+}
+
 export class Gallery {
   readonly folder: string;
   readonly #studio: string;
   readonly #lock: FileLock;
+  readonly #hold: Hold;
   readonly #db: Database.Database;
   #favourites: ReadonlySet<string>;
   readonly #now: () => Date;
 
-  private constructor(folder: string, studio: string, lock: FileLock, now: () => Date) {
+  private constructor(folder: string, studio: string, lock: FileLock, hold: Hold, now: () => Date) {
     this.folder = folder;
     this.#studio = studio;
     this.#lock = lock;
+    this.#hold = hold;
     this.#now = now;
     this.#favourites = readFavourites(studio);
     this.#db = openIndex(studio);
@@ -113,20 +150,27 @@ export class Gallery {
   }
 
   /**
-   * Opens the gallery of a folder, which this process then has alone.
+   * Opens the gallery of a folder, which this process then has alone. Where nothing is known of who has it, waits for a
+   * sign of life of it, or for a silence that shows that it was killed.
    * @throws MiroError when another server has it, or it cannot be written
    */
-  static open(folder: string, now = () => new Date()): Gallery {
+  static async open(folder: string, { now = () => new Date(), ...wait }: GalleryOptions = {}): Promise<Gallery> {
     const studio = join(folder, ".studio");
-    const lock = FileLock.acquire(studio, "server");
-    if (!(lock instanceof FileLock))
-      throw new MiroError(
-        message`${folder}: another studio serves these pictures (${lock.text}); choose another ${option("output")}`,
+    const taken = (by = "another process") =>
+      new MiroError(
+        message`${folder}: another studio serves these pictures (${by}); choose another ${option("output")}`,
       );
+    createFolder(studio);
+    const hold = Hold.take(join(studio, "server.sqlite"));
+    if (hold === null) throw taken(FileLock.holder(studio, "server")?.name);
+    let lock: FileLock | LockOwner | undefined;
     try {
-      return new Gallery(folder, studio, lock, now);
+      lock = await whenKnown(() => FileLock.acquire(studio, "server", { holdsFile: hold.isSure }), wait);
+      if (!(lock instanceof FileLock)) throw taken(lock.text);
+      return new Gallery(folder, studio, lock, hold, now);
     } catch (error) {
-      lock.release();
+      if (lock instanceof FileLock) lock.release();
+      hold.release();
       throw error;
     }
   }
@@ -134,6 +178,7 @@ export class Gallery {
   close(): void {
     this.#db.close();
     this.#lock.release();
+    this.#hold.release();
   }
 
   /** A path for a new picture: a folder for each day. */

@@ -79,7 +79,11 @@ export class Studio implements StudioParts {
         options.host,
       );
     const engine = await Engine.open(options);
-    const gallery = Gallery.open(options.output);
+    const gallery = await Gallery.open(options.output, {
+      signal: options.signal,
+      onWait: ({ text }) =>
+        process.stderr.write(`${options.output}: waiting for a sign of life of ${text}, which served these pictures\n`),
+    });
     const studio = new Studio(options, engine, gallery);
     try {
       await studio.#build();

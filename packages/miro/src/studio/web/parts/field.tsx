@@ -6,25 +6,37 @@ import { STEPS_OF_TARGET } from "../state/form.js";
 interface TargetProps {
   label: string;
   colour: string;
-  value: number;
-  onChange: (value: number) => void;
+  value: number | null;
+  onChange: (value: number | null) => void;
 }
 
-/** A target from 0 to 1 in steps of 1/63. */
+/** A target from 0 to 1 in steps of 1/63, or none: the number is taken away. */
 export function TargetSlider({ label, colour, value, onChange }: TargetProps) {
+  const take = (event: { currentTarget: HTMLInputElement }) =>
+    onChange(Number(event.currentTarget.value) / STEPS_OF_TARGET);
   return (
-    <span class="target" style={{ "--c": colour, "--at": String(value) }}>
+    <span class={`target ${value === null ? "none" : ""}`} style={{ "--c": colour }}>
       <input
         type="range"
         min={0}
         max={STEPS_OF_TARGET}
         step={1}
-        value={Math.round(value * STEPS_OF_TARGET)}
+        value={Math.round((value ?? 0) * STEPS_OF_TARGET)}
         aria-label={label}
-        aria-valuetext={value.toFixed(2)}
-        onInput={(event) => onChange(Number(event.currentTarget.value) / STEPS_OF_TARGET)}
+        aria-valuetext={value?.toFixed(2) ?? "none"}
+        onInput={take}
+        // Where it stands already it does not move.
+        onClick={(event) => value === null && take(event)}
       />
-      <NumberField label={`${label}, as a number`} value={value} min={0} max={1} step={0.01} onChange={onChange} />
+      <NumberField
+        label={`${label}, as a number`}
+        value={value}
+        min={0}
+        max={1}
+        step={0.01}
+        onChange={onChange}
+        onEmpty={() => onChange(null)}
+      />
     </span>
   );
 }
@@ -32,11 +44,13 @@ export function TargetSlider({ label, colour, value, onChange }: TargetProps) {
 interface NumberProps {
   id?: string;
   label?: string;
-  value: number;
+  value: number | null;
   min: number;
   max: number;
   step: number;
   onChange: (value: number) => void;
+  /** Where there may be none: told when the number is taken away. */
+  onEmpty?: () => void;
   disabled?: boolean;
 }
 
@@ -46,8 +60,8 @@ export function shortNumber(value: number): string {
 }
 
 /** A number that may be typed; what is none, or out of range, is put right when the field is left. */
-export function NumberField({ id, label, value, min, max, step, onChange, disabled }: NumberProps) {
-  const short = step === 0.01 ? value.toFixed(2) : shortNumber(value);
+export function NumberField({ id, label, value, min, max, step, onChange, onEmpty, disabled }: NumberProps) {
+  const short = value === null ? "" : step === 0.01 ? value.toFixed(2) : shortNumber(value);
   const [typed, setTyped] = useState<string | null>(null);
   return (
     <input
@@ -57,10 +71,13 @@ export function NumberField({ id, label, value, min, max, step, onChange, disabl
       class="number"
       aria-label={label}
       disabled={disabled}
+      placeholder={onEmpty && "none"}
+      title={onEmpty && "Empty: none, the model is told nothing of this reward"}
       value={typed ?? short}
       onInput={(event) => {
         const text = event.currentTarget.value;
         setTyped(text);
+        if (text.trim() === "") onEmpty?.();
         const number = Number(text.replace(",", "."));
         if (text.trim() !== "" && number >= min && number <= max && (step < 1 || Number.isInteger(number)))
           onChange(number);

@@ -1,7 +1,7 @@
 /** The reward map: a grid of pictures over the targets of two rewards. */
 import { useState } from "preact/hooks";
 import { thumbnailUrl } from "../state/api.js";
-import { form, model, setTarget, targetOf } from "../state/form.js";
+import { form, isTarget, model, setTarget } from "../state/form.js";
 import { nearestCell } from "../state/map-order.js";
 import { tell } from "../state/notices.js";
 import {
@@ -116,7 +116,7 @@ function Cells({ map }: { map: MapState }) {
   };
   const isTaken = (cell: number) => {
     const targets = targetsOfCell(map, cell);
-    return Math.abs(targetOf(map.x) - targets.x) < 1e-6 && Math.abs(targetOf(map.y) - targets.y) < 1e-6;
+    return isTarget(map.x, targets.x) && isTarget(map.y, targets.y);
   };
   const keys = (event: KeyboardEvent) => {
     if (isBrowsers(event)) return;

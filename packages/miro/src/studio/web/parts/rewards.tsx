@@ -1,6 +1,6 @@
 /** Sliders of the model's rewards, with strips of pictures below them. */
 import { thumbnailUrl } from "../state/api.js";
-import { form, model, resetTargets, setTarget, targetOf } from "../state/form.js";
+import { form, isTarget, model, resetTargets, setTarget, targetOf } from "../state/form.js";
 import { closeStrip, drawStrip, STRIP, stripOf } from "../state/strips.js";
 import { TargetSlider } from "./field.js";
 import { Icon, IconButton } from "./icon.js";
@@ -78,7 +78,7 @@ function Strip({ name, label }: { name: string; label: string }) {
             disabled={picture === null}
             title={`${label} ${target.toFixed(2)}`}
             aria-label={`${label} ${target.toFixed(2)}: take this target`}
-            aria-pressed={Math.abs(targetOf(name) - target) < 1e-6}
+            aria-pressed={isTarget(name, target)}
             onClick={() => setTarget(name, target)}
           >
             {picture ? (

@@ -15,8 +15,9 @@ export interface Form {
   model: string;
   prompt: string;
   negativePrompt: string;
-  targets: Record<string, number>;
-  negativeTargets: Record<string, number>;
+  /** Targets by reward; null: the model is told nothing of it. */
+  targets: Record<string, number | null>;
+  negativeTargets: Record<string, number | null>;
   steps: number;
   guidance: number;
   guidanceOff: boolean;
@@ -70,9 +71,9 @@ export function set(changes: Partial<Form>): void {
   form.value = { ...form.value, ...changes };
 }
 
-export function setTarget(key: string, value: number, negative = false): void {
+export function setTarget(key: string, value: number | null, negative = false): void {
   const name = negative ? "negativeTargets" : "targets";
-  set({ [name]: { ...form.value[name], [key]: snap(value) } });
+  set({ [name]: { ...form.value[name], [key]: value === null ? null : snap(value) } });
 }
 
 /** The nearest multiple of 1/63. */
@@ -84,14 +85,21 @@ export function resetTargets(negative: boolean): void {
   set({ [negative ? "negativeTargets" : "targets"]: {} });
 }
 
-export function targetOf(key: string, negative = false, of = model.value): number {
+export function targetOf(key: string, negative = false, of = model.value): number | null {
   const reward = of?.rewards.find((one) => one.key === key);
   const given = (negative ? form.value.negativeTargets : form.value.targets)[key];
-  return given ?? (negative ? reward?.negativeDefault : reward?.default) ?? (negative ? 0 : 1);
+  if (given !== undefined) return given;
+  return (negative ? reward?.negativeDefault : reward?.default) ?? (negative ? 0 : 1);
+}
+
+/** Whether the target of a reward is set to a value. */
+export function isTarget(key: string, value: number): boolean {
+  const target = targetOf(key);
+  return target !== null && Math.abs(target - value) < 1e-6;
 }
 
 /** All targets of a model's rewards. */
-export function targetsOf(negative = false, of = model.value): Record<string, number> {
+export function targetsOf(negative = false, of = model.value): Record<string, number | null> {
   return Object.fromEntries((of?.rewards ?? []).map(({ key }) => [key, targetOf(key, negative, of)]));
 }
 
@@ -153,9 +161,7 @@ export function takeOver(settings: Settings): void {
   const keys = new Set(rewards.map(({ key }) => key));
   const asked = Object.entries(settings.rewardTargets ?? {});
   const unwanted = Object.entries(settings.negativeRewardTargets ?? {});
-  const known = (targets: [string, number | null][]) =>
-    Object.fromEntries(targets.flatMap(([key, target]) => (keys.has(key) && target !== null ? [[key, target]] : [])));
-  const unsaid = new Set([...asked, ...unwanted].flatMap(([key, target]) => (target === null ? [key] : [])));
+  const known = (targets: [string, number | null][]) => Object.fromEntries(targets.filter(([key]) => keys.has(key)));
   const isSampler = samplers.includes(settings.sampler);
   set({
     prompt: settings.prompt,
@@ -179,7 +185,6 @@ export function takeOver(settings: Settings): void {
   const without = [
     ...(offered ? [] : [`the model ${drawnBy}, which is not offered`]),
     ...asked.flatMap(([key]) => (keys.has(key) ? [] : [`the reward ${key}, which the model does not have`])),
-    ...[...unsaid].map((key) => `the reward ${key}, of which it says nothing`),
     ...(isSampler ? [] : [`the sampler ${settings.sampler}`]),
     ...(settings.guidanceWindow === undefined ? [] : ["the guided steps"]),
     ...(settings.seed === null ? ["the noise, which was given"] : []),

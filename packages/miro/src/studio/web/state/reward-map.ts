@@ -89,7 +89,7 @@ async function next(): Promise<void> {
     return;
   }
   const cells = level.slice(0, most);
-  const base = (map.request.rewardTargets as Record<string, number>) ?? targetsOf();
+  const base = (map.request.rewardTargets as ReturnType<typeof targetsOf>) ?? targetsOf();
   try {
     await submit(
       {
