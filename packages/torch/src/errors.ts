@@ -7,3 +7,13 @@
 export class TorchError extends Error {
   override name = "TorchError";
 }
+
+/** A value as errors tell it: `5`, `"a"`, `an array`, `an instance of Map`. */
+export function shown(value: unknown): string {
+  if (typeof value === "string") return JSON.stringify(value);
+  if (typeof value === "function") return "a function";
+  if (typeof value !== "object" || value === null) return String(value);
+  if (Array.isArray(value)) return "an array";
+  const name = value.constructor?.name ?? "Object";
+  return name === "Object" ? "an object" : `an instance of ${name}`;
+}
