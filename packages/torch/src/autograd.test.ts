@@ -27,6 +27,10 @@ test("one tensor is as good as a list of one", () => {
     backward(x.square().sum());
     expect(x.grad!.toList()).toEqual([6, 8]);
     expect(clipGradNorm_(x, 1).item()).toBe(10);
+    expect(grad(x.square(), x, { gradOutputs: tensor([1, 2]) }).map((g) => g!.toList())).toEqual([[6, 16]]);
+    x.grad = null;
+    backward(x.square(), tensor([1, 2]));
+    expect(x.grad!.toList()).toEqual([6, 16]);
   });
 });
 
