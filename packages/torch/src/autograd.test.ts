@@ -59,6 +59,26 @@ describe("backward", () => {
     });
   });
 
+  test("what cannot be done is told by what was called", () => {
+    scope(() => {
+      const w = leaf([1, 2]);
+      expect(() => tensor([1, 2]).sum().backward()).toThrow(/^backward: .* does not require grad/);
+      expect(() => backward(w.mul(2))).toThrow(/^backward: .* scalar outputs/);
+      expect(() => grad(w.sum(), leaf(1))).toThrow(/^grad: .* not have been used/);
+      expect(() => tensor([1n]).requiresGrad_()).toThrow(/^requiresGrad: .* floating point/);
+      const computed = w.mul(2);
+      const freezings = [
+        () => computed.requiresGrad_(false),
+        () => {
+          computed.requiresGrad = false;
+        },
+      ];
+      for (const freeze of freezings) expect(freeze).toThrow(/^requiresGrad: .* detach\(\)/);
+      expect([computed.requiresGrad, computed.requiresGrad_().isLeaf]).toEqual([true, false]);
+      expect(computed.detach().requiresGrad_(false).requiresGrad).toBe(false);
+    });
+  });
+
   test("a tensor that needs no gradient, and a gradient of a vector, are errors", () => {
     scope(() => {
       expect(() => tensor([1]).sum().backward()).toThrow(/does not require grad/);

@@ -1,6 +1,6 @@
 // Differentiation and the modes around it. Modes belong to the calling thread and end with the function given.
 import { type Device, type DType, dtypeCode } from "./dtype.js";
-import { TorchError } from "./errors.js";
+import { naming, TorchError } from "./errors.js";
 import { options as known } from "./named-options.js";
 import { type Handle, native } from "./native.js";
 import { type Tensor, wrap } from "./tensor.js";
@@ -37,7 +37,8 @@ export function backward(
 ): void {
   const { createGraph = false, retainGraph = createGraph } = known("backward", options, BACKWARD);
   const weights = listOf(gradients).map((gradient) => handleOrNone(gradient, "backward: gradients"));
-  native.backward(handlesOfAll(tensors, "backward"), weights, retainGraph, createGraph);
+  const handles = handlesOfAll(tensors, "backward");
+  naming("backward", () => native.backward(handles, weights, retainGraph, createGraph));
 }
 
 /** Options of {@link grad}. */
@@ -72,16 +73,11 @@ export function grad(
     allowUnused = false,
     gradOutputs = [],
   } = known("grad", options, [...BACKWARD, "allowUnused", "gradOutputs"]);
-  return native
-    .grad(
-      handlesOfAll(outputs, "grad"),
-      handlesOfAll(inputs, "grad"),
-      listOf(gradOutputs).map((weights) => handleOrNone(weights, "grad: gradOutputs")),
-      retainGraph,
-      createGraph,
-      allowUnused,
-    )
-    .map((handle) => (handle === 0 ? null : wrap(handle)));
+  const [from, to] = [handlesOfAll(outputs, "grad"), handlesOfAll(inputs, "grad")];
+  const weights = listOf(gradOutputs).map((given) => handleOrNone(given, "grad: gradOutputs"));
+  return naming("grad", () => native.grad(from, to, weights, retainGraph, createGraph, allowUnused)).map((handle) =>
+    handle === 0 ? null : wrap(handle),
+  );
 }
 
 function refusePromise<T>(result: T, name: string): T {

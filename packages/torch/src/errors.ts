@@ -8,6 +8,16 @@ export class TorchError extends Error {
   override name = "TorchError";
 }
 
+/** Runs a call of the engine whose own errors do not say what was called. */
+export function naming<T>(name: string, run: () => T): T {
+  try {
+    return run();
+  } catch (error) {
+    if (!(error instanceof TorchError) || error.message.startsWith(`${name}: `)) throw error;
+    throw new TorchError(`${name}: ${error.message}`);
+  }
+}
+
 /** A value as errors tell it: `5`, `"a"`, `an array`, `an instance of Map`. */
 export function shown(value: unknown): string {
   if (typeof value === "string") return JSON.stringify(value);

@@ -3,7 +3,7 @@
  * host data, place in the graph and conversion. The operators are the methods of tensor.generated.ts.
  */
 import { type Device, type DType, dtypeCode, dtypeName, dtypeText, type HostData, hostArray } from "./dtype.js";
-import { shown, TorchError } from "./errors.js";
+import { naming, shown, TorchError } from "./errors.js";
 import { collectWhenDue } from "./memory.js";
 import { options as known } from "./named-options.js";
 import { type Handle, native } from "./native.js";
@@ -203,12 +203,18 @@ export abstract class TensorBase<Self> implements Disposable {
     return native.requiresGrad(this.#handle);
   }
   set requiresGrad(on: boolean) {
-    native.setRequiresGrad(this.#handle, on);
+    this.requiresGrad_(on);
   }
 
-  /** Sets {@link Tensor.requiresGrad} and gives this tensor back. */
+  /**
+   * Sets {@link Tensor.requiresGrad} and gives this tensor back.
+   *
+   * @throws TorchError for other dtypes, and for false where this tensor was computed from one that records
+   */
   requiresGrad_(on = true): this {
-    native.setRequiresGrad(this.#handle, on);
+    if (on === false && !native.isLeaf(this.#handle))
+      throw new TorchError("requiresGrad: this tensor was computed from one that records; detach() gives one without");
+    naming("requiresGrad", () => native.setRequiresGrad(this.#handle, on));
     return this;
   }
 
@@ -244,7 +250,7 @@ export abstract class TensorBase<Self> implements Disposable {
   ): void {
     const { createGraph = false, retainGraph = createGraph } = known("backward", options, BACKWARD_OPTIONS);
     const gradients = gradient === undefined ? [] : [handleOrNone(gradient, "backward: gradient")];
-    native.backward([this.#handle], gradients, retainGraph, createGraph);
+    naming("backward", () => native.backward([this.#handle], gradients, retainGraph, createGraph));
   }
 
   // ---- conversion ------------------------------------------------------------------------------------------------

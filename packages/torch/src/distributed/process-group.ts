@@ -143,7 +143,7 @@ interface Membership {
 
 /** What Gloo says happened, without its own source file and its general advice. */
 function glooReason(line: string): string {
-  return line.replace(/^\[\S+\.(?:cc|h):\d+\] /, "").replace(/\. This is typically caused by .*$/, "");
+  return line.replace(/^(?:backward: )?\[\S+\.(?:cc|h):\d+\] /, "").replace(/\. This is typically caused by .*$/, "");
 }
 
 /** One line about a failed operation between processes: the rank, the operation, what happened, what to do. */
