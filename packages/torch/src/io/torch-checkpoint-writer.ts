@@ -15,7 +15,7 @@ import { shown, TorchError } from "../errors.js";
 import { scope } from "../scope.js";
 import { Tensor } from "../tensor.js";
 import { type Sink, writeFileInPieces } from "./atomic-write.js";
-import { type DeferredTensor, readDeferred } from "./safetensors.js";
+import { type DeferredTensor, isDeferred, readDeferred } from "./safetensors.js";
 import { pieceBuffer, streamBytes } from "./tensor-bytes.js";
 import { takeAll } from "./tensor-file.js";
 
@@ -251,10 +251,6 @@ class Pickler {
 function isPlain(value: object): value is Record<string, unknown> {
   const prototype: unknown = Object.getPrototypeOf(value);
   return prototype === Object.prototype || prototype === null;
-}
-
-function isDeferred(value: object): value is DeferredTensor {
-  return typeof (value as DeferredTensor).read === "function";
 }
 
 /** An archive of stored members, written from its beginning to its end. */
