@@ -3,9 +3,9 @@
  * supported, and never run. What is given is as unchangeable as an application's own data may be.
  */
 
-import { memory, randn, scope, setNumThreads, type Tensor } from "@miro-t2i/torch";
+import { type DType, F, memory, randn, scope, setNumThreads, type Tensor, zeros } from "@miro-t2i/torch";
 import { SafetensorsFile } from "@miro-t2i/torch/io";
-import { Linear, Sequential } from "@miro-t2i/torch/nn";
+import { LayerNorm, Linear, RMSNorm, Sequential } from "@miro-t2i/torch/nn";
 import { AdamW } from "@miro-t2i/torch/optim";
 import {
   availableDevices,
@@ -183,4 +183,19 @@ export async function extend(): Promise<void> {
   console.log(sum, optimizer, weights.keys(), memory.stats().liveBytes, resolveDType("auto", "cpu"));
   console.log(availableDevices(), listModels().published.length, scorerSpecs().length, version());
   console.log(listScorers, loadRecipe, runTraining, parseAxis, runSweep, ShardSet, tarsIn, LinearSchedule);
+}
+
+/** Options that are passed on, given or not, and lists and tables that are only read. */
+export function passOn(
+  x: Tensor,
+  state: ReadonlyMap<string, Tensor>,
+  sizes: readonly number[],
+  { dtype, dim, lr, bias, size }: { dtype?: DType; dim?: number; lr?: number; bias?: boolean; size?: number },
+): Tensor[] {
+  const map = new Linear(2, 2, { dtype, bias });
+  map.loadStateDict(state, { strict: undefined });
+  console.log(new AdamW([{ params: map.parameters(), lr }], { lr }), new LayerNorm(sizes), new RMSNorm(sizes));
+  const normalized = F.rmsNorm(F.layerNorm(x, sizes), sizes);
+  const resized = F.interpolate(F.pad(normalized, sizes), { size, scaleFactor: size === undefined ? 2 : undefined });
+  return [zeros(sizes, { dtype }), resized.to({ dtype }).sum({ dim, keepdim: true, dtype })];
 }

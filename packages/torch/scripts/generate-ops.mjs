@@ -77,11 +77,15 @@ for (const op of operators) {
   const call = `native.call(${[`$id(${index})`, ...op.parameters.map((p) => passed(p, index))].join(", ")})`;
   const writesOnly = op.results.length > 0 && op.results.every((r) => r.write);
   const written = op.parameters.filter((p) => p.type.write);
+  const changed = written
+    .filter((p) => !p.type.list)
+    .map((p) => ` ${p.id}.changed();`)
+    .join("");
   let result;
   let body;
   if (op.results.length === 0) {
     result = "void";
-    body = `${call};`;
+    body = `${call};${changed}`;
   } else if (writesOnly) {
     const targets = written.slice(0, op.results.length).map((p) => p.id);
     result =
@@ -90,11 +94,7 @@ for (const op of operators) {
           ? "readonly Tensor[]"
           : "Tensor"
         : `[${targets.map(() => "Tensor").join(", ")}]`;
-    const changed = written
-      .filter((p) => !p.type.list)
-      .map((p) => `${p.id}.changed();`)
-      .join(" ");
-    body = `${call}; ${changed} return ${targets.length === 1 ? targets[0] : `[${targets.join(", ")}]`};`;
+    body = `${call};${changed} return ${targets.length === 1 ? targets[0] : `[${targets.join(", ")}]`};`;
   } else if (op.results.length === 1) {
     result = resultType(op.results[0]);
     body = `return ${converted(op.results[0], call)};`;

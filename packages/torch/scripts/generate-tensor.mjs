@@ -141,7 +141,8 @@ function methodText(row, schemas, indexOf) {
     const cuts = new Set([0, 1, positional].filter((cut) => cut < present.length));
     for (const cut of cuts) {
       const byPlace = [...required, ...present.slice(0, cut)].map((p) => form(p).replace("?:", ": undefined |"));
-      texts.push([...byPlace, `options: { ${present.slice(cut).map(form).join("; ")} }`].join(", "));
+      const byName = present.slice(cut).map((p) => form(p).replace("?:", "?: undefined |"));
+      texts.push([...byPlace, `options: { ${byName.join("; ")} }`].join(", "));
     }
     return texts;
   };

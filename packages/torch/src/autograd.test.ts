@@ -27,6 +27,10 @@ test("one tensor is as good as a list of one", () => {
     backward(x.square().sum());
     expect(x.grad!.toList()).toEqual([6, 8]);
     expect(clipGradNorm_(x, 1).item()).toBe(10);
+    expect(grad(x.square(), x, { gradOutputs: tensor([1, 2]) }).map((g) => g!.toList())).toEqual([[6, 16]]);
+    x.grad = null;
+    backward(x.square(), tensor([1, 2]));
+    expect(x.grad!.toList()).toEqual([6, 16]);
   });
 });
 
@@ -52,6 +56,26 @@ describe("backward", () => {
       y.backward();
       expect(x.grad!.toList()).toEqual([8]);
       expect(() => y.backward()).toThrow(TorchError);
+    });
+  });
+
+  test("what cannot be done is told by what was called", () => {
+    scope(() => {
+      const w = leaf([1, 2]);
+      expect(() => tensor([1, 2]).sum().backward()).toThrow(/^backward: .* does not require grad/);
+      expect(() => backward(w.mul(2))).toThrow(/^backward: .* scalar outputs/);
+      expect(() => grad(w.sum(), leaf(1))).toThrow(/^grad: .* not have been used/);
+      expect(() => tensor([1n]).requiresGrad_()).toThrow(/^requiresGrad: .* floating point/);
+      const computed = w.mul(2);
+      const freezings = [
+        () => computed.requiresGrad_(false),
+        () => {
+          computed.requiresGrad = false;
+        },
+      ];
+      for (const freeze of freezings) expect(freeze).toThrow(/^requiresGrad: .* detach\(\)/);
+      expect([computed.requiresGrad, computed.requiresGrad_().isLeaf]).toEqual([true, false]);
+      expect(computed.detach().requiresGrad_(false).requiresGrad).toBe(false);
     });
   });
 

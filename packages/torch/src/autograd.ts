@@ -1,24 +1,23 @@
 // Differentiation and the modes around it. Modes belong to the calling thread and end with the function given.
 import { type Device, type DType, dtypeCode } from "./dtype.js";
-import { TorchError } from "./errors.js";
+import { naming, TorchError } from "./errors.js";
 import { options as known } from "./named-options.js";
-import { type Handle, handleOrNone, native } from "./native.js";
-import { Tensor, wrap } from "./tensor.js";
+import { type Handle, native } from "./native.js";
+import { type Tensor, wrap } from "./tensor.js";
+import { checkedHandle, handleOrNone } from "./tensor-base.js";
 
 /** Options of {@link backward}. */
 export interface BackwardOptions {
   /** Keeps the graph for another backward pass; by default where `createGraph` is set. */
-  retainGraph?: boolean;
+  retainGraph?: boolean | undefined;
   /** Records the backward pass itself, for derivatives of higher order; default false. */
-  createGraph?: boolean;
+  createGraph?: boolean | undefined;
 }
 
+const listOf = (tensors: unknown): readonly unknown[] => (Array.isArray(tensors) ? tensors : [tensors]);
+
 function handlesOfAll(tensors: Tensor | readonly Tensor[], name: string): Handle[] {
-  const list: readonly unknown[] = Array.isArray(tensors) ? tensors : [tensors];
-  return list.map((tensor) => {
-    if (tensor instanceof Tensor) return tensor.handle;
-    throw new TorchError(`${name}: expected a Tensor or a list of them, got ${String(tensor)}`);
-  });
+  return listOf(tensors).map((tensor) => checkedHandle(tensor, name, "a Tensor or a list of them"));
 }
 
 const BACKWARD = ["retainGraph", "createGraph"];
@@ -28,24 +27,26 @@ const BACKWARD = ["retainGraph", "createGraph"];
  * `torch.autograd.backward`.
  *
  * @param tensors several, or one
- * @param gradients weights of each tensor's elements, in its shape; scalars may leave theirs out
+ * @param gradients weights of each tensor's elements, in its shape, or those of the one; scalars may leave theirs out
  * @throws TorchError when a tensor is not part of a graph, or its graph was freed
  */
 export function backward(
   tensors: Tensor | readonly Tensor[],
-  gradients: readonly (Tensor | null)[] = [],
+  gradients: Tensor | readonly (Tensor | null)[] = [],
   options: BackwardOptions = {},
 ): void {
   const { createGraph = false, retainGraph = createGraph } = known("backward", options, BACKWARD);
-  native.backward(handlesOfAll(tensors, "backward"), gradients.map(handleOrNone), retainGraph, createGraph);
+  const weights = listOf(gradients).map((gradient) => handleOrNone(gradient, "backward: gradients"));
+  const handles = handlesOfAll(tensors, "backward");
+  naming("backward", () => native.backward(handles, weights, retainGraph, createGraph));
 }
 
 /** Options of {@link grad}. */
 export interface GradOptions extends BackwardOptions {
-  /** Weights of the outputs' elements, in their shapes; scalars may leave theirs out. */
-  gradOutputs?: readonly (Tensor | null)[];
+  /** Weights of the outputs' elements, in their shapes, or those of the one; scalars may leave theirs out. */
+  gradOutputs?: Tensor | readonly (Tensor | null)[] | undefined;
   /** Gives null for inputs that the outputs do not depend on, instead of an error. */
-  allowUnused?: boolean;
+  allowUnused?: boolean | undefined;
 }
 
 /**
@@ -72,16 +73,11 @@ export function grad(
     allowUnused = false,
     gradOutputs = [],
   } = known("grad", options, [...BACKWARD, "allowUnused", "gradOutputs"]);
-  return native
-    .grad(
-      handlesOfAll(outputs, "grad"),
-      handlesOfAll(inputs, "grad"),
-      gradOutputs.map(handleOrNone),
-      retainGraph,
-      createGraph,
-      allowUnused,
-    )
-    .map((handle) => (handle === 0 ? null : wrap(handle)));
+  const [from, to] = [handlesOfAll(outputs, "grad"), handlesOfAll(inputs, "grad")];
+  const weights = listOf(gradOutputs).map((given) => handleOrNone(given, "grad: gradOutputs"));
+  return naming("grad", () => native.grad(from, to, weights, retainGraph, createGraph, allowUnused)).map((handle) =>
+    handle === 0 ? null : wrap(handle),
+  );
 }
 
 function refusePromise<T>(result: T, name: string): T {
@@ -144,9 +140,9 @@ export interface AutocastOptions {
   /** What matrix products and convolutions compute in. */
   dtype: Extract<DType, "bfloat16" | "float16">;
   /** False computes in the tensors' own dtypes, also inside another autocast; default true. */
-  enabled?: boolean;
+  enabled?: boolean | undefined;
   /** Keeps cast weights until the outermost region ends; on by default. */
-  cache?: boolean;
+  cache?: boolean | undefined;
 }
 
 const AUTOCAST = ["device", "dtype", "enabled", "cache"];

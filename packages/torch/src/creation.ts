@@ -1,6 +1,6 @@
 // Making tensors, and the functions of several tensors.
 import { type Device, type DType, dtypeCode, type HostData, hostArray } from "./dtype.js";
-import { TorchError } from "./errors.js";
+import { shown, TorchError } from "./errors.js";
 import { options as known } from "./named-options.js";
 import { native } from "./native.js";
 import { aten } from "./ops.generated.js";
@@ -9,11 +9,11 @@ import { type Scalar, Tensor, wrap } from "./tensor.js";
 /** What a new tensor is made as. */
 export interface TensorOptions {
   /** The elements' type; float32 unless the function says otherwise. */
-  dtype?: DType;
+  dtype?: DType | undefined;
   /** `cpu` (the default), `cuda` or `cuda:N`. */
-  device?: Device;
+  device?: Device | undefined;
   /** Whether operators on it are recorded for `backward`; default false. */
-  requiresGrad?: boolean;
+  requiresGrad?: boolean | undefined;
 }
 /** What a tensor of random numbers is made as. */
 export interface RandomTensorOptions extends TensorOptions {
@@ -27,7 +27,7 @@ const NAMES = ["dtype", "device", "requiresGrad"];
 
 /** Marks a new tensor as a parameter where the options ask for it. */
 function made(t: Tensor, options: TensorOptions): Tensor {
-  return options.requiresGrad ? t.requiresGrad_() : t;
+  return options.requiresGrad === undefined ? t : t.requiresGrad_(options.requiresGrad);
 }
 /** Options of random tensors, by a function's name. */
 function random(name: string, options: RandomTensorOptions): RandomTensorOptions {
@@ -35,15 +35,18 @@ function random(name: string, options: RandomTensorOptions): RandomTensorOptions
 }
 const generatorOf = (o: RandomTensorOptions) => o.generator ?? null;
 
-const TYPED: [new (n: number) => HostData, DType][] = [
-  [Float32Array, "float32"],
-  [Float64Array, "float64"],
-  [BigInt64Array, "int64"],
-  [Int32Array, "int32"],
-  [Int16Array, "int16"],
-  [Int8Array, "int8"],
-  [Uint8Array, "uint8"],
-];
+/** The dtypes of typed arrays by their class, which may be that of another realm. A Uint16Array has none by itself. */
+const TYPED = new Map<string, DType>([
+  ["Float32Array", "float32"],
+  ["Float64Array", "float64"],
+  ["BigInt64Array", "int64"],
+  ["Int32Array", "int32"],
+  ["Int16Array", "int16"],
+  ["Int8Array", "int8"],
+  ["Uint8Array", "uint8"],
+  ["Uint8ClampedArray", "uint8"],
+  ["Float16Array", "float16"],
+]);
 
 type Value = number | bigint | boolean;
 
@@ -84,16 +87,22 @@ function integer(value: Value, dtype: DType, [least, largest]: [bigint, bigint])
   throw new TorchError(`tensor: ${value} is out of the range of ${dtype}`);
 }
 
+/** JavaScript's array of float16, which not every supported release has. */
+interface Float16Data extends ArrayBufferView {
+  readonly [Symbol.toStringTag]: "Float16Array";
+  readonly length: number;
+}
+
 /** What {@link tensor} makes of data. */
 export interface FromDataOptions extends TensorOptions {
   /** Shape of the result; for flat data. */
-  shape?: Shape;
+  shape?: Shape | undefined;
 }
 
 /**
  * A tensor with a copy of the data: a number, nested arrays, or a typed array (with `shape`). Numbers become float32,
- * bigints int64, booleans bool; where they are mixed, numbers decide, else bigints. A typed array keeps its type. A
- * Uint16Array with dtype float16 or bfloat16 is taken as bits. PyTorch: `torch.tensor`.
+ * bigints int64, booleans bool; where they are mixed, numbers decide, else bigints. A typed array keeps its type, a
+ * Float16Array too. A Uint16Array with dtype float16 or bfloat16 is taken as bits. PyTorch: `torch.tensor`.
  *
  * @throws TorchError for ragged or other data, for values out of the range of an integer dtype, and when `shape` needs
  *   another number of elements
@@ -105,12 +114,19 @@ export interface FromDataOptions extends TensorOptions {
  * tensor(new Uint8Array(12), { shape: [2, 2, 3] });
  * ```
  */
-export function tensor(data: Nested | HostData | Uint8ClampedArray, options: FromDataOptions = {}): Tensor {
+export function tensor(
+  data: Nested | HostData | Uint8ClampedArray | Float16Data,
+  options: FromDataOptions = {},
+): Tensor {
   const { dtype, device, shape: asked, requiresGrad } = known("tensor", options, [...NAMES, "shape"]);
-  const { source, stored, shape = asked } = ArrayBuffer.isView(data) ? typed(data, dtype) : nested(data, dtype);
+  if (asked !== undefined && !Array.isArray(asked))
+    throw new TorchError(`tensor: shape must be a list of sizes, got ${shown(asked)}`);
+  const { source, stored, shape } = ArrayBuffer.isView(data) ? typed(data, dtype) : nested(data, dtype);
   const sizes = asked ?? shape ?? [source.length];
   const count = sizes.reduce((product, size) => product * size, 1);
-  if (count !== source.length && sizes.every((size) => size >= 0))
+  if (!sizes.every((size) => Number.isInteger(size) && size >= 0))
+    throw new TorchError(`tensor: shape must hold whole numbers from 0, got [${sizes}]`);
+  if (count !== source.length)
     throw new TorchError(`tensor: shape [${sizes}] has ${count} elements, the data ${source.length}`);
   let result = wrap(native.fromHost(source, sizes, dtypeCode(stored)));
   if ((dtype !== undefined && dtype !== stored) || (device !== undefined && device !== "cpu")) {
@@ -125,20 +141,21 @@ export function tensor(data: Nested | HostData | Uint8ClampedArray, options: Fro
 interface FlatData {
   source: HostData;
   stored: DType;
-  shape?: Shape;
+  shape?: Shape | undefined;
 }
 
 function typed(view: ArrayBufferView, dtype: DType | undefined): FlatData {
-  if (view instanceof Uint8ClampedArray)
-    return { source: new Uint8Array(view.buffer, view.byteOffset, view.length), stored: "uint8" };
-  if (view instanceof Uint16Array) {
-    if (dtype === "float16" || dtype === "bfloat16") return { source: view, stored: dtype };
+  const name = (view as { [Symbol.toStringTag]?: string })[Symbol.toStringTag] ?? "";
+  const isBits = name === "Uint16Array";
+  if (isBits && dtype !== "float16" && dtype !== "bfloat16")
     throw new TorchError("tensor: a Uint16Array holds raw bits and needs dtype float16 or bfloat16");
+  const stored = isBits ? dtype : TYPED.get(name);
+  if (stored === undefined) {
+    const names = [...TYPED.keys(), "Uint16Array"].join(", ");
+    throw new TorchError(`tensor: no dtype has the elements of a ${name}; expected ${names}`);
   }
-  const stored = TYPED.find(([type]) => view instanceof type)?.[1];
-  if (stored !== undefined) return { source: view as HostData, stored };
-  const names = [...TYPED.map(([{ name }]) => name), "Uint16Array"].join(", ");
-  throw new TorchError(`tensor: no dtype has the elements of a ${view.constructor.name}; expected ${names}`);
+  if (stored !== "float16" || isBits) return { source: view as HostData, stored };
+  return { source: new Uint16Array(view.buffer, view.byteOffset, view.byteLength / 2), stored };
 }
 
 function nested(data: Nested, dtype: DType | undefined): FlatData {
@@ -158,8 +175,8 @@ function nested(data: Nested, dtype: DType | undefined): FlatData {
   };
   collect(data, 0);
   const kinds = ["number", "bigint", "boolean"];
-  if (!flat.every((value) => kinds.includes(typeof value)))
-    throw new TorchError("tensor: data must be numbers, bigints or booleans");
+  const other = flat.findIndex((value) => !kinds.includes(typeof value));
+  if (other >= 0) throw new TorchError(`tensor: data must be numbers, bigints or booleans, got ${shown(flat[other])}`);
   return { ...elements(flat, dtype ?? dtypeOf(flat)), shape };
 }
 
@@ -278,9 +295,9 @@ export function normal(mean: number, std: number, shape: Shape, options: RandomT
 /** What a tensor in the shape of another one has of its own. */
 export interface LikeOptions {
   /** Its dtype; null and left out: that of the other tensor. */
-  dtype?: DType | null;
+  dtype?: DType | null | undefined;
   /** Its device; null and left out: that of the other tensor. */
-  device?: Device | null;
+  device?: Device | null | undefined;
 }
 
 const LIKE = ["dtype", "device"];

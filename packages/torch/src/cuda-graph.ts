@@ -44,9 +44,9 @@ export class GraphPool {
 /** Options of {@link captureGraph}. */
 export interface CaptureOptions {
   /** Index of the CUDA device; default 0. */
-  device?: number;
+  device?: number | undefined;
   /** Runs before the capture, in which libraries make their choices; default 2. */
-  warmUps?: number;
+  warmUps?: number | undefined;
   /**
    * Memory shared with other graphs, so that all of them need no more than the largest. They must not run at the same
    * time, and no graph may read what another one has computed: its outputs hold until another one is replayed.

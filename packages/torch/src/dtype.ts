@@ -67,11 +67,22 @@ export function dtypeCode(dtype: DType): number {
   return code;
 }
 
+/** Dtypes that operators may give and that JavaScript has no arrays for. */
+const FOREIGN = new Map([
+  [8, "complex32"],
+  [9, "complex64"],
+  [10, "complex128"],
+]);
+
+/** A dtype in words, by libtorch's number. */
+export const dtypeText = (code: number): string => NAMES.get(code) ?? FOREIGN.get(code) ?? `dtype ${code}`;
+
 /** The dtype behind libtorch's number. @throws TorchError for dtypes that JavaScript has no arrays for */
 export function dtypeName(code: number): DType {
   const name = NAMES.get(code);
-  if (name === undefined) throw new TorchError(`tensors of dtype code ${code} cannot be described in JavaScript`);
-  return name;
+  if (name !== undefined) return name;
+  const remedy = FOREIGN.has(code) ? "; aten.view_as_real gives both parts" : "";
+  throw new TorchError(`JavaScript has no arrays for a tensor of ${dtypeText(code)}${remedy}`);
 }
 
 /** Bytes of one element. */

@@ -4,6 +4,7 @@ import {
   arange,
   aten,
   autocast,
+  backward,
   call,
   eye,
   F,
@@ -14,7 +15,9 @@ import {
   nn,
   ones,
   randn,
+  receive,
   scope,
+  share,
   type Tensor,
   TorchError,
   tensor,
@@ -125,8 +128,52 @@ describe("a misspelt name is refused, not left out in silence", () => {
     const any = (value: unknown): never => value as never;
     expect(failure(() => F.mseLoss(x(), x(), { reduction: any("avg") }))).toMatch(/none, mean, sum, got avg/);
     expect(failure(() => F.interpolate(x(), { size: 2, mode: any("linear") }))).toMatch(/no mode linear/);
-    expect(failure(() => new nn.Conv2d(1, 1, any([3, 3, 3])))).toMatch(/\[vertical, horizontal\], got 3,3,3/);
+    expect(failure(() => new nn.Conv2d(1, 1, any([3, 3, 3])))).toMatch(
+      /^Conv2d: kernel: .*\[vertical, horizontal\], got \[3,3,3\]/,
+    );
     expect(failure(() => x().to(any("cuda:1")))).toMatch(/expected \{ device: "cuda:1" \}/);
+  });
+
+  test("and so is what is no tensor, size, dimension or message, by the function that it was given to", () => {
+    const any = (value: unknown): never => value as never;
+    const cases: [string, () => unknown][] = [
+      ["tensor: shape must be a list of sizes, got 4", () => tensor(new Uint8Array(4), { shape: any(4) })],
+      ["tensor: shape must hold whole numbers from 0, got [-1,4]", () => tensor([1], { shape: [-1, 4] })],
+      ["tensor: data must be numbers, bigints or booleans, got null", () => tensor(any([1, null]))],
+      ["size(0.5): the tensor has 2 dimensions", () => w().view(1, 2).size(0.5)],
+      [
+        "backward: gradient: expected a Tensor or null, got an array",
+        () =>
+          w()
+            .mul(2)
+            .backward(any([1, 1])),
+      ],
+      ["backward: gradients: expected a Tensor or null, got 1", () => backward(w().mul(2), any(1))],
+      ["grad: gradOutputs: expected a Tensor or null, got 1", () => grad(w().mul(2), w(), { gradOutputs: any([1]) })],
+      [
+        "grad: expected a Tensor or null, got undefined",
+        () => {
+          w().grad = any(undefined);
+        },
+      ],
+      ["swiGlu: expected a Tensor, got 3", () => F.swiGlu(any(3))],
+      ["fusedRmsNorm: expected a Tensor, got null", () => F.fusedRmsNorm(x(), any(null), 1)],
+      ["interpolate: expected a Tensor, got an array", () => F.interpolate(any([1]), { size: 2 })],
+      ["share: expected a Tensor, got an instance of Map", () => share(any(new Map()))],
+      ["receive: expected a message of share, got null", () => receive(any(null))],
+      ["scaledDotProductAttention: give isCausal or a mask, not both", () => attention(x())],
+      ["GroupNorm: groups must divide 4 channels, got 3", () => new nn.GroupNorm(3, 4)],
+    ];
+    const attention = (q: Tensor) => F.scaledDotProductAttention(q, q, q, { mask: ones([4, 4]), isCausal: true });
+    for (const [said, run] of cases) expect(failure(run)).toBe(said);
+  });
+
+  test("a tensor of a dtype that JavaScript has no arrays for says which one it is", () => {
+    scope(() => {
+      const spectrum = aten.fft_fft(ones([4]));
+      expect(String(spectrum)).toBe("Tensor(complex64, [4])");
+      expect(failure(() => spectrum.toList())).toMatch(/complex64; aten\.view_as_real gives both parts$/);
+    });
   });
 });
 

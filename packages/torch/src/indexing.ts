@@ -25,10 +25,13 @@ const { id, name } = operators("index.Tensor alias");
 /** Whether a tensor of this dtype that holds one number is an index as a number is. */
 const isInteger = (dtype: DType): boolean => dtype.startsWith("int");
 
+/** Whether a tensor of this dtype picks places by whether it holds 0 there; uint8 does so from PyTorch's old days. */
+const isMask = (dtype: DType): boolean => dtype === "bool" || dtype === "uint8";
+
 /** How many dimensions an item takes up. */
 function width(item: IndexedBy<unknown>): number {
   if (item === null || item === "...") return 0;
-  return item instanceof TensorBase && item.dtype === "bool" ? item.ndim : 1;
+  return item instanceof TensorBase && isMask(item.dtype) ? item.ndim : 1;
 }
 
 /** The part of `x` that `items` name: a view where no item is a tensor. */
@@ -51,10 +54,10 @@ export function indexed<T extends Indexable<T>>(x: T, items: readonly IndexedBy<
       dim++;
     } else if (item instanceof TensorBase && item.ndim === 0 && isInteger(item.dtype)) {
       step(current.select(dim, item.item()));
-    } else if (item instanceof TensorBase && item.ndim === 0 && item.dtype === "bool") {
+    } else if (item instanceof TensorBase && item.ndim === 0 && isMask(item.dtype)) {
       // A mask without dimensions keeps or drops the whole: a new dimension of which one place is taken, or none.
       step(current.unsqueeze(dim));
-      const places = new BigInt64Array(item.item());
+      const places = new BigInt64Array(item.item() === 0 ? 0 : 1);
       tensors.push(wrap(native.fromHost(places, [places.length], dtypeCode("int64"))));
       dim++;
     } else if (item instanceof TensorBase) {

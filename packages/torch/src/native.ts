@@ -10,11 +10,6 @@ import { shortenSpinning } from "./spinning.js";
 /** A tensor's name in native code: slot index and generation in one integer of 53 bits. 0 is no tensor. */
 export type Handle = number;
 
-/** The handle of a tensor that may be missing: 0 stands for none. */
-export function handleOrNone(tensor: { readonly handle: Handle } | null): Handle {
-  return tensor === null ? 0 : tensor.handle;
-}
-
 /** What the native addon was built against, see `buildInfo`. */
 export interface BuildInfo {
   /** Version of libtorch that the addon was compiled against. */

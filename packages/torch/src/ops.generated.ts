@@ -43,7 +43,7 @@ export const aten = {
   /** `aten::_amp_foreach_non_finite_check_and_unscale(Tensor[] self, Tensor found_inf, Tensor inv_scale) -> (Tensor[] self_out, Tensor found_inf_out)` */
   _amp_foreach_non_finite_check_and_unscale(self: readonly Tensor[], foundInf: Tensor, invScale: Tensor): [Tensor[], Tensor] { const r = native.call($id(12), $hs(self, 12, "self"), $h(foundInf, 12, "foundInf"), $h(invScale, 12, "invScale")); return [$ws(r[0]), $w(r[1])]; },
   /** `aten::_amp_foreach_non_finite_check_and_unscale_(Tensor(a!)[] self, Tensor(b!) found_inf, Tensor inv_scale) -> ()` */
-  _amp_foreach_non_finite_check_and_unscale_(self: readonly Tensor[], foundInf: Tensor, invScale: Tensor): void { native.call($id(13), $hs(self, 13, "self"), $h(foundInf, 13, "foundInf"), $h(invScale, 13, "invScale")); },
+  _amp_foreach_non_finite_check_and_unscale_(self: readonly Tensor[], foundInf: Tensor, invScale: Tensor): void { native.call($id(13), $hs(self, 13, "self"), $h(foundInf, 13, "foundInf"), $h(invScale, 13, "invScale")); foundInf.changed(); },
   /** `aten::_amp_update_scale(Tensor self, Tensor growth_tracker, Tensor found_inf, float scale_growth_factor, float scale_backoff_factor, int growth_interval) -> (Tensor, Tensor growth_tracker_out)` */
   _amp_update_scale(self: Tensor, growthTracker: Tensor, foundInf: Tensor, scaleGrowthFactor: number, scaleBackoffFactor: number, growthInterval: number): [Tensor, Tensor] { const r = native.call($id(14), $h(self, 14, "self"), $h(growthTracker, 14, "growthTracker"), $h(foundInf, 14, "foundInf"), scaleGrowthFactor, scaleBackoffFactor, growthInterval); return [$w(r[0]), $w(r[1])]; },
   /** `aten::_amp_update_scale_(Tensor(a!) self, Tensor(b!) growth_tracker, Tensor found_inf, float scale_growth_factor, float scale_backoff_factor, int growth_interval) -> Tensor(a!)` */
@@ -173,9 +173,9 @@ export const aten = {
   /** `aten::_cufft_set_plan_cache_max_size(int device_index, int max_size) -> ()` */
   _cufft_set_plan_cache_max_size(deviceIndex: number, maxSize: number): void { native.call($id(77), deviceIndex, maxSize); },
   /** `aten::_cummax_helper(Tensor self, Tensor(a!) values, Tensor(b!) indices, int dim) -> ()` */
-  _cummax_helper(self: Tensor, values: Tensor, indices: Tensor, dim: number): void { native.call($id(78), $h(self, 78, "self"), $h(values, 78, "values"), $h(indices, 78, "indices"), dim); },
+  _cummax_helper(self: Tensor, values: Tensor, indices: Tensor, dim: number): void { native.call($id(78), $h(self, 78, "self"), $h(values, 78, "values"), $h(indices, 78, "indices"), dim); values.changed(); indices.changed(); },
   /** `aten::_cummin_helper(Tensor self, Tensor(a!) values, Tensor(b!) indices, int dim) -> ()` */
-  _cummin_helper(self: Tensor, values: Tensor, indices: Tensor, dim: number): void { native.call($id(79), $h(self, 79, "self"), $h(values, 79, "values"), $h(indices, 79, "indices"), dim); },
+  _cummin_helper(self: Tensor, values: Tensor, indices: Tensor, dim: number): void { native.call($id(79), $h(self, 79, "self"), $h(values, 79, "values"), $h(indices, 79, "indices"), dim); values.changed(); indices.changed(); },
   /** `aten::_debug_has_internal_overlap(Tensor self) -> int` */
   _debug_has_internal_overlap(self: Tensor): number { return native.call($id(80), $h(self, 80, "self")); },
   /** `aten::_dimI(Tensor self) -> int` */
@@ -3291,7 +3291,7 @@ export const aten = {
   /** `aten::result_type.Tensor(Tensor tensor, Tensor other) -> ScalarType` */
   result_type_Tensor(tensor: Tensor, other: Tensor): DType { return native.call($id(1636), $h(tensor, 1636, "tensor"), $h(other, 1636, "other")); },
   /** `aten::retain_grad(Tensor(a!) self) -> ()` */
-  retain_grad(self: Tensor): void { native.call($id(1637), $h(self, 1637, "self")); },
+  retain_grad(self: Tensor): void { native.call($id(1637), $h(self, 1637, "self")); self.changed(); },
   /** `aten::retains_grad(Tensor self) -> bool` */
   retains_grad(self: Tensor): boolean { return native.call($id(1638), $h(self, 1638, "self")); },
   /** `aten::rms_norm(Tensor input, SymInt[] normalized_shape, Tensor? weight=None, float? eps=None) -> Tensor` */
@@ -3403,7 +3403,7 @@ export const aten = {
   /** `aten::set_.source_Tensor_storage_offset(Tensor(a!) self, Tensor source, SymInt storage_offset, SymInt[] size, SymInt[] stride=[]) -> Tensor(a!)` */
   set__source_Tensor_storage_offset(self: Tensor, source: Tensor, storageOffset: number, size: readonly number[], stride?: readonly number[]): Tensor { native.call($id(1692), $h(self, 1692, "self"), $h(source, 1692, "source"), storageOffset, size, stride); self.changed(); return self; },
   /** `aten::set_data(Tensor(a!) self, Tensor new_data) -> ()` */
-  set_data(self: Tensor, newData: Tensor): void { native.call($id(1693), $h(self, 1693, "self"), $h(newData, 1693, "newData")); },
+  set_data(self: Tensor, newData: Tensor): void { native.call($id(1693), $h(self, 1693, "self"), $h(newData, 1693, "newData")); self.changed(); },
   /** `aten::sgn(Tensor self) -> Tensor` */
   sgn(self: Tensor): Tensor { return $w(native.call($id(1694), $h(self, 1694, "self"))); },
   /** `aten::sgn_(Tensor(a!) self) -> Tensor(a!)` */

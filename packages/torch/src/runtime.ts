@@ -77,7 +77,10 @@ export const cuda = {
    *
    * @returns how both stand now
    */
-  allowTf32({ matmul, cudnn }: { matmul?: boolean; cudnn?: boolean } = {}): { matmul: boolean; cudnn: boolean } {
+  allowTf32({ matmul, cudnn }: { matmul?: boolean | undefined; cudnn?: boolean | undefined } = {}): {
+    matmul: boolean;
+    cudnn: boolean;
+  } {
     const [matmulBefore, cudnnBefore] = native.cudaAllowTf32();
     const after = { matmul: matmul ?? matmulBefore, cudnn: cudnn ?? cudnnBefore };
     native.cudaAllowTf32(after.matmul, after.cudnn);

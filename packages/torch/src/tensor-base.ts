@@ -2,24 +2,24 @@
  * What a tensor is besides its operators: a JavaScript object that holds a native handle, its description, lifetime,
  * host data, place in the graph and conversion. The operators are the methods of tensor.generated.ts.
  */
-import { type Device, type DType, dtypeCode, dtypeName, type HostData, hostArray } from "./dtype.js";
-import { TorchError } from "./errors.js";
+import { type Device, type DType, dtypeCode, dtypeName, dtypeText, type HostData, hostArray } from "./dtype.js";
+import { naming, shown, TorchError } from "./errors.js";
 import { collectWhenDue } from "./memory.js";
 import { options as known } from "./named-options.js";
-import { type Handle, handleOrNone, native } from "./native.js";
+import { type Handle, native } from "./native.js";
 import { operators } from "./operators.js";
 import { scopeDepth } from "./scope-stack.js";
 
 /** What {@link Tensor.to} changes; what is left out stays. */
 export interface ToOptions {
   /** The new dtype. */
-  dtype?: DType;
+  dtype?: DType | undefined;
   /** Where the values go: `cpu`, `cuda` or `cuda:N`. */
-  device?: Device;
+  device?: Device | undefined;
   /** Copies even when nothing changes. */
-  copy?: boolean;
+  copy?: boolean | undefined;
   /** Returns before a copy between host and device is done. */
-  nonBlocking?: boolean;
+  nonBlocking?: boolean | undefined;
 }
 
 /** Elements as nested arrays, one level a dimension: a plain number or boolean for a tensor without dimensions. */
@@ -103,15 +103,16 @@ export abstract class TensorBase<Self> implements Disposable {
   /** The size of one dimension; negative ones count from the end. */
   size(dim: number): number {
     const shape = this.shape;
-    const size = shape.at(dim);
-    if (size === undefined) throw new TorchError(`size(${dim}): the tensor has ${shape.length} dimensions`);
+    const size = Number.isInteger(dim) ? shape.at(dim) : undefined;
+    if (size === undefined) throw new TorchError(`size(${shown(dim)}): the tensor has ${shape.length} dimensions`);
     return size;
   }
 
   /** Dtype, shape and device in one line, such as `Tensor(float32, [2, 3])`; no elements. */
   toString(): string {
     if (this.isDisposed) return "Tensor(disposed)";
-    return `Tensor(${this.dtype}, [${this.shape.join(", ")}]${this.device === "cpu" ? "" : `, ${this.device}`})`;
+    const dtype = dtypeText(native.dtype(this.#handle));
+    return `Tensor(${dtype}, [${this.shape.join(", ")}]${this.device === "cpu" ? "" : `, ${this.device}`})`;
   }
 
   /** What `console.log` shows. */
@@ -144,7 +145,7 @@ export abstract class TensorBase<Self> implements Disposable {
    */
   assign(other: TensorBase<Self>): this {
     if (other === this) return this;
-    const handle = native.alias(other.handle);
+    const handle = native.alias(checkedHandle(other, "assign"));
     native.free(this.#handle);
     other.dispose();
     this.#handle = handle;
@@ -202,12 +203,18 @@ export abstract class TensorBase<Self> implements Disposable {
     return native.requiresGrad(this.#handle);
   }
   set requiresGrad(on: boolean) {
-    native.setRequiresGrad(this.#handle, on);
+    this.requiresGrad_(on);
   }
 
-  /** Sets {@link Tensor.requiresGrad} and gives this tensor back. */
+  /**
+   * Sets {@link Tensor.requiresGrad} and gives this tensor back.
+   *
+   * @throws TorchError for other dtypes, and for false where this tensor was computed from one that records
+   */
   requiresGrad_(on = true): this {
-    native.setRequiresGrad(this.#handle, on);
+    if (on === false && !native.isLeaf(this.#handle))
+      throw new TorchError("requiresGrad: this tensor was computed from one that records; detach() gives one without");
+    naming("requiresGrad", () => native.setRequiresGrad(this.#handle, on));
     return this;
   }
 
@@ -222,7 +229,7 @@ export abstract class TensorBase<Self> implements Disposable {
     return handle === 0 ? null : this.#another(handle);
   }
   set grad(gradient: (Self & TensorBase<Self>) | null) {
-    native.setGrad(this.#handle, handleOrNone(gradient));
+    native.setGrad(this.#handle, handleOrNone(gradient, "grad"));
   }
 
   /**
@@ -237,9 +244,13 @@ export abstract class TensorBase<Self> implements Disposable {
    * w.grad!.toList(); // [2, 4]
    * ```
    */
-  backward(gradient?: TensorBase<Self>, options: { retainGraph?: boolean; createGraph?: boolean } = {}): void {
+  backward(
+    gradient?: TensorBase<Self>,
+    options: { retainGraph?: boolean | undefined; createGraph?: boolean | undefined } = {},
+  ): void {
     const { createGraph = false, retainGraph = createGraph } = known("backward", options, BACKWARD_OPTIONS);
-    native.backward([this.#handle], gradient ? [gradient.handle] : [], retainGraph, createGraph);
+    const gradients = gradient === undefined ? [] : [handleOrNone(gradient, "backward: gradient")];
+    naming("backward", () => native.backward([this.#handle], gradients, retainGraph, createGraph));
   }
 
   // ---- conversion ------------------------------------------------------------------------------------------------
@@ -314,6 +325,17 @@ export abstract class TensorBase<Self> implements Disposable {
 export function followed(tensor: TensorBase<unknown>): void {
   native.track(tensor.handle, tensor);
   collectWhenDue();
+}
+
+/** The handle of an argument. @throws TorchError that names it where it is no tensor */
+export function checkedHandle(value: unknown, name: string, expected = "a Tensor"): Handle {
+  if (value instanceof TensorBase) return value.handle;
+  throw new TorchError(`${name}: expected ${expected}, got ${shown(value)}`);
+}
+
+/** The same where null, which 0 stands for, is allowed. */
+export function handleOrNone(value: unknown, name: string): Handle {
+  return value === null ? 0 : checkedHandle(value, name, "a Tensor or null");
 }
 
 function sameDevice(asked: Device, present: Device): boolean {

@@ -60,7 +60,7 @@ export class Tensor extends TensorBase<Tensor> {
   /**
    * A copy with memory of its own; part of the graph.
    */
-  clone(options: { memoryFormat?: MemoryFormat | null }): Tensor;
+  clone(options: { memoryFormat?: undefined | MemoryFormat | null }): Tensor;
   clone(memoryFormat?: any): any { if (isOptions(memoryFormat)) ({ memoryFormat } = options("clone", memoryFormat, ["memoryFormat"])); if (memoryFormat === undefined) { return wrap(native.call(id(1), this.handle)); } return wrap(native.call(id(1), this.handle, memoryFormat)); }
   /**
    * This tensor in dense row-major (or channels-last) order; a copy only where it must be.
@@ -71,7 +71,7 @@ export class Tensor extends TensorBase<Tensor> {
   /**
    * This tensor in dense row-major (or channels-last) order; a copy only where it must be.
    */
-  contiguous(options: { memoryFormat?: MemoryFormat }): Tensor;
+  contiguous(options: { memoryFormat?: undefined | MemoryFormat }): Tensor;
   contiguous(memoryFormat?: any): any { if (isOptions(memoryFormat)) ({ memoryFormat } = options("contiguous", memoryFormat, ["memoryFormat"])); if (memoryFormat === undefined) { return wrap(native.call(id(2), this.handle)); } return wrap(native.call(id(2), this.handle, memoryFormat)); }
 
   // ---- arithmetic with broadcasting ----
@@ -92,7 +92,7 @@ export class Tensor extends TensorBase<Tensor> {
   /**
    * this + alpha · other. Shapes are broadcast, dtypes promoted.
    */
-  add(other: Tensor | Scalar, options: { alpha?: Scalar }): Tensor;
+  add(other: Tensor | Scalar, options: { alpha?: undefined | Scalar }): Tensor;
   add(other: any, alpha?: any): any { if (isOptions(alpha)) ({ alpha } = options("add", alpha, ["alpha"])); if (other instanceof Tensor) { if (alpha === undefined) { return wrap(native.call(id(3), this.handle, other.handle)); } return wrap(native.call(id(3), this.handle, other.handle, alpha)); } if (alpha === undefined) { return wrap(native.call(id(4), this.handle, other)); } return wrap(native.call(id(4), this.handle, other, alpha)); }
   /**
    * this − alpha · other. Shapes are broadcast, dtypes promoted.
@@ -104,7 +104,7 @@ export class Tensor extends TensorBase<Tensor> {
   /**
    * this − alpha · other. Shapes are broadcast, dtypes promoted.
    */
-  sub(other: Tensor | Scalar, options: { alpha?: Scalar }): Tensor;
+  sub(other: Tensor | Scalar, options: { alpha?: undefined | Scalar }): Tensor;
   sub(other: any, alpha?: any): any { if (isOptions(alpha)) ({ alpha } = options("sub", alpha, ["alpha"])); if (other instanceof Tensor) { if (alpha === undefined) { return wrap(native.call(id(5), this.handle, other.handle)); } return wrap(native.call(id(5), this.handle, other.handle, alpha)); } if (alpha === undefined) { return wrap(native.call(id(6), this.handle, other)); } return wrap(native.call(id(6), this.handle, other, alpha)); }
   /**
    * this · other, element by element. Shapes are broadcast, dtypes promoted.
@@ -130,7 +130,7 @@ export class Tensor extends TensorBase<Tensor> {
   /**
    * other − alpha · this. Shapes are broadcast, dtypes promoted.
    */
-  rsub(other: Tensor | Scalar, options: { alpha?: Scalar }): Tensor;
+  rsub(other: Tensor | Scalar, options: { alpha?: undefined | Scalar }): Tensor;
   rsub(other: any, alpha?: any): any { if (isOptions(alpha)) ({ alpha } = options("rsub", alpha, ["alpha"])); if (other instanceof Tensor) { if (alpha === undefined) { return wrap(native.call(id(11), this.handle, other.handle)); } return wrap(native.call(id(11), this.handle, other.handle, alpha)); } if (alpha === undefined) { return wrap(native.call(id(12), this.handle, other)); } return wrap(native.call(id(12), this.handle, other, alpha)); }
   /**
    * The remainder with the sign of `other`, as Python's %. Shapes are broadcast, dtypes promoted.
@@ -312,11 +312,11 @@ export class Tensor extends TensorBase<Tensor> {
   /**
    * Every element limited to [min, max]; a bound that is null or left out does not limit.
    */
-  clamp(options: { min?: Scalar | null; max?: Scalar | null }): Tensor;
+  clamp(options: { min?: undefined | Scalar | null; max?: undefined | Scalar | null }): Tensor;
   /**
    * Every element limited to [min, max]; a bound that is null or left out does not limit.
    */
-  clamp(min: undefined | Scalar | null, options: { max?: Scalar | null }): Tensor;
+  clamp(min: undefined | Scalar | null, options: { max?: undefined | Scalar | null }): Tensor;
   clamp(min?: any, max?: any): any { if (isOptions(min)) ({ min, max } = options("clamp", min, ["min","max"])); else if (isOptions(max)) ({ max } = options("clamp", max, ["max"])); if (min === undefined && max === undefined) { return wrap(native.call(id(43), this.handle)); } return wrap(native.call(id(43), this.handle, min, max)); }
   /**
    * this + weight · (end − this).
@@ -334,11 +334,11 @@ export class Tensor extends TensorBase<Tensor> {
   /**
    * Replaces NaN by `nan` (0), ∞ by `posinf` and −∞ by `neginf` (the dtype's largest values).
    */
-  nanToNum(options: { nan?: number | null; posinf?: number | null; neginf?: number | null }): Tensor;
+  nanToNum(options: { nan?: undefined | number | null; posinf?: undefined | number | null; neginf?: undefined | number | null }): Tensor;
   /**
    * Replaces NaN by `nan` (0), ∞ by `posinf` and −∞ by `neginf` (the dtype's largest values).
    */
-  nanToNum(nan: undefined | number | null, options: { posinf?: number | null; neginf?: number | null }): Tensor;
+  nanToNum(nan: undefined | number | null, options: { posinf?: undefined | number | null; neginf?: undefined | number | null }): Tensor;
   nanToNum(nan?: any, posinf?: any, neginf?: any): any { if (isOptions(nan)) ({ nan, posinf, neginf } = options("nanToNum", nan, ["nan","posinf","neginf"])); else if (isOptions(posinf)) ({ posinf, neginf } = options("nanToNum", posinf, ["posinf","neginf"])); else if (isOptions(neginf)) ({ neginf } = options("nanToNum", neginf, ["neginf"])); if (nan === undefined && posinf === undefined && neginf === undefined) { return wrap(native.call(id(46), this.handle)); } return wrap(native.call(id(46), this.handle, nan, posinf, neginf)); }
   /**
    * A bool tensor: true where the element is NaN.
@@ -438,7 +438,7 @@ export class Tensor extends TensorBase<Tensor> {
   /**
    * Adds alpha · other to this tensor.
    */
-  add_(other: Tensor | Scalar, options: { alpha?: Scalar }): this;
+  add_(other: Tensor | Scalar, options: { alpha?: undefined | Scalar }): this;
   add_(other: any, alpha?: any): any { if (isOptions(alpha)) ({ alpha } = options("add_", alpha, ["alpha"])); if (other instanceof Tensor) { if (alpha === undefined) { native.call(id(67), this.handle, other.handle); return this; } native.call(id(67), this.handle, other.handle, alpha); return this; } if (alpha === undefined) { native.call(id(68), this.handle, other); return this; } native.call(id(68), this.handle, other, alpha); return this; }
   /**
    * Subtracts alpha · other from this tensor.
@@ -450,7 +450,7 @@ export class Tensor extends TensorBase<Tensor> {
   /**
    * Subtracts alpha · other from this tensor.
    */
-  sub_(other: Tensor | Scalar, options: { alpha?: Scalar }): this;
+  sub_(other: Tensor | Scalar, options: { alpha?: undefined | Scalar }): this;
   sub_(other: any, alpha?: any): any { if (isOptions(alpha)) ({ alpha } = options("sub_", alpha, ["alpha"])); if (other instanceof Tensor) { if (alpha === undefined) { native.call(id(69), this.handle, other.handle); return this; } native.call(id(69), this.handle, other.handle, alpha); return this; } if (alpha === undefined) { native.call(id(70), this.handle, other); return this; } native.call(id(70), this.handle, other, alpha); return this; }
   /**
    * Multiplies this tensor by `other`.
@@ -475,7 +475,7 @@ export class Tensor extends TensorBase<Tensor> {
   /**
    * Adds value · tensor1 · tensor2.
    */
-  addcmul_(tensor1: Tensor, tensor2: Tensor, options: { value?: Scalar }): this;
+  addcmul_(tensor1: Tensor, tensor2: Tensor, options: { value?: undefined | Scalar }): this;
   addcmul_(tensor1: any, tensor2: any, value?: any): any { if (isOptions(value)) ({ value } = options("addcmul_", value, ["value"])); if (value === undefined) { native.call(id(75), this.handle, h(tensor1, 75, "tensor1"), h(tensor2, 75, "tensor2")); return this; } native.call(id(75), this.handle, h(tensor1, 75, "tensor1"), h(tensor2, 75, "tensor2"), value); return this; }
   /**
    * Adds value · tensor1 / tensor2.
@@ -486,7 +486,7 @@ export class Tensor extends TensorBase<Tensor> {
   /**
    * Adds value · tensor1 / tensor2.
    */
-  addcdiv_(tensor1: Tensor, tensor2: Tensor, options: { value?: Scalar }): this;
+  addcdiv_(tensor1: Tensor, tensor2: Tensor, options: { value?: undefined | Scalar }): this;
   addcdiv_(tensor1: any, tensor2: any, value?: any): any { if (isOptions(value)) ({ value } = options("addcdiv_", value, ["value"])); if (value === undefined) { native.call(id(76), this.handle, h(tensor1, 76, "tensor1"), h(tensor2, 76, "tensor2")); return this; } native.call(id(76), this.handle, h(tensor1, 76, "tensor1"), h(tensor2, 76, "tensor2"), value); return this; }
   /**
    * Overwrites this tensor with `src`, converted to its dtype and device and broadcast to its shape.
@@ -497,7 +497,7 @@ export class Tensor extends TensorBase<Tensor> {
   /**
    * Overwrites this tensor with `src`, converted to its dtype and device and broadcast to its shape.
    */
-  copy_(src: Tensor, options: { nonBlocking?: boolean }): this;
+  copy_(src: Tensor, options: { nonBlocking?: undefined | boolean }): this;
   copy_(src: any, nonBlocking?: any): any { if (isOptions(nonBlocking)) ({ nonBlocking } = options("copy_", nonBlocking, ["nonBlocking"])); if (nonBlocking === undefined) { native.call(id(77), this.handle, h(src, 77, "src")); return this; } native.call(id(77), this.handle, h(src, 77, "src"), nonBlocking); return this; }
   /**
    * Sets every element to 0.
@@ -521,11 +521,11 @@ export class Tensor extends TensorBase<Tensor> {
   /**
    * Limits every element to [min, max].
    */
-  clamp_(options: { min?: Scalar | null; max?: Scalar | null }): this;
+  clamp_(options: { min?: undefined | Scalar | null; max?: undefined | Scalar | null }): this;
   /**
    * Limits every element to [min, max].
    */
-  clamp_(min: undefined | Scalar | null, options: { max?: Scalar | null }): this;
+  clamp_(min: undefined | Scalar | null, options: { max?: undefined | Scalar | null }): this;
   clamp_(min?: any, max?: any): any { if (isOptions(min)) ({ min, max } = options("clamp_", min, ["min","max"])); else if (isOptions(max)) ({ max } = options("clamp_", max, ["max"])); if (min === undefined && max === undefined) { native.call(id(81), this.handle); return this; } native.call(id(81), this.handle, min, max); return this; }
   /**
    * Moves this tensor towards `end` by the factor `weight`.
@@ -574,15 +574,15 @@ export class Tensor extends TensorBase<Tensor> {
   /**
    * Draws every element from the normal distribution of `mean` and standard deviation `std`.
    */
-  normal_(options: { mean?: number; std?: number; generator?: GeneratorLike | null }): this;
+  normal_(options: { mean?: undefined | number; std?: undefined | number; generator?: undefined | GeneratorLike | null }): this;
   /**
    * Draws every element from the normal distribution of `mean` and standard deviation `std`.
    */
-  normal_(mean: undefined | number, options: { std?: number; generator?: GeneratorLike | null }): this;
+  normal_(mean: undefined | number, options: { std?: undefined | number; generator?: undefined | GeneratorLike | null }): this;
   /**
    * Draws every element from the normal distribution of `mean` and standard deviation `std`.
    */
-  normal_(mean: undefined | number, std: undefined | number, options: { generator?: GeneratorLike | null }): this;
+  normal_(mean: undefined | number, std: undefined | number, options: { generator?: undefined | GeneratorLike | null }): this;
   normal_(mean?: any, std?: any, generator?: any): any { if (isOptions(mean)) ({ mean, std, generator } = options("normal_", mean, ["mean","std","generator"])); else if (isOptions(std)) ({ std, generator } = options("normal_", std, ["std","generator"])); else if (isOptions(generator)) ({ generator } = options("normal_", generator, ["generator"])); if (mean === undefined && std === undefined && generator === undefined) { native.call(id(90), this.handle); return this; } native.call(id(90), this.handle, mean, std, g(generator)); return this; }
   /**
    * Draws every element from the uniform distribution on [from, to).
@@ -593,15 +593,15 @@ export class Tensor extends TensorBase<Tensor> {
   /**
    * Draws every element from the uniform distribution on [from, to).
    */
-  uniform_(options: { from?: number; to?: number; generator?: GeneratorLike | null }): this;
+  uniform_(options: { from?: undefined | number; to?: undefined | number; generator?: undefined | GeneratorLike | null }): this;
   /**
    * Draws every element from the uniform distribution on [from, to).
    */
-  uniform_(from: undefined | number, options: { to?: number; generator?: GeneratorLike | null }): this;
+  uniform_(from: undefined | number, options: { to?: undefined | number; generator?: undefined | GeneratorLike | null }): this;
   /**
    * Draws every element from the uniform distribution on [from, to).
    */
-  uniform_(from: undefined | number, to: undefined | number, options: { generator?: GeneratorLike | null }): this;
+  uniform_(from: undefined | number, to: undefined | number, options: { generator?: undefined | GeneratorLike | null }): this;
   uniform_(from?: any, to?: any, generator?: any): any { if (isOptions(from)) ({ from, to, generator } = options("uniform_", from, ["from","to","generator"])); else if (isOptions(to)) ({ to, generator } = options("uniform_", to, ["to","generator"])); else if (isOptions(generator)) ({ generator } = options("uniform_", generator, ["generator"])); if (from === undefined && to === undefined && generator === undefined) { native.call(id(91), this.handle); return this; } native.call(id(91), this.handle, from, to, g(generator)); return this; }
   /**
    * Sets every element to 1 with probability `p`, else to 0.
@@ -612,11 +612,11 @@ export class Tensor extends TensorBase<Tensor> {
   /**
    * Sets every element to 1 with probability `p`, else to 0.
    */
-  bernoulli_(options: { p?: number; generator?: GeneratorLike | null }): this;
+  bernoulli_(options: { p?: undefined | number; generator?: undefined | GeneratorLike | null }): this;
   /**
    * Sets every element to 1 with probability `p`, else to 0.
    */
-  bernoulli_(p: undefined | number, options: { generator?: GeneratorLike | null }): this;
+  bernoulli_(p: undefined | number, options: { generator?: undefined | GeneratorLike | null }): this;
   bernoulli_(p?: any, generator?: any): any { if (isOptions(p)) ({ p, generator } = options("bernoulli_", p, ["p","generator"])); else if (isOptions(generator)) ({ generator } = options("bernoulli_", generator, ["generator"])); if (p === undefined && generator === undefined) { native.call(id(92), this.handle); return this; } native.call(id(92), this.handle, p, g(generator)); return this; }
   /**
    * Writes `src` (a tensor or a number) at the places `index` along `dim`.
@@ -640,7 +640,7 @@ export class Tensor extends TensorBase<Tensor> {
   /**
    * Adds alpha times the slices of `source` at the places `index` (int64) along `dim`.
    */
-  indexAdd_(dim: number, index: Tensor, source: Tensor, options: { alpha?: Scalar }): this;
+  indexAdd_(dim: number, index: Tensor, source: Tensor, options: { alpha?: undefined | Scalar }): this;
   indexAdd_(dim: any, index: any, source: any, alpha?: any): any { if (isOptions(alpha)) ({ alpha } = options("indexAdd_", alpha, ["alpha"])); if (alpha === undefined) { native.call(id(96), this.handle, dim, h(index, 96, "index"), h(source, 96, "source")); return this; } native.call(id(96), this.handle, dim, h(index, 96, "index"), h(source, 96, "source"), alpha); return this; }
   /**
    * Writes (or with `accumulate` adds) `values` at `indices`: an index tensor, or null for all, a dimension.
@@ -651,7 +651,7 @@ export class Tensor extends TensorBase<Tensor> {
   /**
    * Writes (or with `accumulate` adds) `values` at `indices`: an index tensor, or null for all, a dimension.
    */
-  indexPut_(indices: readonly (Tensor | null)[], values: Tensor, options: { accumulate?: boolean }): this;
+  indexPut_(indices: readonly (Tensor | null)[], values: Tensor, options: { accumulate?: undefined | boolean }): this;
   indexPut_(indices: any, values: any, accumulate?: any): any { if (isOptions(accumulate)) ({ accumulate } = options("indexPut_", accumulate, ["accumulate"])); if (accumulate === undefined) { native.call(id(97), this.handle, hs(indices, 97, "indices"), h(values, 97, "values")); return this; } native.call(id(97), this.handle, hs(indices, 97, "indices"), h(values, 97, "values"), accumulate); return this; }
 
   // ---- reductions ----
@@ -674,15 +674,15 @@ export class Tensor extends TensorBase<Tensor> {
   /**
    * The sum; integers and bools are summed as int64. Over all elements, or over the dimension(s) `dim`; `keepdim` keeps them with size 1. Negative dimensions count from the end.
    */
-  sum(options: { dim?: readonly number[] | number | null; keepdim?: boolean; dtype?: DType | null }): Tensor;
+  sum(options: { dim?: undefined | readonly number[] | number | null; keepdim?: undefined | boolean; dtype?: undefined | DType | null }): Tensor;
   /**
    * The sum; integers and bools are summed as int64. Over all elements, or over the dimension(s) `dim`; `keepdim` keeps them with size 1. Negative dimensions count from the end.
    */
-  sum(dim: undefined | readonly number[] | number | null, options: { keepdim?: boolean; dtype?: DType | null }): Tensor;
+  sum(dim: undefined | readonly number[] | number | null, options: { keepdim?: undefined | boolean; dtype?: undefined | DType | null }): Tensor;
   /**
    * The sum; integers and bools are summed as int64. Over all elements, or over the dimension(s) `dim`; `keepdim` keeps them with size 1. Negative dimensions count from the end.
    */
-  sum(dim: undefined | readonly number[] | number | null, keepdim: undefined | boolean, options: { dtype?: DType | null }): Tensor;
+  sum(dim: undefined | readonly number[] | number | null, keepdim: undefined | boolean, options: { dtype?: undefined | DType | null }): Tensor;
   sum(dim?: any, keepdim?: any, dtype?: any): any { if (isOptions(dim)) ({ dim, keepdim, dtype } = options("sum", dim, ["dim","keepdim","dtype"])); else if (isOptions(keepdim)) ({ keepdim, dtype } = options("sum", keepdim, ["keepdim","dtype"])); else if (isOptions(dtype)) ({ dtype } = options("sum", dtype, ["dtype"])); if (dim === undefined || dim === null) { if (dtype === undefined) { return wrap(native.call(id(98), this.handle)); } return wrap(native.call(id(98), this.handle, d(dtype))); } if (keepdim === undefined && dtype === undefined) { return wrap(native.call(id(99), this.handle, dim)); } return wrap(native.call(id(99), this.handle, dim, keepdim, d(dtype))); }
   /**
    * The mean. Over all elements, or over the dimension(s) `dim`; `keepdim` keeps them with size 1. Negative dimensions count from the end.
@@ -694,15 +694,15 @@ export class Tensor extends TensorBase<Tensor> {
   /**
    * The mean. Over all elements, or over the dimension(s) `dim`; `keepdim` keeps them with size 1. Negative dimensions count from the end.
    */
-  mean(options: { dim?: readonly number[] | number | null; keepdim?: boolean; dtype?: DType | null }): Tensor;
+  mean(options: { dim?: undefined | readonly number[] | number | null; keepdim?: undefined | boolean; dtype?: undefined | DType | null }): Tensor;
   /**
    * The mean. Over all elements, or over the dimension(s) `dim`; `keepdim` keeps them with size 1. Negative dimensions count from the end.
    */
-  mean(dim: undefined | readonly number[] | number | null, options: { keepdim?: boolean; dtype?: DType | null }): Tensor;
+  mean(dim: undefined | readonly number[] | number | null, options: { keepdim?: undefined | boolean; dtype?: undefined | DType | null }): Tensor;
   /**
    * The mean. Over all elements, or over the dimension(s) `dim`; `keepdim` keeps them with size 1. Negative dimensions count from the end.
    */
-  mean(dim: undefined | readonly number[] | number | null, keepdim: undefined | boolean, options: { dtype?: DType | null }): Tensor;
+  mean(dim: undefined | readonly number[] | number | null, keepdim: undefined | boolean, options: { dtype?: undefined | DType | null }): Tensor;
   mean(dim?: any, keepdim?: any, dtype?: any): any { if (isOptions(dim)) ({ dim, keepdim, dtype } = options("mean", dim, ["dim","keepdim","dtype"])); else if (isOptions(keepdim)) ({ keepdim, dtype } = options("mean", keepdim, ["keepdim","dtype"])); else if (isOptions(dtype)) ({ dtype } = options("mean", dtype, ["dtype"])); if (dim === undefined || dim === null) { if (dtype === undefined) { return wrap(native.call(id(100), this.handle)); } return wrap(native.call(id(100), this.handle, d(dtype))); } if (keepdim === undefined && dtype === undefined) { return wrap(native.call(id(101), this.handle, dim)); } return wrap(native.call(id(101), this.handle, dim, keepdim, d(dtype))); }
   /**
    * The standard deviation; `correction` (1) is subtracted from the count. Over all elements, or over the dimension(s) `dim`; `keepdim` keeps them with size 1. Negative dimensions count from the end.
@@ -713,11 +713,11 @@ export class Tensor extends TensorBase<Tensor> {
   /**
    * The standard deviation; `correction` (1) is subtracted from the count. Over all elements, or over the dimension(s) `dim`; `keepdim` keeps them with size 1. Negative dimensions count from the end.
    */
-  std(options: { dim?: readonly number[] | number | null; keepdim?: boolean; correction?: Scalar | null }): Tensor;
+  std(options: { dim?: undefined | readonly number[] | number | null; keepdim?: undefined | boolean; correction?: undefined | Scalar | null }): Tensor;
   /**
    * The standard deviation; `correction` (1) is subtracted from the count. Over all elements, or over the dimension(s) `dim`; `keepdim` keeps them with size 1. Negative dimensions count from the end.
    */
-  std(dim: undefined | readonly number[] | number | null, options: { keepdim?: boolean; correction?: Scalar | null }): Tensor;
+  std(dim: undefined | readonly number[] | number | null, options: { keepdim?: undefined | boolean; correction?: undefined | Scalar | null }): Tensor;
   std(dim?: any, keepdim?: any, correction?: any): any { if (isOptions(dim)) ({ dim, keepdim, correction } = options("std", dim, ["dim","keepdim","correction"])); else if (isOptions(keepdim)) ({ keepdim, correction } = options("std", keepdim, ["keepdim","correction"])); else if (isOptions(correction)) ({ correction } = options("std", correction, ["correction"])); if (dim === undefined && correction === undefined && keepdim === undefined) { return wrap(native.call(id(102), this.handle)); } return wrap(native.call(id(102), this.handle, dim, correction, keepdim)); }
   /**
    * The variance; `correction` (1) is subtracted from the count. Over all elements, or over the dimension(s) `dim`; `keepdim` keeps them with size 1. Negative dimensions count from the end.
@@ -728,11 +728,11 @@ export class Tensor extends TensorBase<Tensor> {
   /**
    * The variance; `correction` (1) is subtracted from the count. Over all elements, or over the dimension(s) `dim`; `keepdim` keeps them with size 1. Negative dimensions count from the end.
    */
-  var(options: { dim?: readonly number[] | number | null; keepdim?: boolean; correction?: Scalar | null }): Tensor;
+  var(options: { dim?: undefined | readonly number[] | number | null; keepdim?: undefined | boolean; correction?: undefined | Scalar | null }): Tensor;
   /**
    * The variance; `correction` (1) is subtracted from the count. Over all elements, or over the dimension(s) `dim`; `keepdim` keeps them with size 1. Negative dimensions count from the end.
    */
-  var(dim: undefined | readonly number[] | number | null, options: { keepdim?: boolean; correction?: Scalar | null }): Tensor;
+  var(dim: undefined | readonly number[] | number | null, options: { keepdim?: undefined | boolean; correction?: undefined | Scalar | null }): Tensor;
   var(dim?: any, keepdim?: any, correction?: any): any { if (isOptions(dim)) ({ dim, keepdim, correction } = options("var", dim, ["dim","keepdim","correction"])); else if (isOptions(keepdim)) ({ keepdim, correction } = options("var", keepdim, ["keepdim","correction"])); else if (isOptions(correction)) ({ correction } = options("var", correction, ["correction"])); if (dim === undefined && correction === undefined && keepdim === undefined) { return wrap(native.call(id(103), this.handle)); } return wrap(native.call(id(103), this.handle, dim, correction, keepdim)); }
   /**
    * The largest element. Over all elements, or over the dimension(s) `dim`; `keepdim` keeps them with size 1. Negative dimensions count from the end.
@@ -743,11 +743,11 @@ export class Tensor extends TensorBase<Tensor> {
   /**
    * The largest element. Over all elements, or over the dimension(s) `dim`; `keepdim` keeps them with size 1. Negative dimensions count from the end.
    */
-  amax(options: { dim?: readonly number[] | number; keepdim?: boolean }): Tensor;
+  amax(options: { dim?: undefined | readonly number[] | number; keepdim?: undefined | boolean }): Tensor;
   /**
    * The largest element. Over all elements, or over the dimension(s) `dim`; `keepdim` keeps them with size 1. Negative dimensions count from the end.
    */
-  amax(dim: undefined | readonly number[] | number, options: { keepdim?: boolean }): Tensor;
+  amax(dim: undefined | readonly number[] | number, options: { keepdim?: undefined | boolean }): Tensor;
   amax(dim?: any, keepdim?: any): any { if (isOptions(dim)) ({ dim, keepdim } = options("amax", dim, ["dim","keepdim"])); else if (isOptions(keepdim)) ({ keepdim } = options("amax", keepdim, ["keepdim"])); if (dim === undefined && keepdim === undefined) { return wrap(native.call(id(104), this.handle)); } return wrap(native.call(id(104), this.handle, dim, keepdim)); }
   /**
    * The smallest element. Over all elements, or over the dimension(s) `dim`; `keepdim` keeps them with size 1. Negative dimensions count from the end.
@@ -758,11 +758,11 @@ export class Tensor extends TensorBase<Tensor> {
   /**
    * The smallest element. Over all elements, or over the dimension(s) `dim`; `keepdim` keeps them with size 1. Negative dimensions count from the end.
    */
-  amin(options: { dim?: readonly number[] | number; keepdim?: boolean }): Tensor;
+  amin(options: { dim?: undefined | readonly number[] | number; keepdim?: undefined | boolean }): Tensor;
   /**
    * The smallest element. Over all elements, or over the dimension(s) `dim`; `keepdim` keeps them with size 1. Negative dimensions count from the end.
    */
-  amin(dim: undefined | readonly number[] | number, options: { keepdim?: boolean }): Tensor;
+  amin(dim: undefined | readonly number[] | number, options: { keepdim?: undefined | boolean }): Tensor;
   amin(dim?: any, keepdim?: any): any { if (isOptions(dim)) ({ dim, keepdim } = options("amin", dim, ["dim","keepdim"])); else if (isOptions(keepdim)) ({ keepdim } = options("amin", keepdim, ["keepdim"])); if (dim === undefined && keepdim === undefined) { return wrap(native.call(id(105), this.handle)); } return wrap(native.call(id(105), this.handle, dim, keepdim)); }
   /**
    * The largest element; with `dim` its values and places (int64) along this dimension.
@@ -778,11 +778,11 @@ export class Tensor extends TensorBase<Tensor> {
   /**
    * The largest element; with `dim` its values and places (int64) along this dimension.
    */
-  max(options: { dim: number; keepdim?: boolean }): { values: Tensor; indices: Tensor };
+  max(options: { dim: number; keepdim?: undefined | boolean }): { values: Tensor; indices: Tensor };
   /**
    * The largest element; with `dim` its values and places (int64) along this dimension.
    */
-  max(dim: number, options: { keepdim?: boolean }): { values: Tensor; indices: Tensor };
+  max(dim: number, options: { keepdim?: undefined | boolean }): { values: Tensor; indices: Tensor };
   max(dim?: any, keepdim?: any): any { if (isOptions(dim)) ({ dim, keepdim } = options("max", dim, ["dim","keepdim"])); else if (isOptions(keepdim)) ({ keepdim } = options("max", keepdim, ["keepdim"])); if (dim === undefined || dim === null) { return wrap(native.call(id(106), this.handle)); } if (keepdim === undefined) { const r = native.call(id(107), this.handle, dim); return { values: wrap(r[0]), indices: wrap(r[1]) }; } const r = native.call(id(107), this.handle, dim, keepdim); return { values: wrap(r[0]), indices: wrap(r[1]) }; }
   /**
    * The smallest element; with `dim` its values and places (int64) along this dimension.
@@ -798,11 +798,11 @@ export class Tensor extends TensorBase<Tensor> {
   /**
    * The smallest element; with `dim` its values and places (int64) along this dimension.
    */
-  min(options: { dim: number; keepdim?: boolean }): { values: Tensor; indices: Tensor };
+  min(options: { dim: number; keepdim?: undefined | boolean }): { values: Tensor; indices: Tensor };
   /**
    * The smallest element; with `dim` its values and places (int64) along this dimension.
    */
-  min(dim: number, options: { keepdim?: boolean }): { values: Tensor; indices: Tensor };
+  min(dim: number, options: { keepdim?: undefined | boolean }): { values: Tensor; indices: Tensor };
   min(dim?: any, keepdim?: any): any { if (isOptions(dim)) ({ dim, keepdim } = options("min", dim, ["dim","keepdim"])); else if (isOptions(keepdim)) ({ keepdim } = options("min", keepdim, ["keepdim"])); if (dim === undefined || dim === null) { return wrap(native.call(id(108), this.handle)); } if (keepdim === undefined) { const r = native.call(id(109), this.handle, dim); return { values: wrap(r[0]), indices: wrap(r[1]) }; } const r = native.call(id(109), this.handle, dim, keepdim); return { values: wrap(r[0]), indices: wrap(r[1]) }; }
   /**
    * The product, of the whole tensor or along `dim`. `dim` may be negative and then counts from the end.
@@ -814,15 +814,15 @@ export class Tensor extends TensorBase<Tensor> {
   /**
    * The product, of the whole tensor or along `dim`. `dim` may be negative and then counts from the end.
    */
-  prod(options: { dim?: number; keepdim?: boolean; dtype?: DType | null }): Tensor;
+  prod(options: { dim?: undefined | number; keepdim?: undefined | boolean; dtype?: undefined | DType | null }): Tensor;
   /**
    * The product, of the whole tensor or along `dim`. `dim` may be negative and then counts from the end.
    */
-  prod(dim: undefined | number, options: { keepdim?: boolean; dtype?: DType | null }): Tensor;
+  prod(dim: undefined | number, options: { keepdim?: undefined | boolean; dtype?: undefined | DType | null }): Tensor;
   /**
    * The product, of the whole tensor or along `dim`. `dim` may be negative and then counts from the end.
    */
-  prod(dim: undefined | number, keepdim: undefined | boolean, options: { dtype?: DType | null }): Tensor;
+  prod(dim: undefined | number, keepdim: undefined | boolean, options: { dtype?: undefined | DType | null }): Tensor;
   prod(dim?: any, keepdim?: any, dtype?: any): any { if (isOptions(dim)) ({ dim, keepdim, dtype } = options("prod", dim, ["dim","keepdim","dtype"])); else if (isOptions(keepdim)) ({ keepdim, dtype } = options("prod", keepdim, ["keepdim","dtype"])); else if (isOptions(dtype)) ({ dtype } = options("prod", dtype, ["dtype"])); if (dim === undefined || dim === null) { if (dtype === undefined) { return wrap(native.call(id(110), this.handle)); } return wrap(native.call(id(110), this.handle, d(dtype))); } if (keepdim === undefined && dtype === undefined) { return wrap(native.call(id(111), this.handle, dim)); } return wrap(native.call(id(111), this.handle, dim, keepdim, d(dtype))); }
   /**
    * Whether any element is not 0, in the whole tensor or along `dim`. `dim` may be negative and then counts from the end.
@@ -834,11 +834,11 @@ export class Tensor extends TensorBase<Tensor> {
   /**
    * Whether any element is not 0, in the whole tensor or along `dim`. `dim` may be negative and then counts from the end.
    */
-  any(options: { dim?: number; keepdim?: boolean }): Tensor;
+  any(options: { dim?: undefined | number; keepdim?: undefined | boolean }): Tensor;
   /**
    * Whether any element is not 0, in the whole tensor or along `dim`. `dim` may be negative and then counts from the end.
    */
-  any(dim: undefined | number, options: { keepdim?: boolean }): Tensor;
+  any(dim: undefined | number, options: { keepdim?: undefined | boolean }): Tensor;
   any(dim?: any, keepdim?: any): any { if (isOptions(dim)) ({ dim, keepdim } = options("any", dim, ["dim","keepdim"])); else if (isOptions(keepdim)) ({ keepdim } = options("any", keepdim, ["keepdim"])); if (dim === undefined || dim === null) { return wrap(native.call(id(112), this.handle)); } if (keepdim === undefined) { return wrap(native.call(id(113), this.handle, dim)); } return wrap(native.call(id(113), this.handle, dim, keepdim)); }
   /**
    * Whether all elements are not 0, in the whole tensor or along `dim`. `dim` may be negative and then counts from the end.
@@ -850,11 +850,11 @@ export class Tensor extends TensorBase<Tensor> {
   /**
    * Whether all elements are not 0, in the whole tensor or along `dim`. `dim` may be negative and then counts from the end.
    */
-  all(options: { dim?: number; keepdim?: boolean }): Tensor;
+  all(options: { dim?: undefined | number; keepdim?: undefined | boolean }): Tensor;
   /**
    * Whether all elements are not 0, in the whole tensor or along `dim`. `dim` may be negative and then counts from the end.
    */
-  all(dim: undefined | number, options: { keepdim?: boolean }): Tensor;
+  all(dim: undefined | number, options: { keepdim?: undefined | boolean }): Tensor;
   all(dim?: any, keepdim?: any): any { if (isOptions(dim)) ({ dim, keepdim } = options("all", dim, ["dim","keepdim"])); else if (isOptions(keepdim)) ({ keepdim } = options("all", keepdim, ["keepdim"])); if (dim === undefined || dim === null) { return wrap(native.call(id(114), this.handle)); } if (keepdim === undefined) { return wrap(native.call(id(115), this.handle, dim)); } return wrap(native.call(id(115), this.handle, dim, keepdim)); }
   /**
    * The Euclidean norm √(Σ x²). Over all elements, or over the dimension(s) `dim`; `keepdim` keeps them with size 1. Negative dimensions count from the end.
@@ -865,15 +865,15 @@ export class Tensor extends TensorBase<Tensor> {
   /**
    * The Euclidean norm √(Σ x²). Over all elements, or over the dimension(s) `dim`; `keepdim` keeps them with size 1. Negative dimensions count from the end.
    */
-  norm(options: { dim?: readonly number[] | number | null; keepdim?: boolean; dtype?: DType | null }): Tensor;
+  norm(options: { dim?: undefined | readonly number[] | number | null; keepdim?: undefined | boolean; dtype?: undefined | DType | null }): Tensor;
   /**
    * The Euclidean norm √(Σ x²). Over all elements, or over the dimension(s) `dim`; `keepdim` keeps them with size 1. Negative dimensions count from the end.
    */
-  norm(dim: undefined | readonly number[] | number | null, options: { keepdim?: boolean; dtype?: DType | null }): Tensor;
+  norm(dim: undefined | readonly number[] | number | null, options: { keepdim?: undefined | boolean; dtype?: undefined | DType | null }): Tensor;
   /**
    * The Euclidean norm √(Σ x²). Over all elements, or over the dimension(s) `dim`; `keepdim` keeps them with size 1. Negative dimensions count from the end.
    */
-  norm(dim: undefined | readonly number[] | number | null, keepdim: undefined | boolean, options: { dtype?: DType | null }): Tensor;
+  norm(dim: undefined | readonly number[] | number | null, keepdim: undefined | boolean, options: { dtype?: undefined | DType | null }): Tensor;
   norm(dim?: any, keepdim?: any, dtype?: any): any { if (isOptions(dim)) ({ dim, keepdim, dtype } = options("norm", dim, ["dim","keepdim","dtype"])); else if (isOptions(keepdim)) ({ keepdim, dtype } = options("norm", keepdim, ["keepdim","dtype"])); else if (isOptions(dtype)) ({ dtype } = options("norm", dtype, ["dtype"])); if (dim === undefined && keepdim === undefined && dtype === undefined) { return wrap(native.call(id(116), this.handle, 2)); } return wrap(native.call(id(116), this.handle, 2, dim, keepdim, d(dtype))); }
   /**
    * The place (int64) of the largest element, of the flattened tensor or along `dim`. `dim` may be negative and then counts from the end.
@@ -884,11 +884,11 @@ export class Tensor extends TensorBase<Tensor> {
   /**
    * The place (int64) of the largest element, of the flattened tensor or along `dim`. `dim` may be negative and then counts from the end.
    */
-  argmax(options: { dim?: number | null; keepdim?: boolean }): Tensor;
+  argmax(options: { dim?: undefined | number | null; keepdim?: undefined | boolean }): Tensor;
   /**
    * The place (int64) of the largest element, of the flattened tensor or along `dim`. `dim` may be negative and then counts from the end.
    */
-  argmax(dim: undefined | number | null, options: { keepdim?: boolean }): Tensor;
+  argmax(dim: undefined | number | null, options: { keepdim?: undefined | boolean }): Tensor;
   argmax(dim?: any, keepdim?: any): any { if (isOptions(dim)) ({ dim, keepdim } = options("argmax", dim, ["dim","keepdim"])); else if (isOptions(keepdim)) ({ keepdim } = options("argmax", keepdim, ["keepdim"])); if (dim === undefined && keepdim === undefined) { return wrap(native.call(id(117), this.handle)); } return wrap(native.call(id(117), this.handle, dim, keepdim)); }
   /**
    * The place (int64) of the smallest element, of the flattened tensor or along `dim`. `dim` may be negative and then counts from the end.
@@ -899,11 +899,11 @@ export class Tensor extends TensorBase<Tensor> {
   /**
    * The place (int64) of the smallest element, of the flattened tensor or along `dim`. `dim` may be negative and then counts from the end.
    */
-  argmin(options: { dim?: number | null; keepdim?: boolean }): Tensor;
+  argmin(options: { dim?: undefined | number | null; keepdim?: undefined | boolean }): Tensor;
   /**
    * The place (int64) of the smallest element, of the flattened tensor or along `dim`. `dim` may be negative and then counts from the end.
    */
-  argmin(dim: undefined | number | null, options: { keepdim?: boolean }): Tensor;
+  argmin(dim: undefined | number | null, options: { keepdim?: undefined | boolean }): Tensor;
   argmin(dim?: any, keepdim?: any): any { if (isOptions(dim)) ({ dim, keepdim } = options("argmin", dim, ["dim","keepdim"])); else if (isOptions(keepdim)) ({ keepdim } = options("argmin", keepdim, ["keepdim"])); if (dim === undefined && keepdim === undefined) { return wrap(native.call(id(118), this.handle)); } return wrap(native.call(id(118), this.handle, dim, keepdim)); }
   /**
    * The `k` largest (or smallest) elements along `dim` and their places. `dim` may be negative and then counts from the end.
@@ -914,11 +914,11 @@ export class Tensor extends TensorBase<Tensor> {
   /**
    * The `k` largest (or smallest) elements along `dim` and their places. `dim` may be negative and then counts from the end.
    */
-  topk(k: number, options: { dim?: number; largest?: boolean; sorted?: boolean }): { values: Tensor; indices: Tensor };
+  topk(k: number, options: { dim?: undefined | number; largest?: undefined | boolean; sorted?: undefined | boolean }): { values: Tensor; indices: Tensor };
   /**
    * The `k` largest (or smallest) elements along `dim` and their places. `dim` may be negative and then counts from the end.
    */
-  topk(k: number, dim: undefined | number, options: { largest?: boolean; sorted?: boolean }): { values: Tensor; indices: Tensor };
+  topk(k: number, dim: undefined | number, options: { largest?: undefined | boolean; sorted?: undefined | boolean }): { values: Tensor; indices: Tensor };
   topk(k: any, dim?: any, largest?: any, sorted?: any): any { if (isOptions(dim)) ({ dim, largest, sorted } = options("topk", dim, ["dim","largest","sorted"])); else if (isOptions(largest)) ({ largest, sorted } = options("topk", largest, ["largest","sorted"])); else if (isOptions(sorted)) ({ sorted } = options("topk", sorted, ["sorted"])); if (dim === undefined && largest === undefined && sorted === undefined) { const r = native.call(id(119), this.handle, k); return { values: wrap(r[0]), indices: wrap(r[1]) }; } const r = native.call(id(119), this.handle, k, dim, largest, sorted); return { values: wrap(r[0]), indices: wrap(r[1]) }; }
   /**
    * The elements in order along `dim` and their places. `dim` may be negative and then counts from the end.
@@ -929,11 +929,11 @@ export class Tensor extends TensorBase<Tensor> {
   /**
    * The elements in order along `dim` and their places. `dim` may be negative and then counts from the end.
    */
-  sort(options: { dim?: number; descending?: boolean }): { values: Tensor; indices: Tensor };
+  sort(options: { dim?: undefined | number; descending?: undefined | boolean }): { values: Tensor; indices: Tensor };
   /**
    * The elements in order along `dim` and their places. `dim` may be negative and then counts from the end.
    */
-  sort(dim: undefined | number, options: { descending?: boolean }): { values: Tensor; indices: Tensor };
+  sort(dim: undefined | number, options: { descending?: undefined | boolean }): { values: Tensor; indices: Tensor };
   sort(dim?: any, descending?: any): any { if (isOptions(dim)) ({ dim, descending } = options("sort", dim, ["dim","descending"])); else if (isOptions(descending)) ({ descending } = options("sort", descending, ["descending"])); if (dim === undefined && descending === undefined) { const r = native.call(id(120), this.handle); return { values: wrap(r[0]), indices: wrap(r[1]) }; } const r = native.call(id(120), this.handle, dim, descending); return { values: wrap(r[0]), indices: wrap(r[1]) }; }
   /**
    * Running sums along `dim`. `dim` may be negative and then counts from the end.
@@ -944,7 +944,7 @@ export class Tensor extends TensorBase<Tensor> {
   /**
    * Running sums along `dim`. `dim` may be negative and then counts from the end.
    */
-  cumsum(dim: number, options: { dtype?: DType | null }): Tensor;
+  cumsum(dim: number, options: { dtype?: undefined | DType | null }): Tensor;
   cumsum(dim: any, dtype?: any): any { if (isOptions(dtype)) ({ dtype } = options("cumsum", dtype, ["dtype"])); if (dtype === undefined) { return wrap(native.call(id(121), this.handle, dim)); } return wrap(native.call(id(121), this.handle, dim, d(dtype))); }
   /**
    * eˣ / Σ eˣ along `dim`. `dim` may be negative and then counts from the end.
@@ -955,7 +955,7 @@ export class Tensor extends TensorBase<Tensor> {
   /**
    * eˣ / Σ eˣ along `dim`. `dim` may be negative and then counts from the end.
    */
-  softmax(dim: number, options: { dtype?: DType | null }): Tensor;
+  softmax(dim: number, options: { dtype?: undefined | DType | null }): Tensor;
   softmax(dim: any, dtype?: any): any { if (isOptions(dtype)) ({ dtype } = options("softmax", dtype, ["dtype"])); if (dtype === undefined) { return wrap(native.call(id(122), this.handle, dim)); } return wrap(native.call(id(122), this.handle, dim, d(dtype))); }
   /**
    * ln(softmax(x)) along `dim`, computed safely. `dim` may be negative and then counts from the end.
@@ -966,7 +966,7 @@ export class Tensor extends TensorBase<Tensor> {
   /**
    * ln(softmax(x)) along `dim`, computed safely. `dim` may be negative and then counts from the end.
    */
-  logSoftmax(dim: number, options: { dtype?: DType | null }): Tensor;
+  logSoftmax(dim: number, options: { dtype?: undefined | DType | null }): Tensor;
   logSoftmax(dim: any, dtype?: any): any { if (isOptions(dtype)) ({ dtype } = options("logSoftmax", dtype, ["dtype"])); if (dtype === undefined) { return wrap(native.call(id(123), this.handle, dim)); } return wrap(native.call(id(123), this.handle, dim, d(dtype))); }
 
   // ---- activations ----
@@ -992,7 +992,7 @@ export class Tensor extends TensorBase<Tensor> {
   /**
    * x · Φ(x) of every element, Φ exact or approximated by tanh.
    */
-  gelu(options: { approximate?: "none" | "tanh" }): Tensor;
+  gelu(options: { approximate?: undefined | "none" | "tanh" }): Tensor;
   gelu(approximate?: any): any { if (isOptions(approximate)) ({ approximate } = options("gelu", approximate, ["approximate"])); if (approximate === undefined) { return wrap(native.call(id(126), this.handle)); } return wrap(native.call(id(126), this.handle, approximate)); }
 
   // ---- linear algebra ----
@@ -1075,7 +1075,7 @@ export class Tensor extends TensorBase<Tensor> {
   /**
    * Without dimensions of size 1: all of them, or `dim` alone; shares memory.
    */
-  squeeze(options: { dim?: number }): Tensor;
+  squeeze(options: { dim?: undefined | number }): Tensor;
   squeeze(dim?: any): any { if (isOptions(dim)) ({ dim } = options("squeeze", dim, ["dim"])); if (dim === undefined || dim === null) { return wrap(native.call(id(137), this.handle)); } return wrap(native.call(id(138), this.handle, dim)); }
   /**
    * The dimensions from `startDim` (0) to `endDim` (−1) as one.
@@ -1086,11 +1086,11 @@ export class Tensor extends TensorBase<Tensor> {
   /**
    * The dimensions from `startDim` (0) to `endDim` (−1) as one.
    */
-  flatten(options: { startDim?: number; endDim?: number }): Tensor;
+  flatten(options: { startDim?: undefined | number; endDim?: undefined | number }): Tensor;
   /**
    * The dimensions from `startDim` (0) to `endDim` (−1) as one.
    */
-  flatten(startDim: undefined | number, options: { endDim?: number }): Tensor;
+  flatten(startDim: undefined | number, options: { endDim?: undefined | number }): Tensor;
   flatten(startDim?: any, endDim?: any): any { if (isOptions(startDim)) ({ startDim, endDim } = options("flatten", startDim, ["startDim","endDim"])); else if (isOptions(endDim)) ({ endDim } = options("flatten", endDim, ["endDim"])); if (startDim === undefined && endDim === undefined) { return wrap(native.call(id(139), this.handle)); } return wrap(native.call(id(139), this.handle, startDim, endDim)); }
   /**
    * Dimension `dim` split into `sizes`, of which one may be −1.
@@ -1125,11 +1125,11 @@ export class Tensor extends TensorBase<Tensor> {
   /**
    * Every slice along `dim` repeated `repeats` times in a row.
    */
-  repeatInterleave(repeats: number, options: { dim?: number | null; outputSize?: number | null }): Tensor;
+  repeatInterleave(repeats: number, options: { dim?: undefined | number | null; outputSize?: undefined | number | null }): Tensor;
   /**
    * Every slice along `dim` repeated `repeats` times in a row.
    */
-  repeatInterleave(repeats: number, dim: undefined | number | null, options: { outputSize?: number | null }): Tensor;
+  repeatInterleave(repeats: number, dim: undefined | number | null, options: { outputSize?: undefined | number | null }): Tensor;
   repeatInterleave(repeats: any, dim?: any, outputSize?: any): any { if (isOptions(dim)) ({ dim, outputSize } = options("repeatInterleave", dim, ["dim","outputSize"])); else if (isOptions(outputSize)) ({ outputSize } = options("repeatInterleave", outputSize, ["outputSize"])); if (dim === undefined && outputSize === undefined) { return wrap(native.call(id(144), this.handle, repeats)); } return wrap(native.call(id(144), this.handle, repeats, dim, outputSize)); }
   /**
    * `length` slices from `start` along `dim`; shares memory.
@@ -1152,11 +1152,11 @@ export class Tensor extends TensorBase<Tensor> {
   /**
    * Slices `start` (included) to `end` (excluded) along `dim`, as in Python; shares memory.
    */
-  slice(options: { dim?: number; start?: number | null; end?: number | null; step?: number }): Tensor;
+  slice(options: { dim?: undefined | number; start?: undefined | number | null; end?: undefined | number | null; step?: undefined | number }): Tensor;
   /**
    * Slices `start` (included) to `end` (excluded) along `dim`, as in Python; shares memory.
    */
-  slice(dim: undefined | number, options: { start?: number | null; end?: number | null; step?: number }): Tensor;
+  slice(dim: undefined | number, options: { start?: undefined | number | null; end?: undefined | number | null; step?: undefined | number }): Tensor;
   slice(dim?: any, start?: any, end?: any, step?: any): any { if (isOptions(dim)) ({ dim, start, end, step } = options("slice", dim, ["dim","start","end","step"])); else if (isOptions(start)) ({ start, end, step } = options("slice", start, ["start","end","step"])); else if (isOptions(end)) ({ end, step } = options("slice", end, ["end","step"])); else if (isOptions(step)) ({ step } = options("slice", step, ["step"])); if (dim === undefined && start === undefined && end === undefined && step === undefined) { return wrap(native.call(id(147), this.handle)); } return wrap(native.call(id(147), this.handle, dim, start, end, step)); }
   /**
    * Cut along `dim` into (at most) this many equal parts, the last one smaller; they share memory.
@@ -1167,7 +1167,7 @@ export class Tensor extends TensorBase<Tensor> {
   /**
    * Cut along `dim` into (at most) this many equal parts, the last one smaller; they share memory.
    */
-  chunk(chunks: number, options: { dim?: number }): Tensor[];
+  chunk(chunks: number, options: { dim?: undefined | number }): Tensor[];
   chunk(chunks: any, dim?: any): any { if (isOptions(dim)) ({ dim } = options("chunk", dim, ["dim"])); if (dim === undefined) { return native.call(id(148), this.handle, chunks).map(wrap); } return native.call(id(148), this.handle, chunks, dim).map(wrap); }
   /**
    * Cut along `dim` into parts of one size, or of the sizes given; they share memory.
@@ -1179,7 +1179,7 @@ export class Tensor extends TensorBase<Tensor> {
   /**
    * Cut along `dim` into parts of one size, or of the sizes given; they share memory.
    */
-  split(sizes: readonly number[] | number, options: { dim?: number }): Tensor[];
+  split(sizes: readonly number[] | number, options: { dim?: undefined | number }): Tensor[];
   split(sizes: any, dim?: any): any { if (isOptions(dim)) ({ dim } = options("split", dim, ["dim"])); if (typeof sizes === "object") { if (dim === undefined) { return native.call(id(149), this.handle, sizes).map(wrap); } return native.call(id(149), this.handle, sizes, dim).map(wrap); } if (dim === undefined) { return native.call(id(150), this.handle, sizes).map(wrap); } return native.call(id(150), this.handle, sizes, dim).map(wrap); }
   /**
    * The slices along `dim`; they share memory.
@@ -1190,7 +1190,7 @@ export class Tensor extends TensorBase<Tensor> {
   /**
    * The slices along `dim`; they share memory.
    */
-  unbind(options: { dim?: number }): Tensor[];
+  unbind(options: { dim?: undefined | number }): Tensor[];
   unbind(dim?: any): any { if (isOptions(dim)) ({ dim } = options("unbind", dim, ["dim"])); if (dim === undefined) { return native.call(id(151), this.handle).map(wrap); } return native.call(id(151), this.handle, dim).map(wrap); }
   /**
    * Elements shifted around along `dims`, or around the flattened tensor.
@@ -1201,7 +1201,7 @@ export class Tensor extends TensorBase<Tensor> {
   /**
    * Elements shifted around along `dims`, or around the flattened tensor.
    */
-  roll(shifts: readonly number[] | number, options: { dims?: readonly number[] | number }): Tensor;
+  roll(shifts: readonly number[] | number, options: { dims?: undefined | readonly number[] | number }): Tensor;
   roll(shifts: any, dims?: any): any { if (isOptions(dims)) ({ dims } = options("roll", dims, ["dims"])); if (dims === undefined) { return wrap(native.call(id(152), this.handle, shifts)); } return wrap(native.call(id(152), this.handle, shifts, dims)); }
   /**
    * The order along these dimensions reversed; a copy.
@@ -1218,7 +1218,7 @@ export class Tensor extends TensorBase<Tensor> {
   /**
    * The elements at the places `index` (int64) along `dim`; the result has the shape of `index`.
    */
-  gather(dim: number, index: Tensor, options: { sparseGrad?: boolean }): Tensor;
+  gather(dim: number, index: Tensor, options: { sparseGrad?: undefined | boolean }): Tensor;
   gather(dim: any, index: any, sparseGrad?: any): any { if (isOptions(sparseGrad)) ({ sparseGrad } = options("gather", sparseGrad, ["sparseGrad"])); if (sparseGrad === undefined) { return wrap(native.call(id(154), this.handle, dim, h(index, 154, "index"))); } return wrap(native.call(id(154), this.handle, dim, h(index, 154, "index"), sparseGrad)); }
   /**
    * The slices at the places `index` (int64 or int32) along `dim`; a copy.
@@ -1235,7 +1235,7 @@ export class Tensor extends TensorBase<Tensor> {
   /**
    * The lower triangle of matrices (up to `diagonal`), 0 elsewhere.
    */
-  tril(options: { diagonal?: number }): Tensor;
+  tril(options: { diagonal?: undefined | number }): Tensor;
   tril(diagonal?: any): any { if (isOptions(diagonal)) ({ diagonal } = options("tril", diagonal, ["diagonal"])); if (diagonal === undefined) { return wrap(native.call(id(156), this.handle)); } return wrap(native.call(id(156), this.handle, diagonal)); }
   /**
    * The upper triangle of matrices (from `diagonal`), 0 elsewhere.
@@ -1246,7 +1246,7 @@ export class Tensor extends TensorBase<Tensor> {
   /**
    * The upper triangle of matrices (from `diagonal`), 0 elsewhere.
    */
-  triu(options: { diagonal?: number }): Tensor;
+  triu(options: { diagonal?: undefined | number }): Tensor;
   triu(diagonal?: any): any { if (isOptions(diagonal)) ({ diagonal } = options("triu", diagonal, ["diagonal"])); if (diagonal === undefined) { return wrap(native.call(id(157), this.handle)); } return wrap(native.call(id(157), this.handle, diagonal)); }
 }
 

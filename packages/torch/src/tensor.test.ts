@@ -1,7 +1,10 @@
+import { runInNewContext } from "node:vm";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import {
   arange,
+  aten,
+  call,
   cat,
   type DType,
   eye,
@@ -111,6 +114,22 @@ describe("creation", () => {
     expect(() => tensor(new Uint32Array(2) as never)).toThrow(/^tensor: no dtype has the elements of a Uint32Array/);
   });
 
+  test("takes typed arrays of other realms, and float16 as JavaScript holds it", () => {
+    const other = runInNewContext("new Float32Array([1, 2])") as Float32Array;
+    expect(list(() => tensor(other))).toEqual([1, 2]);
+    // Stands for the class, which not every supported release of Node has: the same bits under its name.
+    class Halves extends Uint16Array {
+      // @ts-expect-error the name of another class
+      override get [Symbol.toStringTag]() {
+        return "Float16Array";
+      }
+    }
+    const bits = Uint16Array.of(7, 0x3c00, 0xc100);
+    const halves = new Halves(bits.buffer, 2) as never;
+    expect([dtypeOf(() => tensor(halves)), list(() => tensor(halves))]).toEqual(["float16", [1, -2.5]]);
+    expect(list(() => tensor(halves, { dtype: "float64" }))).toEqual([1, -2.5]);
+  });
+
   test("data() copies: neither side sees later changes of the other", () => {
     scope(() => {
       const source = new Float32Array([1, 2]);
@@ -207,6 +226,12 @@ describe("indexing", () => {
       ]);
       const one = tensor(5);
       expect([one.index(one.gt(4)).toList(), one.index(one.gt(6)).toList()]).toEqual([[5], []]);
+      // A mask of uint8 is one as well.
+      const bytes = (mask: Tensor) => mask.to("uint8");
+      expect(x.index(bytes(x.gt(20))).toList()).toEqual([21, 22, 23]);
+      expect(x.index(bytes(x.gt(20).any(2)), "...", 3).toList()).toEqual([23]);
+      expect(x.index(bytes(tensor(true))).toList()).toEqual([x.toList()]);
+      expect(x.index(0, bytes(tensor(false))).shape).toEqual([0, 3, 4]);
       expect(x.index("...", tensor([3n, 0n])).toList()).toEqual(x.index(":", ":", tensor([3n, 0n])).toList());
       expect(x.index("...", x.gt(20)).toList()).toEqual([21, 22, 23]);
       expect(() => x.index("...", 0, "...")).toThrow(/expected "\.\.\." once/);
@@ -339,6 +364,32 @@ describe("layout", () => {
         [0, 1, 2],
       ]);
     });
+  });
+});
+
+test("an operator called by name gives what it has written into, which knows its new shape", () => {
+  scope(() => {
+    const out = zeros([0]);
+    expect(out.shape).toEqual([0]);
+    expect(call("aten::add.out", ones([2, 3]), ones([3]), 1, out)).toBe(out);
+    expect([out.shape, out.toList()]).toEqual([[2, 3], Array(2).fill([2, 2, 2])]);
+
+    const [values, indices] = [zeros([0]), zeros([0], { dtype: "int64" })];
+    expect([values.shape, indices.shape]).toEqual([[0], [0]]);
+    const sorted = call("aten::sort.values", tensor([3, 1, 2]), 0, false, values, indices);
+    expect(sorted).toEqual([values, indices]);
+    expect([sorted[0] === values, sorted[1] === indices]).toEqual([true, true]);
+    expect([values.toList(), indices.toList()]).toEqual([
+      [1, 2, 3],
+      [1, 2, 0],
+    ]);
+
+    const x = ones([2]);
+    expect(call("aten::add_.Scalar", x, 1)).toBe(x);
+    expect(call("aten::_foreach_add_.Scalar", [x], 1)).toBeUndefined();
+    expect(x.toList()).toEqual([3, 3]);
+    aten.set_data(x, ones([2, 2]));
+    expect(x.shape).toEqual([2, 2]);
   });
 });
 

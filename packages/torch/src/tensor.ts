@@ -17,8 +17,8 @@ export type IndexItem = IndexedBy<Tensor>;
 
 /**
  * Calls any operator of the dispatcher by its schema name. Arguments come in the schema's order; trailing ones may be
- * left out where the schema has defaults. Tensors come back as {@link Tensor}; an operator that writes into an argument
- * gives that argument back.
+ * left out where the schema has defaults. Tensors come back as {@link Tensor}; an operator that writes into arguments
+ * gives these back.
  *
  * @throws TorchError where there is no such operator, or an argument is not what its schema says
  *
@@ -31,11 +31,11 @@ export function call(name: string, ...args: any[]): any {
   const { id, parameters, results } = signature(name);
   const plain = args.map((value, i) => plainArgument(value, name, parameters[i]));
   const result = native.call(id, ...plain);
-  if (result === undefined) {
-    const written = args.find((a): a is Tensor => a instanceof Tensor);
-    return written?.changed();
-  }
-  return wrapResults(result, results);
+  for (const [i, { written }] of parameters.entries())
+    if (written !== null && args[i] instanceof Tensor) args[i].changed();
+  if (result !== undefined) return wrapResults(result, results);
+  const given = results.map(({ written }) => args[parameters.findIndex((parameter) => parameter.written === written)]);
+  return given.length > 1 ? given : given[0];
 }
 
 /** Handles are numbers too: only the schema tells where one is meant, so that a number is never taken for a tensor. */
@@ -45,17 +45,19 @@ function plainArgument(value: unknown, operator: string, parameter: Parameter | 
   return convert(value, () => operator, 0, parameter.name);
 }
 
+/** A parameter or a result. */
 interface Parameter {
   /** Such as `Tensor`, `Tensor?[]`, `int`, `str`. */
   type: string;
   name: string;
+  /** What is written into: the letter that a parameter has in common with the result that it becomes. */
+  written: string | null;
 }
 interface Signature {
   /** The dispatcher's number. */
   id: number;
   parameters: Parameter[];
-  /** Types of the results. */
-  results: string[];
+  results: Parameter[];
 }
 const signatures = new Map<string, Signature>();
 
@@ -70,31 +72,32 @@ function signature(name: string): Signature {
     found = {
       id,
       parameters: declaredIn(schema.slice(schema.indexOf("(") + 1, arrow - 1)),
-      results: declaredIn(outcome.startsWith("(") ? outcome.slice(1, -1) : outcome).map(({ type }) => type),
+      results: declaredIn(/^\(.*\)$/.test(outcome) ? outcome.slice(1, -1) : outcome),
     };
     signatures.set(name, found);
   }
   return found;
 }
 
-/** A comma-separated list of `type name=default`; alias marks such as `(a!)` are dropped. */
+/** A comma-separated list of `type name=default`, where `Tensor(a!)` is written into. */
 function declaredIn(list: string): Parameter[] {
   return list
-    .replace(/\([^()]*\)/g, "")
     .split(/, (?![^[]*\])/)
-    .map((item) => item.split(/[ =]/))
-    .map(([type = "", name = ""]) => ({ type, name }))
+    .map((item) => {
+      const [type = "", name = ""] = item.replace(/\([^()]*\)/g, "").split(/[ =]/);
+      return { type, name, written: /\((\w+)!/.exec(item)?.[1] ?? null };
+    })
     .filter(({ type }) => type !== "*" && type !== "");
 }
 
-function wrapResults(result: unknown, types: string[]): unknown {
-  const one = (value: unknown, type: string): unknown => {
+function wrapResults(result: unknown, declared: Parameter[]): unknown {
+  const one = (value: unknown, { type }: Parameter): unknown => {
     if (value === null) return null;
     if (type === "Tensor" || type === "Tensor?") return wrap(value as Handle);
     if (type.startsWith("Tensor")) return (value as Handle[]).map(wrap);
     return value;
   };
-  return types.length === 1
-    ? one(result, types[0] as string)
-    : (result as unknown[]).map((v, i) => one(v, types[i] as string));
+  return declared.length === 1
+    ? one(result, declared[0] as Parameter)
+    : (result as unknown[]).map((v, i) => one(v, declared[i] as Parameter));
 }

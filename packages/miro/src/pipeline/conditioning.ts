@@ -32,6 +32,12 @@ export interface Branches {
   conditional: Conditioning | null;
 }
 
+/** @throws InvalidInputError where a tensor that the caller gave holds NaN or an infinite value */
+export function checkFinite(parameter: string, given: Tensor): void {
+  if (!scope(() => given.isfinite().all().item()))
+    throw invalid(parameter, "finite values", message`others among them`);
+}
+
 /** @param paddedTokens number of states where the network attends padding, else null */
 export function checkEmbeddings(
   parameter: string,
@@ -60,6 +66,7 @@ export function checkEmbeddings(
         T,
       );
     }
+    checkFinite(parameter, embeddings);
     if (length !== undefined && !(length >= 1 && length <= T))
       throw invalid(`${parameter}.length`, `1 to ${T}`, length);
     if (mask && (mask.ndim !== 1 || mask.size(0) !== T || mask.dtype !== "bool")) {

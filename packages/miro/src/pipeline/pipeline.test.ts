@@ -540,6 +540,17 @@ describe("a call", () => {
       "promptEmbeddings: expected shape (tokens, 48)",
     );
   });
+
+  it("tells NaN in what the caller gives from a damaged checkpoint", async () => {
+    const noise = ones([1, ...pipe.latentShape]).div_(0);
+    const states = ones([3, 48]).mul_(Number.NaN);
+    await expect(pipe.generate("a cat", { noise })).rejects.toThrow("noise: expected finite values");
+    await expect(pipe.generate("a cat", { promptEmbeddings: [states] })).rejects.toThrow(
+      "promptEmbeddings: expected finite values",
+    );
+    expect(() => pipe.decode(noise)).toThrow("latents: expected finite values");
+    for (const tensor of [noise, states]) tensor.dispose();
+  });
 });
 
 describe("batches that do not fit in memory", () => {

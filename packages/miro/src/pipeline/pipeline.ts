@@ -16,6 +16,7 @@ import { LinearSchedule } from "../flow/schedule.js";
 import { REWARD_KEYS } from "../networks/config.js";
 import { abortSignal, parseOptions } from "../options.js";
 import type { RgbImage } from "../pictures/rgb.js";
+import { checkFinite } from "./conditioning.js";
 import { Drawer, type Drawn, type Warn } from "./draw.js";
 import { type GenerateOptions, generateSchema, type ResolvedGenerateOptions } from "./generate-options.js";
 import type { GeneratedImage } from "./generated-image.js";
@@ -378,10 +379,11 @@ export class MiroPipeline {
   /**
    * Latents of the network's space (B, C, r, r) to pictures, in chunks. The decoder runs in float32 or bfloat16, never
    * in float16, in which the published autoencoder overflows.
-   * @throws MiroError when the latents hold values that are not finite
+   * @throws InvalidInputError for latents of another shape, and when they hold values that are not finite
    */
   decode(latents: Tensor): RgbImage[] {
     this.#checkLatents(latents);
+    checkFinite("latents", latents);
     return this.#drawer.decoder.decode(latents);
   }
 

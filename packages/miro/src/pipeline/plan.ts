@@ -6,7 +6,7 @@ import { checkSamplerOptions, type SamplerOptionValue } from "../flow/samplers/i
 import { dynamicShift, LinearSchedule } from "../flow/schedule.js";
 import { about, message } from "../message.js";
 import { counted } from "../numbers.js";
-import { checkEmbeddings } from "./conditioning.js";
+import { checkEmbeddings, checkFinite } from "./conditioning.js";
 import { type EditPlan, planEdits } from "./edit.js";
 import type { ResolvedGenerateOptions } from "./generate-options.js";
 import type { EDIT_OPTIONS, RewardTargets } from "./picture-options.js";
@@ -250,5 +250,6 @@ function checkNoise(noise: Tensor, shape: number[]): Tensor {
   if (noise.shape.length !== 4 || noise.shape.some((size, i) => size !== shape[i])) {
     throw invalid("noise", `shape (${shape.join(", ")})`, message`(${noise.shape.join(", ")})`);
   }
+  checkFinite("noise", noise);
   return noise;
 }

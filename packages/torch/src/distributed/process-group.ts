@@ -17,22 +17,22 @@ export type ReduceOperation = "sum" | "avg" | "max" | "min";
 /** Options of {@link initProcessGroup}; names as in PyTorch. */
 export interface InitProcessGroupOptions {
   /** `gloo` by default. */
-  backend?: ProcessGroupBackend;
+  backend?: ProcessGroupBackend | undefined;
   /**
    * Where the ranks meet: `tcp://host:port` (served by rank 0), `file:///path` (a file that does not exist yet), or
    * `env://`, the default: `MASTER_ADDR` and `MASTER_PORT`.
    */
-  initMethod?: string;
+  initMethod?: string | undefined;
   /** A store made beforehand, instead of `initMethod`. The caller closes it. */
-  store?: RendezvousStore;
+  store?: RendezvousStore | undefined;
   /** This process's number; `RANK` by default. */
-  rank?: number;
+  rank?: number | undefined;
   /** The number of processes; `WORLD_SIZE` by default. */
-  worldSize?: number;
+  worldSize?: number | undefined;
   /**
    * How long to wait for the other ranks, at the start and in each collective, in milliseconds; ten minutes by default.
    */
-  timeoutMs?: number;
+  timeoutMs?: number | undefined;
   /** Ends the wait for the other ranks at the start. */
   signal?: AbortSignal | undefined;
 }
@@ -143,7 +143,7 @@ interface Membership {
 
 /** What Gloo says happened, without its own source file and its general advice. */
 function glooReason(line: string): string {
-  return line.replace(/^\[\S+\.(?:cc|h):\d+\] /, "").replace(/\. This is typically caused by .*$/, "");
+  return line.replace(/^(?:backward: )?\[\S+\.(?:cc|h):\d+\] /, "").replace(/\. This is typically caused by .*$/, "");
 }
 
 /** One line about a failed operation between processes: the rank, the operation, what happened, what to do. */

@@ -12,11 +12,11 @@ import { firstLine } from "./store.js";
 /** Options of {@link DistributedReducer.create}; names as of PyTorch's `DistributedDataParallel`. */
 export interface DistributedReducerOptions {
   /** Size of a bucket in MiB (25 by default): large ones use the network well, small ones overlap more. */
-  bucketCapMb?: number;
+  bucketCapMb?: number | undefined;
   /** Size of the bucket that is reduced first, in MiB (1 by default, at most `bucketCapMb`). */
-  firstBucketCapMb?: number;
+  firstBucketCapMb?: number | undefined;
   /** Looks for parameters that the loss does not depend on, on every step. Without it such a parameter is an error. */
-  findUnusedParameters?: boolean;
+  findUnusedParameters?: boolean | undefined;
 }
 
 /** How long computing and communicating took, see {@link DistributedReducer.statistics}. */

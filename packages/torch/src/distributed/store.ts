@@ -17,7 +17,7 @@ export interface TcpStoreOptions {
   /** Whether this process serves the store: exactly one must, a rank or the process that starts the ranks. */
   serves: boolean;
   /** How long to try to reach the server, and what the ranks wait for each other, in milliseconds. */
-  timeoutMs?: number;
+  timeoutMs?: number | undefined;
   /** What all keys begin with, where others use the same store; without it nothing. PyTorch: `PrefixStore`. */
   prefix?: string | undefined;
   /** Ends the wait for the server. */

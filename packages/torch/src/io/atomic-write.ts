@@ -18,9 +18,9 @@ export type Sink = (bytes: Uint8Array) => void;
 /** How {@link writeFileAtomically} treats a file that is there. */
 export interface AtomicWriteOptions {
   /** Whether it may be replaced (default true). */
-  overwrite?: boolean;
+  overwrite?: boolean | undefined;
   /** Who may read and write it, as for `fs.open` (default 0o666, less the umask). */
-  mode?: number;
+  mode?: number | undefined;
 }
 
 /**

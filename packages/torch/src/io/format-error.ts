@@ -15,9 +15,9 @@ export interface FormatErrorDetails {
   /** What is wrong, as a sentence fragment. */
   message: string;
   /** The tensor concerned, where there is one. */
-  tensor?: string;
+  tensor?: string | undefined;
   /** Position in the file, in bytes from its start. */
-  byteOffset?: number;
+  byteOffset?: number | undefined;
 }
 
 /** A file that breaks the rules of its format: which file, which rule, and where. */

@@ -17,15 +17,15 @@ export interface StoredTensor {
   /** The tensor's name in the file. */
   key: string;
   /** Another shape to see it in, of as many elements. */
-  shape?: readonly number[];
+  shape?: readonly number[] | undefined;
 }
 
 /** Options of {@link loadModule}. */
 export interface LoadModuleOptions {
   /** Where parameters and buffers go (default: where they are). */
-  device?: string;
+  device?: string | undefined;
   /** What the floating ones become (default: what they are); buffers that keep their dtype do. */
-  dtype?: DType;
+  dtype?: DType | undefined;
 }
 
 /** Names that an error lists of each kind. */

@@ -311,6 +311,13 @@ describe("the writer", () => {
       expect(() => writeSafetensors(path(), { __metadata__: tensor([1]) })).toThrow(/__metadata__/);
       expect(() => writeSafetensors(path(), { "\ud800": tensor([1]) })).toThrow(/Unicode/);
       expect(() => writeSafetensors(path(), { x: tensor([1]) }, { a: 1 as unknown as string })).toThrow(/metadata "a"/);
+      for (const [value, found] of [
+        [5, "5"],
+        [null, "null"],
+        [[1], "an array"],
+      ] as const)
+        expect(() => writeSafetensors(path(), { x: value as never })).toThrow(`x: expected a Tensor, got ${found}`);
+      expect(() => writeSafetensors(path(), null as never)).toThrow("expected tensors by name, got null");
       expect(readSafetensors(path()).get("x")!.toList()).toEqual([7]);
     });
   });

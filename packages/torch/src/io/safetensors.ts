@@ -8,9 +8,9 @@
  * name).
  */
 import { type DType, itemSize } from "../dtype.js";
-import { TorchError } from "../errors.js";
+import { shown, TorchError } from "../errors.js";
 import { scope } from "../scope.js";
-import type { Tensor } from "../tensor.js";
+import { Tensor } from "../tensor.js";
 import { writeFileInPieces } from "./atomic-write.js";
 import { checkBooleans, copyValues } from "./copy-values.js";
 import { FormatError, refuseStandIn } from "./format-error.js";
@@ -332,6 +332,11 @@ export interface DeferredTensor {
   read(): Tensor;
 }
 
+/** Whether a value is a tensor yet to be made. */
+export function isDeferred(value: unknown): value is DeferredTensor {
+  return typeof (value as DeferredTensor | null)?.read === "function";
+}
+
 /** Makes a tensor whose turn has come. @throws TorchError when it is not what was announced */
 export function readDeferred(path: string, name: string, tensor: Tensor | DeferredTensor): Tensor {
   if (!("read" in tensor)) return tensor;
@@ -379,7 +384,11 @@ export function* writeSafetensorsInPieces(
   tensors: ReadonlyMap<string, Tensor | DeferredTensor> | Record<string, Tensor | DeferredTensor>,
   metadata: Record<string, string> = {},
 ): Generator<void, void, void> {
+  if (typeof tensors !== "object" || tensors === null)
+    throw new TorchError(`${path}: expected tensors by name, got ${shown(tensors)}`);
   const entries = entriesOf(tensors).map(([name, tensor]) => {
+    if (!(tensor instanceof Tensor || isDeferred(tensor)))
+      throw new TorchError(`${path}: ${name}: expected a Tensor, got ${shown(tensor)}`);
     const formatDtype = FORMAT_DTYPE_OF.get(tensor.dtype);
     if (formatDtype === undefined) throw new TorchError(`${path}: ${name}: dtype ${tensor.dtype} cannot be stored`);
     if (name === METADATA_KEY) throw new TorchError(`${path}: a tensor cannot be named ${METADATA_KEY}`);

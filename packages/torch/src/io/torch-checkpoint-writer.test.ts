@@ -21,6 +21,9 @@ const PLAIN = {
   long: -(2 ** 45),
   fraction: 0.1,
   text: "naïve ☃",
+  bound: -(2n ** 63n),
+  beyond: 2n ** 63n,
+  large: -(3n ** 200n),
   list: [1, [2, "three"]],
 };
 
@@ -84,6 +87,27 @@ describe("checkpoints that were written here", () => {
     expect(spawnSync("cmp", [one, two]).status).toBe(0);
   });
 
+  it("refuse what they would not hold, by its place", () => {
+    const itself: { list: unknown[] } = { list: [] };
+    itself.list.push(itself);
+    const cases: [string, unknown][] = [
+      ["a.b: expected null, a boolean, number, .* got undefined", { a: { b: undefined } }],
+      ["when: expected .* got an instance of Date", { when: new Date(0) }],
+      ["list\\[1\\]: expected .* got a function", { list: [1, () => 1] }],
+      ["set: expected .* got an instance of Set", { set: new Set([1]) }],
+      ["bytes: expected .* got an instance of Uint8Array", { bytes: new Uint8Array(2) }],
+      ["the root: expected .* got undefined", undefined],
+      ["list\\[0\\]: is held by itself", itself],
+      ["n: an integer of more than 1024 bits", { n: 2n ** 2000n }],
+    ];
+    for (const [said, value] of cases)
+      expect(() => writeTorchCheckpoint(join(folder, "unfit.ckpt"), value as never)).toThrow(new RegExp(`: ${said}$`));
+    const twice = [1];
+    writeTorchCheckpoint(join(folder, "twice.ckpt"), { a: twice, b: twice, whole: 1e300 });
+    using file = TorchCheckpoint.open(join(folder, "twice.ckpt"));
+    expect(file.root).toEqual(new Map<string, unknown>(Object.entries({ a: [1], b: [1], whole: BigInt(1e300) })));
+  });
+
   it("are not there when a tensor is not what was announced", () => {
     const wrong = { dtype: "float32" as const, shape: [4], read: () => tensor([1, 2, 3]) };
     expect(() => writeTorchCheckpoint(join(folder, "wrong.ckpt"), { state_dict: { a: wrong } })).toThrow(
@@ -102,6 +126,7 @@ for mapped in (False, True):
     s = c["state_dict"]
     assert c["one"] == 1.0 and isinstance(c["one"], float) and c["pair"] == (1, 2) and c["numbers"] == {3: "three"}
     assert c["long"] == -(2 ** 45) and c["wide"] == 2 ** 31 and c["fraction"] == 0.1 and c["text"] == "naïve ☃"
+    assert c["bound"] == -(2 ** 63) and c["beyond"] == 2 ** 63 and c["large"] == -(3 ** 200)
     assert torch.equal(s["a"], torch.arange(24.).view(4, 6)) and torch.equal(s["turned"], torch.arange(6.).view(2, 3).T)
     assert s["half"].dtype == torch.float16 and s["brain"].tolist() == [1.5, -2.0] and s["mask"].tolist() == [True, False, True]
     assert s["scalar"].item() == 2.5 and s["empty"].shape == (0, 4) and s["long"].dtype == torch.int64

@@ -11,11 +11,11 @@
  * Formats: Python's `pickletools` (protocol 2), PKWARE APPNOTE 6.3.10 (stored members, ZIP64 where sizes need it).
  */
 import { type DType, itemSize } from "../dtype.js";
-import { TorchError } from "../errors.js";
+import { shown, TorchError } from "../errors.js";
 import { scope } from "../scope.js";
 import { Tensor } from "../tensor.js";
 import { type Sink, writeFileInPieces } from "./atomic-write.js";
-import { type DeferredTensor, readDeferred } from "./safetensors.js";
+import { type DeferredTensor, isDeferred, readDeferred } from "./safetensors.js";
 import { pieceBuffer, streamBytes } from "./tensor-bytes.js";
 import { takeAll } from "./tensor-file.js";
 
@@ -29,11 +29,12 @@ export class PythonTuple {
   constructor(readonly items: readonly Picklable[]) {}
 }
 
-/** What a checkpoint may hold. Whole numbers are of type int, others of type float; arrays are lists. */
+/** What a checkpoint may hold. Whole numbers and bigints are of type int, others of type float; arrays are lists. */
 export type Picklable =
   | null
   | boolean
   | number
+  | bigint
   | string
   | PythonFloat
   | PythonTuple
@@ -122,6 +123,8 @@ class Pickler {
   readonly tensors: { name: string; tensor: Tensor | DeferredTensor }[] = [];
   readonly #path: string;
   readonly #parts: Buffer[] = [];
+  /** Lists and dictionaries that are being written, one within the other. */
+  readonly #around = new Set<object>();
 
   constructor(path: string) {
     this.#path = path;
@@ -146,20 +149,37 @@ class Pickler {
     if (value === null) this.#op("N");
     else if (typeof value === "boolean") this.#op(value ? "\x88" : "\x89");
     else if (typeof value === "number") this.#number(value);
+    else if (typeof value === "bigint") this.#integer(value, place);
     else if (typeof value === "string") this.#text(value, place);
+    else if (typeof value !== "object") throw this.#unfit(value, place);
     else if (value instanceof PythonFloat) this.#float(value.value);
-    else if (value instanceof PythonTuple) this.#sequence("", value.items, "t", place);
-    else if (Array.isArray(value)) this.#sequence("]", value, "e", place);
     else if (value instanceof Tensor || isDeferred(value)) this.#tensor(value, place);
-    else {
-      const entries = value instanceof Map ? [...value] : Object.entries(value as Record<string, Picklable>);
-      this.#op("}("); // EMPTY_DICT, MARK
-      for (const [key, item] of entries) {
-        this.#value(key, place);
-        this.#value(item, place === "" ? String(key) : `${place}.${key}`);
-      }
-      this.#op("u"); // SETITEMS
+    else this.#container(value, place);
+  }
+
+  #container(value: object, place: string): void {
+    if (this.#around.has(value)) throw new TorchError(`${this.#path}: ${place}: is held by itself`);
+    this.#around.add(value);
+    if (value instanceof PythonTuple) this.#sequence("", value.items, "t", place);
+    else if (Array.isArray(value)) this.#sequence("]", value, "e", place);
+    else if (value instanceof Map) this.#dictionary([...value], place);
+    else if (isPlain(value)) this.#dictionary(Object.entries(value), place);
+    else throw this.#unfit(value, place);
+    this.#around.delete(value);
+  }
+
+  #unfit(value: unknown, place: string): TorchError {
+    const expected = "null, a boolean, number, bigint, text, Tensor, list, Map or plain object";
+    return new TorchError(`${this.#path}: ${place || "the root"}: expected ${expected}, got ${shown(value)}`);
+  }
+
+  #dictionary(entries: readonly [unknown, unknown][], place: string): void {
+    this.#op("}("); // EMPTY_DICT, MARK
+    for (const [key, item] of entries) {
+      this.#value(key as Picklable, place);
+      this.#value(item as Picklable, place === "" ? String(key) : `${place}.${key}`);
     }
+    this.#op("u"); // SETITEMS
   }
 
   #sequence(begin: string, items: readonly Picklable[], end: string, place: string): void {
@@ -177,12 +197,17 @@ class Pickler {
       bytes.write("J", "latin1"); // BININT
       bytes.writeInt32LE(value, 1);
       this.#parts.push(bytes);
-    } else {
-      const bytes = Buffer.alloc(10);
-      bytes.set([0x8a, 8]); // LONG1 of 8 bytes
-      bytes.writeBigInt64LE(BigInt(value), 2);
-      this.#parts.push(bytes);
-    }
+    } else this.#integer(BigInt(value), "");
+  }
+
+  /** In two's complement, the lowest byte first: LONG1, which `weights_only` allows, has 255 bytes. */
+  #integer(value: bigint, place: string): void {
+    let size = 8;
+    while (size < 256 && BigInt.asIntN(8 * size, value) !== value) size *= 2;
+    if (size === 256) throw new TorchError(`${this.#path}: ${place || "the root"}: an integer of more than 1024 bits`);
+    const bytes: number[] = [];
+    for (let rest = value; bytes.length < size; rest >>= 8n) bytes.push(Number(rest & 0xffn));
+    this.#bytes(0x8a, size, ...bytes);
   }
 
   #float(value: number): void {
@@ -223,8 +248,9 @@ class Pickler {
   }
 }
 
-function isDeferred(value: object): value is DeferredTensor {
-  return typeof (value as DeferredTensor).read === "function";
+function isPlain(value: object): value is Record<string, unknown> {
+  const prototype: unknown = Object.getPrototypeOf(value);
+  return prototype === Object.prototype || prototype === null;
 }
 
 /** An archive of stored members, written from its beginning to its end. */

@@ -11,15 +11,15 @@ import { Module } from "./module.js";
 /** Options of {@link Conv2d}. */
 export interface Conv2dOptions extends FactoryOptions {
   /** Steps of the kernel, in pixels; default 1. */
-  stride?: Pair;
+  stride?: Pair | undefined;
   /** Zeros on each side, in pixels; default 0. */
-  padding?: Pair;
+  padding?: Pair | undefined;
   /** Distance of the kernel's points, in pixels; default 1. */
-  dilation?: Pair;
+  dilation?: Pair | undefined;
   /** Groups of channels that do not see one another; must divide both numbers of channels; default 1. */
-  groups?: number;
+  groups?: number | undefined;
   /** Learn a bias for each output channel; default true. */
-  bias?: boolean;
+  bias?: boolean | undefined;
 }
 
 const NAMES = [...FACTORY_OPTIONS, "stride", "padding", "dilation", "groups", "bias"];
@@ -68,7 +68,10 @@ export class Conv2d extends Module {
     this.padding = padding;
     this.dilation = dilation;
     this.groups = groups;
-    this.weight = this.parameter("weight", empty([outChannels, inChannels / groups, ...pair(kernel)], factory));
+    this.weight = this.parameter(
+      "weight",
+      empty([outChannels, inChannels / groups, ...pair(kernel, "Conv2d: kernel")], factory),
+    );
     this.bias = bias ? this.parameter("bias", empty([outChannels], factory)) : null;
     defaultWeightAndBias_(this.weight, this.bias);
   }
@@ -83,7 +86,7 @@ export class Conv2d extends Module {
 /** Options of {@link ConvTranspose2d}. */
 export interface ConvTranspose2dOptions extends Conv2dOptions {
   /** Pixels added to one side of the result; default 0. */
-  outputPadding?: Pair;
+  outputPadding?: Pair | undefined;
 }
 
 /** Transposed convolution over (B, in, H, W): upsampling by the stride. PyTorch: `nn.ConvTranspose2d`. */
@@ -116,7 +119,10 @@ export class ConvTranspose2d extends Module {
     } = known("ConvTranspose2d", options, names);
     checkGroups("ConvTranspose2d", inChannels, outChannels, groups);
     this.#options = { stride, padding, outputPadding, dilation, groups };
-    this.weight = this.parameter("weight", empty([inChannels, outChannels / groups, ...pair(kernel)], factory));
+    this.weight = this.parameter(
+      "weight",
+      empty([inChannels, outChannels / groups, ...pair(kernel, "ConvTranspose2d: kernel")], factory),
+    );
     this.bias = bias ? this.parameter("bias", empty([outChannels], factory)) : null;
     defaultWeightAndBias_(this.weight, this.bias);
   }

@@ -125,6 +125,7 @@ describe("pictures", () => {
       expect(() => F.interpolate(x, {})).toThrow(/exactly one of size and scaleFactor/);
       expect(() => F.interpolate(x, { size: 2, scaleFactor: 2 })).toThrow(/exactly one/);
       expect(() => F.interpolate(x, { size: 2, antialias: true })).toThrow(/antialias/);
+      expect(() => F.interpolate(x, { size: 2, alignCorners: true })).toThrow(/alignCorners works with bilinear/);
       expect(() => F.interpolate(ones([4, 4]), { size: 2 })).toThrow(/\(B, C, H, W\), got shape \[4,4\]/);
       expect(() => F.dropout(x, 2)).toThrow(TorchError);
     });

@@ -1,24 +1,33 @@
 /** Layers and losses as functions, under the names of `torch.nn.functional`. Each maps to one ATen operator or few. */
-import { TorchError } from "../errors.js";
+import { shown, TorchError } from "../errors.js";
 import { options as known } from "../named-options.js";
-import { handleOrNone, native } from "../native.js";
+import { native } from "../native.js";
 import { aten } from "../ops.generated.js";
 import { Tensor, wrap } from "../tensor.js";
+import { checkedHandle, handleOrNone } from "../tensor-base.js";
+
+type Sides = [vertical: number, horizontal: number];
 
 /** One number for both spatial directions, or [vertical, horizontal]. */
 export type Pair = number | readonly [number, number];
 
-/** Spells a {@link Pair} out. @throws TorchError for other values */
-export function pair(value: Pair): [number, number] {
+/**
+ * Spells a {@link Pair} out.
+ *
+ * @param name what the value is, for the error
+ * @throws TorchError for other values
+ */
+export function pair(value: Pair, name = "pair"): Sides {
   if (typeof value === "number") return [value, value];
   if (Array.isArray(value) && value.length === 2) return [value[0], value[1]];
-  throw new TorchError(`expected a number or [vertical, horizontal], got ${String(value)}`);
+  const found = Array.isArray(value) ? `[${value}]` : shown(value);
+  throw new TorchError(`${name}: expected a number or [vertical, horizontal], got ${found}`);
 }
 
 /** x Wᵀ + b, one node of the graph: (…, in), (out, in), (out)? → (…, out). PyTorch: `F.linear`. */
 export function linear(x: Tensor, weight: Tensor, bias: Tensor | null = null): Tensor {
   const areTensors = x instanceof Tensor && weight instanceof Tensor;
-  const made = areTensors ? native.linear(x.handle, weight.handle, handleOrNone(bias)) : 0;
+  const made = areTensors ? native.linear(x.handle, weight.handle, handleOrNone(bias, "linear")) : 0;
   return made === 0 ? aten.linear(x, weight, bias) : wrap(made);
 }
 
@@ -29,7 +38,7 @@ export function linear(x: Tensor, weight: Tensor, bias: Tensor | null = null): T
  * @throws TorchError for an odd last dimension
  */
 export function swiGlu(x: Tensor): Tensor {
-  return wrap(native.swiGlu(x.handle));
+  return wrap(native.swiGlu(checkedHandle(x, "swiGlu")));
 }
 
 /** Rows of `weight` (n, d) at integer `indices` (…) → (…, d). PyTorch: `F.embedding`. */
@@ -44,7 +53,7 @@ export function embedding(indices: Tensor, weight: Tensor): Tensor {
  */
 export function layerNorm(
   x: Tensor,
-  normalizedShape: number[],
+  normalizedShape: readonly number[],
   weight: Tensor | null = null,
   bias: Tensor | null = null,
   eps = 1e-5,
@@ -60,7 +69,7 @@ export function layerNorm(
  */
 export function rmsNorm(
   x: Tensor,
-  normalizedShape: number[],
+  normalizedShape: readonly number[],
   weight: Tensor | null = null,
   eps: number | null = null,
 ): Tensor {
@@ -79,9 +88,10 @@ export function fusedRmsNorm(
   x: Tensor,
   weight: Tensor,
   eps: number,
-  { forProduct = false }: { forProduct?: boolean } = {},
+  { forProduct = false }: { forProduct?: boolean | undefined } = {},
 ): Tensor {
-  return wrap(native.rmsNorm(x.handle, weight.handle, eps, forProduct));
+  const name = "fusedRmsNorm";
+  return wrap(native.rmsNorm(checkedHandle(x, name), checkedHandle(weight, name), eps, forProduct));
 }
 
 /**
@@ -91,7 +101,8 @@ export function fusedRmsNorm(
  * It need not have a second derivative.
  */
 export function fusedLayerNorm(x: Tensor, weight: Tensor, bias: Tensor, eps: number): Tensor {
-  return wrap(native.layerNorm(x.handle, weight.handle, bias.handle, eps));
+  const name = "fusedLayerNorm";
+  return wrap(native.layerNorm(checkedHandle(x, name), checkedHandle(weight, name), checkedHandle(bias, name), eps));
 }
 
 /**
@@ -103,7 +114,7 @@ export function fusedLayerNorm(x: Tensor, weight: Tensor, bias: Tensor, eps: num
  * @returns bytes: uint8 in the shape of x; steps: float32, one for each row, NaN where the row holds one
  */
 export function toBytes(x: Tensor, levels: number, smallest = 1e-12): { bytes: Tensor; steps: Tensor } {
-  const [bytes, steps] = native.toBytes(x.handle, levels, smallest);
+  const [bytes, steps] = native.toBytes(checkedHandle(x, "toBytes"), levels, smallest);
   return { bytes: wrap(bytes), steps: wrap(steps) };
 }
 
@@ -123,7 +134,13 @@ export function scaleRows_(
   bias: Tensor | null = null,
   more: Tensor | null = null,
 ): Tensor {
-  native.scaleRows_(products.handle, steps.handle, handleOrNone(bias), handleOrNone(more));
+  const name = "scaleRows_";
+  native.scaleRows_(
+    checkedHandle(products, name),
+    checkedHandle(steps, name),
+    handleOrNone(bias, name),
+    handleOrNone(more, name),
+  );
   return products;
 }
 
@@ -141,7 +158,14 @@ export function gateRows_(
   bias: Tensor | null = null,
   gateBias: Tensor | null = null,
 ): Tensor {
-  native.gateRows_(products.handle, gate.handle, steps.handle, handleOrNone(bias), handleOrNone(gateBias));
+  const name = "gateRows_";
+  native.gateRows_(
+    checkedHandle(products, name),
+    checkedHandle(gate, name),
+    checkedHandle(steps, name),
+    handleOrNone(bias, name),
+    handleOrNone(gateBias, name),
+  );
   return products;
 }
 
@@ -164,13 +188,13 @@ export function groupNorm(
 /** How a kernel is moved over a picture. */
 export interface ConvOptions {
   /** Steps of the kernel, in pixels; default 1. */
-  stride?: Pair;
+  stride?: Pair | undefined;
   /** Zeros on each side, in pixels; default 0. */
-  padding?: Pair;
+  padding?: Pair | undefined;
   /** Distance of the kernel's points, in pixels; default 1. */
-  dilation?: Pair;
+  dilation?: Pair | undefined;
   /** Groups of channels that do not see one another; must divide both numbers of channels; default 1. */
-  groups?: number;
+  groups?: number | undefined;
 }
 
 const CONV = ["stride", "padding", "dilation", "groups"];
@@ -178,7 +202,15 @@ const CONV = ["stride", "padding", "dilation", "groups"];
 /** (B, in, H, W), (out, in/groups, h, w) → (B, out, H', W'). PyTorch: `F.conv2d`. */
 export function conv2d(x: Tensor, weight: Tensor, bias: Tensor | null = null, options: ConvOptions = {}): Tensor {
   const { stride = 1, padding = 0, dilation = 1, groups = 1 } = known("conv2d", options, CONV);
-  return aten.conv2d(x, weight, bias, pair(stride), pair(padding), pair(dilation), groups);
+  return aten.conv2d(
+    x,
+    weight,
+    bias,
+    pair(stride, "conv2d: stride"),
+    pair(padding, "conv2d: padding"),
+    pair(dilation, "conv2d: dilation"),
+    groups,
+  );
 }
 
 /**
@@ -189,7 +221,7 @@ export function convTranspose2d(
   x: Tensor,
   weight: Tensor,
   bias: Tensor | null = null,
-  options: ConvOptions & { outputPadding?: Pair } = {},
+  options: ConvOptions & { outputPadding?: Pair | undefined } = {},
 ): Tensor {
   const names = [...CONV, "outputPadding"];
   const {
@@ -203,11 +235,11 @@ export function convTranspose2d(
     x,
     weight,
     bias,
-    pair(stride),
-    pair(padding),
-    pair(outputPadding),
+    pair(stride, "convTranspose2d: stride"),
+    pair(padding, "convTranspose2d: padding"),
+    pair(outputPadding, "convTranspose2d: outputPadding"),
     groups,
-    pair(dilation),
+    pair(dilation, "convTranspose2d: dilation"),
   );
 }
 
@@ -233,7 +265,7 @@ export function silu(x: Tensor): Tensor {
 }
 
 /** x · Φ(x) of every element, Φ exact or approximated by tanh. PyTorch: `F.gelu`. */
-export function gelu(x: Tensor, options: { approximate?: "none" | "tanh" } = {}): Tensor {
+export function gelu(x: Tensor, options: { approximate?: "none" | "tanh" | undefined } = {}): Tensor {
   const { approximate = "none" } = known("gelu", options, ["approximate"]);
   return aten.gelu(x, approximate);
 }
@@ -251,13 +283,13 @@ export function logSoftmax(x: Tensor, dim: number): Tensor {
 /** Options of {@link scaledDotProductAttention}. */
 export interface AttentionOptions {
   /** Boolean (true: may attend) or additive, broadcastable to (B, H, queries, keys). */
-  mask?: Tensor | null;
+  mask?: Tensor | null | undefined;
   /** Probability of dropping an attention weight; default 0. */
-  dropout?: number;
+  dropout?: number | undefined;
   /** Factor on q·k (default 1/√d). */
-  scale?: number | null;
+  scale?: number | null | undefined;
   /** Queries see only keys at their own position or before; excludes `mask`; default false. */
-  isCausal?: boolean;
+  isCausal?: boolean | undefined;
 }
 
 const ATTENTION = ["mask", "dropout", "scale", "isCausal"];
@@ -265,6 +297,8 @@ const ATTENTION = ["mask", "dropout", "scale", "isCausal"];
 /**
  * softmax(scale · q kᵀ + mask) v: (B, H, queries, d), (B, H, keys, d), (B, H, keys, e) → (B, H, queries, e). PyTorch:
  * `F.scaled_dot_product_attention`.
+ *
+ * @throws TorchError where a mask is given with `isCausal`
  *
  * @example
  * ```ts
@@ -279,6 +313,7 @@ export function scaledDotProductAttention(q: Tensor, k: Tensor, v: Tensor, optio
     scale = null,
     isCausal = false,
   } = known("scaledDotProductAttention", options, ATTENTION);
+  if (isCausal && mask !== null) throw new TorchError("scaledDotProductAttention: give isCausal or a mask, not both");
   return aten.scaled_dot_product_attention(q, k, v, mask, dropout, isCausal, scale);
 }
 
@@ -289,7 +324,15 @@ export function scaledDotProductAttention(q: Tensor, k: Tensor, v: Tensor, optio
  * @param mask boolean (true: may attend) or additive, broadcastable to (B, H, Q, S)
  */
 export function multiHeadAttention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | null = null): Tensor {
-  return wrap(native.multiHeadAttention(q.handle, k.handle, v.handle, handleOrNone(mask)));
+  const name = "multiHeadAttention";
+  return wrap(
+    native.multiHeadAttention(
+      checkedHandle(q, name),
+      checkedHandle(k, name),
+      checkedHandle(v, name),
+      handleOrNone(mask, name),
+    ),
+  );
 }
 
 /** What becomes of the losses of the elements: left as they are, their mean or their sum. */
@@ -301,13 +344,13 @@ function reductionCode(reduction: Reduction): number {
 }
 
 /** (x − target)², reduced; the mean by default. PyTorch: `F.mse_loss`. */
-export function mseLoss(x: Tensor, target: Tensor, options: { reduction?: Reduction } = {}): Tensor {
+export function mseLoss(x: Tensor, target: Tensor, options: { reduction?: Reduction | undefined } = {}): Tensor {
   const { reduction = "mean" } = known("mseLoss", options, ["reduction"]);
   return aten.mse_loss(x, target, reductionCode(reduction));
 }
 
 /** |x − target|, reduced; the mean by default. PyTorch: `F.l1_loss`. */
-export function l1Loss(x: Tensor, target: Tensor, options: { reduction?: Reduction } = {}): Tensor {
+export function l1Loss(x: Tensor, target: Tensor, options: { reduction?: Reduction | undefined } = {}): Tensor {
   const { reduction = "mean" } = known("l1Loss", options, ["reduction"]);
   return aten.l1_loss(x, target, reductionCode(reduction));
 }
@@ -315,13 +358,13 @@ export function l1Loss(x: Tensor, target: Tensor, options: { reduction?: Reducti
 /** Options of {@link crossEntropy}. */
 export interface CrossEntropyOptions {
   /** (classes): factors of the classes' losses; default none. */
-  weight?: Tensor | null;
+  weight?: Tensor | null | undefined;
   /** Default the mean; with weights the weighted one. */
-  reduction?: Reduction;
+  reduction?: Reduction | undefined;
   /** A class index whose positions do not count; default −100. */
-  ignoreIndex?: number;
+  ignoreIndex?: number | undefined;
   /** Share of the target that is spread over all classes, from 0 to 1; default 0. */
-  labelSmoothing?: number;
+  labelSmoothing?: number | undefined;
 }
 
 /** Logits (B, classes, …) against class indices (B, …) or probabilities (B, classes, …). PyTorch: `F.cross_entropy`. */
@@ -339,21 +382,22 @@ export function crossEntropy(logits: Tensor, target: Tensor, options: CrossEntro
 /** Options of {@link interpolate}. */
 export interface InterpolateOptions {
   /** Output [H, W]; exactly one of `size` and `scaleFactor` is given. */
-  size?: Pair;
+  size?: Pair | undefined;
   /** Output size over input size. */
-  scaleFactor?: Pair;
+  scaleFactor?: Pair | undefined;
   /** How values between pixels are found; default `nearest`. */
-  mode?: "nearest" | "nearest-exact" | "bilinear" | "bicubic" | "area";
+  mode?: "nearest" | "nearest-exact" | "bilinear" | "bicubic" | "area" | undefined;
   /** Aligns the centres of the corner pixels instead of their edges (bilinear and bicubic); default false. */
-  alignCorners?: boolean;
+  alignCorners?: boolean | undefined;
   /** Low-pass filter when making smaller (bilinear and bicubic), as Pillow does. */
-  antialias?: boolean;
+  antialias?: boolean | undefined;
 }
 
 /**
  * Resizes (B, C, H, W). PyTorch: `F.interpolate`.
  *
- * @throws TorchError unless exactly one of size and scaleFactor is given, and for other shapes
+ * @throws TorchError unless exactly one of size and scaleFactor is given, for options that the mode does not have, and
+ *   for other shapes
  */
 export function interpolate(x: Tensor, options: InterpolateOptions): Tensor {
   const names = ["size", "scaleFactor", "mode", "alignCorners", "antialias"];
@@ -367,12 +411,14 @@ export function interpolate(x: Tensor, options: InterpolateOptions): Tensor {
   if ((size === undefined) === (scaleFactor === undefined)) {
     throw new TorchError("interpolate: give exactly one of size and scaleFactor");
   }
-  if (antialias && mode !== "bilinear" && mode !== "bicubic") {
-    throw new TorchError(`interpolate: antialias works with bilinear and bicubic, got mode ${mode}`);
+  if ((antialias || alignCorners) && mode !== "bilinear" && mode !== "bicubic") {
+    const option = antialias ? "antialias" : "alignCorners";
+    throw new TorchError(`interpolate: ${option} works with bilinear and bicubic, got mode ${mode}`);
   }
+  checkedHandle(x, "interpolate");
   if (x.ndim !== 4) throw new TorchError(`interpolate: expected (B, C, H, W), got shape [${x.shape}]`);
-  const output = size === undefined ? null : pair(size);
-  const scale = scaleFactor === undefined ? null : pair(scaleFactor);
+  const output = size === undefined ? null : pair(size, "interpolate: size");
+  const scale = scaleFactor === undefined ? null : pair(scaleFactor, "interpolate: scaleFactor");
   switch (mode) {
     case "nearest":
       return aten.upsample_nearest2d_vec(x, output, scale);
@@ -396,26 +442,37 @@ export function interpolate(x: Tensor, options: InterpolateOptions): Tensor {
 /** How a window is moved over a picture. */
 export interface PoolOptions {
   /** Default: the kernel. */
-  stride?: Pair;
+  stride?: Pair | undefined;
   /** On each side, in pixels, at most half of the kernel; default 0. */
-  padding?: Pair;
+  padding?: Pair | undefined;
   /** Rounds the output's size up, so that the last window may be a part of one; default false. */
-  ceilMode?: boolean;
+  ceilMode?: boolean | undefined;
 }
 
 const POOL = ["stride", "padding", "ceilMode"];
 
+/** Kernel, stride and padding spelt out. */
+function windows(name: string, kernel: Pair, stride: Pair | undefined, padding: Pair): [Sides, Sides, Sides] {
+  const size = pair(kernel, `${name}: kernel`);
+  return [size, stride === undefined ? size : pair(stride, `${name}: stride`), pair(padding, `${name}: padding`)];
+}
+
 /** Means of windows: (B, C, H, W) → (B, C, H', W'). PyTorch: `F.avg_pool2d`. */
 export function avgPool2d(x: Tensor, kernel: Pair, options: PoolOptions = {}): Tensor {
   const { stride, padding = 0, ceilMode = false } = known("avgPool2d", options, POOL);
-  return aten.avg_pool2d(x, pair(kernel), pair(stride ?? kernel), pair(padding), ceilMode);
+  return aten.avg_pool2d(x, ...windows("avgPool2d", kernel, stride, padding), ceilMode);
 }
 
 /** Largest values of windows: (B, C, H, W) → (B, C, H', W'). PyTorch: `F.max_pool2d`. */
-export function maxPool2d(x: Tensor, kernel: Pair, options: PoolOptions & { dilation?: Pair } = {}): Tensor {
+export function maxPool2d(
+  x: Tensor,
+  kernel: Pair,
+  options: PoolOptions & { dilation?: Pair | undefined } = {},
+): Tensor {
   const names = [...POOL, "dilation"];
   const { stride, padding = 0, ceilMode = false, dilation = 1 } = known("maxPool2d", options, names);
-  return aten.max_pool2d(x, pair(kernel), pair(stride ?? kernel), pair(padding), pair(dilation), ceilMode);
+  const moved = windows("maxPool2d", kernel, stride, padding);
+  return aten.max_pool2d(x, ...moved, pair(dilation, "maxPool2d: dilation"), ceilMode);
 }
 
 /** (B, C·f², H, W) → (B, C, H·f, W·f). PyTorch: `F.pixel_shuffle`. */
@@ -434,15 +491,18 @@ export function pixelUnshuffle(x: Tensor, factor: number): Tensor {
  */
 export function pad(
   x: Tensor,
-  amounts: number[],
-  options: { mode?: "constant" | "reflect" | "replicate" | "circular"; value?: number } = {},
+  amounts: readonly number[],
+  options: { mode?: "constant" | "reflect" | "replicate" | "circular" | undefined; value?: number | undefined } = {},
 ): Tensor {
   const { mode = "constant", value = 0 } = known("pad", options, ["mode", "value"]);
   return aten.pad(x, amounts, mode, mode === "constant" ? value : null);
 }
 
 /** x / max(‖x‖_p, eps) along `dim`, by default the Euclidean norm along dimension 1. PyTorch: `F.normalize`. */
-export function normalize(x: Tensor, options: { p?: number; dim?: number; eps?: number } = {}): Tensor {
+export function normalize(
+  x: Tensor,
+  options: { p?: number | undefined; dim?: number | undefined; eps?: number | undefined } = {},
+): Tensor {
   const { p = 2, dim = 1, eps = 1e-12 } = known("normalize", options, ["p", "dim", "eps"]);
   const norm = aten.linalg_vector_norm(x, p, [dim], true);
   return x.div(norm.clamp(eps, null));

@@ -48,6 +48,21 @@ describe("draws equal PyTorch's from the same seed", () => {
   });
 });
 
+test("what has no elements draws nothing, as in PyTorch", () => {
+  scope(() => {
+    expect(nn.init.kaimingNormal_(zeros([2, 0])).shape).toEqual([2, 0]);
+    const map = new nn.Linear(0, 2);
+    expect(
+      map
+        .forward(zeros([3, 0]))
+        .eq(0)
+        .all()
+        .item(),
+    ).toBe(1);
+    map.dispose();
+  });
+});
+
 test("a generator of its own leaves the global stream alone", () => {
   scope(() => {
     manualSeed(5);

@@ -14,7 +14,7 @@ import type { Tensor } from "../tensor.js";
 /** Options of every random initialiser. */
 export interface InitOptions {
   /** Source of the draws (default: the global generator). */
-  generator?: Generator;
+  generator?: Generator | undefined;
 }
 
 const NAMES = ["generator"];
@@ -69,13 +69,13 @@ function constant_(tensor: Tensor, value: number): Tensor {
 /** Options of {@link truncNormal_}. */
 export interface TruncNormalOptions extends InitOptions {
   /** Of the distribution before it is cut; default 0. */
-  mean?: number;
+  mean?: number | undefined;
   /** Of the distribution before it is cut; default 1. */
-  std?: number;
+  std?: number | undefined;
   /** Lower bound, in the units of the values (not of standard deviations); default −2. */
-  a?: number;
+  a?: number | undefined;
   /** Upper bound; default 2. */
-  b?: number;
+  b?: number | undefined;
 }
 
 /**
@@ -141,7 +141,7 @@ function normalCdf(x: number): number {
 /** Options of {@link xavierUniform_} and {@link xavierNormal_}. */
 export interface XavierOptions extends InitOptions {
   /** Factor of the standard deviation; default 1. */
-  gain?: number;
+  gain?: number | undefined;
 }
 
 const XAVIER = [...NAMES, "gain"];
@@ -166,11 +166,11 @@ export function xavierNormal_(tensor: Tensor, options: XavierOptions = {}): Tens
 /** Options of {@link kaimingUniform_} and {@link kaimingNormal_}. */
 export interface KaimingOptions extends InitOptions {
   /** Negative slope of the leaky rectifier that follows; default 0. */
-  a?: number;
+  a?: number | undefined;
   /** Keeps the variance of the forward pass (fanIn, the default) or of the backward pass (fanOut). */
-  mode?: "fanIn" | "fanOut";
+  mode?: "fanIn" | "fanOut" | undefined;
   /** What follows; default leakyRelu. */
-  nonlinearity?: "leakyRelu" | "relu" | "linear";
+  nonlinearity?: "leakyRelu" | "relu" | "linear" | undefined;
 }
 
 const KAIMING = [...NAMES, "a", "mode", "nonlinearity"];
@@ -178,6 +178,7 @@ const KAIMING = [...NAMES, "a", "mode", "nonlinearity"];
 /** He et al. (2015): U(−s, s) with s = √3·gain/√fan. */
 export function kaimingUniform_(tensor: Tensor, options: KaimingOptions = {}): Tensor {
   const { generator, ...how } = known("kaimingUniform_", options, KAIMING);
+  if (tensor.numel === 0) return tensor;
   const bound = Math.sqrt(3) * kaimingStd(tensor, how);
   return uniform_(tensor, -bound, bound, { generator });
 }
@@ -185,6 +186,7 @@ export function kaimingUniform_(tensor: Tensor, options: KaimingOptions = {}): T
 /** He et al. (2015): N(0, gain²/fan). */
 export function kaimingNormal_(tensor: Tensor, options: KaimingOptions = {}): Tensor {
   const { generator, ...how } = known("kaimingNormal_", options, KAIMING);
+  if (tensor.numel === 0) return tensor;
   return normal_(tensor, 0, kaimingStd(tensor, how), { generator });
 }
 

@@ -10,9 +10,9 @@ import { Module } from "./module.js";
 /** Where and in which dtype a module makes its parameters. */
 export interface FactoryOptions {
   /** Default `cpu`. */
-  device?: string;
+  device?: string | undefined;
   /** Default float32. */
-  dtype?: DType;
+  dtype?: DType | undefined;
 }
 
 /** The names of {@link FactoryOptions}. */
@@ -21,7 +21,7 @@ export const FACTORY_OPTIONS: readonly string[] = ["device", "dtype"];
 /** Options of {@link Linear}. */
 export interface LinearOptions extends FactoryOptions {
   /** Learn a bias; default true. */
-  bias?: boolean;
+  bias?: boolean | undefined;
 }
 
 /**

@@ -165,6 +165,19 @@ describe("loading", () => {
     });
   });
 
+  test("what is no tensor is told before anything is changed", () => {
+    const block = make(() => new Block());
+    scope(() => {
+      const before = values(block.stateDict());
+      const wrong = { ...full(), "inner_layer.weight": undefined, "inner_layer.bias": [1, 2] };
+      expect(() => block.loadStateDict(wrong as never)).toThrow(
+        "inner_layer.weight: expected [2,2], got undefined, inner_layer.bias: expected [2], got an array",
+      );
+      expect(() => block.loadStateDict(undefined as never)).toThrow("Block: expected tensors by name, got undefined");
+      expect(values(block.stateDict())).toEqual(before);
+    });
+  });
+
   test("not strict reports missing and unexpected, and still refuses wrong shapes", () => {
     const block = make(() => new Block());
     scope(() => {

@@ -6,10 +6,10 @@
  */
 import { noGrad } from "../autograd.js";
 import { type DType, isFloatingPoint } from "../dtype.js";
-import { TorchError } from "../errors.js";
+import { shown, TorchError } from "../errors.js";
 import { options as known } from "../named-options.js";
 import { scope } from "../scope.js";
-import type { Tensor } from "../tensor.js";
+import { Tensor } from "../tensor.js";
 
 /** Tensors by name, in order of registration. */
 export type StateDict = Map<string, Tensor>;
@@ -17,9 +17,9 @@ export type StateDict = Map<string, Tensor>;
 /** Options of {@link Module.loadStateDict}. */
 export interface LoadStateDictOptions {
   /** Refuse missing and unexpected keys (default true). Wrong shapes are refused in any case. */
-  strict?: boolean;
+  strict?: boolean | undefined;
   /** Take the given tensors themselves (their storage and dtype) instead of copying their values; they are consumed. */
-  assign?: boolean;
+  assign?: boolean | undefined;
 }
 
 /** Names that did not match, where `strict` is false. */
@@ -79,7 +79,11 @@ export abstract class Module {
    * Registers a tensor as a parameter and returns it. It survives the enclosing scope and, when floating, records
    * gradients unless `requiresGrad` is false. Integer and boolean parameters are allowed; they are frozen.
    */
-  protected parameter(name: string, tensor: Tensor, { requiresGrad = true }: { requiresGrad?: boolean } = {}): Tensor {
+  protected parameter(
+    name: string,
+    tensor: Tensor,
+    { requiresGrad = true }: { requiresGrad?: boolean | undefined } = {},
+  ): Tensor {
     this.#claim(name);
     tensor.keep();
     if (isFloatingPoint(tensor.dtype)) tensor.requiresGrad_(requiresGrad);
@@ -94,7 +98,10 @@ export abstract class Module {
   protected buffer(
     name: string,
     tensor: Tensor,
-    { persistent = true, keepDtype = false }: { persistent?: boolean; keepDtype?: boolean } = {},
+    {
+      persistent = true,
+      keepDtype = false,
+    }: { persistent?: boolean | undefined; keepDtype?: boolean | undefined } = {},
   ): Tensor {
     this.#claim(name);
     tensor.keep();
@@ -189,20 +196,22 @@ export abstract class Module {
    * @throws TorchError that lists every missing, unexpected and wrongly shaped key.
    */
   loadStateDict(
-    state: Map<string, Tensor> | Record<string, Tensor>,
+    state: ReadonlyMap<string, Tensor> | Readonly<Record<string, Tensor>>,
     options: LoadStateDictOptions = {},
   ): LoadStateDictResult {
     const { strict = true, assign = false } = known("loadStateDict", options, ["strict", "assign"]);
+    if (typeof state !== "object" || state === null)
+      throw new TorchError(`${this.constructor.name}: expected tensors by name, got ${shown(state)}`);
     const own = this.stateDict();
-    const given = state instanceof Map ? state : new Map(Object.entries(state));
+    const given: ReadonlyMap<string, Tensor> = state instanceof Map ? state : new Map(Object.entries(state));
     const missing = [...own.keys()].filter((key) => !given.has(key));
     const unexpected = [...given.keys()].filter((key) => !own.has(key));
     const misshapen: string[] = [];
     for (const [key, target] of own) {
-      const shape = given.get(key)?.shape;
-      if (shape && !sameShape(shape, target.shape)) {
-        misshapen.push(`${key}: expected [${target.shape}], got [${shape}]`);
-      }
+      if (!given.has(key)) continue;
+      const source: unknown = given.get(key);
+      const found = source instanceof Tensor ? `[${source.shape}]` : shown(source);
+      if (found !== `[${target.shape}]`) misshapen.push(`${key}: expected [${target.shape}], got ${found}`);
     }
     const problems = [
       ...(strict ? listed("missing", missing) : []),
@@ -231,7 +240,7 @@ export abstract class Module {
    * Moves parameters and buffers to a device, and the floating ones to a dtype. The tensor objects stay the same, so
    * optimizers and tied weights keep pointing at them.
    */
-  to(options: { device?: string; dtype?: DType }): this {
+  to(options: { device?: string | undefined; dtype?: DType | undefined }): this {
     const { device, dtype } = known(`${this.constructor.name}.to`, options, ["device", "dtype"]);
     if (dtype !== undefined && !isFloatingPoint(dtype)) {
       throw new TorchError(`${this.constructor.name}.to: dtype must be a floating one, got ${dtype}`);
@@ -289,10 +298,6 @@ export abstract class Module {
   [Symbol.dispose](): void {
     this.dispose();
   }
-}
-
-function sameShape(a: readonly number[], b: readonly number[]): boolean {
-  return a.length === b.length && a.every((size, i) => size === b[i]);
 }
 
 function listed(what: string, items: string[]): string[] {

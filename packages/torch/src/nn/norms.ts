@@ -1,5 +1,6 @@
 /** Normalisation layers: `LayerNorm`, `RMSNorm` and `GroupNorm` as in `torch.nn`. */
 import { ones, zeros } from "../creation.js";
+import { TorchError } from "../errors.js";
 import { options as known } from "../named-options.js";
 import type { Tensor } from "../tensor.js";
 import { groupNorm, layerNorm, rmsNorm } from "./functional.js";
@@ -9,11 +10,11 @@ import { Module } from "./module.js";
 /** Options of the normalisation layers. */
 export interface NormOptions extends FactoryOptions {
   /** Added to the variance (default 1e-5; for RMSNorm the dtype's machine epsilon). */
-  eps?: number;
+  eps?: number | undefined;
   /** Learn a weight (and a bias) per normalised value; default true. */
-  affine?: boolean;
+  affine?: boolean | undefined;
   /** Learn a bias where a weight is learnt; default true. */
-  bias?: boolean;
+  bias?: boolean | undefined;
 }
 
 const NAMES = [...FACTORY_OPTIONS, "eps", "affine"];
@@ -29,7 +30,7 @@ export class LayerNorm extends Module {
   /** (normalizedShape), from zeros; null without `affine` or `bias`. */
   readonly bias: Tensor | null;
 
-  constructor(shape: number | number[], options: NormOptions = {}) {
+  constructor(shape: number | readonly number[], options: NormOptions = {}) {
     super();
     const { eps = 1e-5, affine = true, bias = true, ...factory } = known("LayerNorm", options, [...NAMES, "bias"]);
     this.normalizedShape = typeof shape === "number" ? [shape] : [...shape];
@@ -53,7 +54,7 @@ export class RMSNorm extends Module {
   /** (normalizedShape), from ones; null without `affine`. */
   readonly weight: Tensor | null;
 
-  constructor(shape: number | number[], options: Omit<NormOptions, "bias"> = {}) {
+  constructor(shape: number | readonly number[], options: Omit<NormOptions, "bias"> = {}) {
     super();
     const { eps, affine = true, ...factory } = known("RMSNorm", options, NAMES);
     this.normalizedShape = typeof shape === "number" ? [shape] : [...shape];
@@ -76,6 +77,7 @@ export class GroupNorm extends Module {
   /** (numChannels), from zeros; null without `affine` or `bias`. */
   readonly bias: Tensor | null;
 
+  /** @throws TorchError when `numGroups` does not divide the channels */
   constructor(
     /** Groups of channels; must divide their number. */
     readonly numGroups: number,
@@ -84,6 +86,8 @@ export class GroupNorm extends Module {
     options: NormOptions = {},
   ) {
     super();
+    if (!Number.isInteger(numGroups) || numGroups < 1 || numChannels % numGroups !== 0)
+      throw new TorchError(`GroupNorm: groups must divide ${numChannels} channels, got ${numGroups}`);
     const { eps = 1e-5, affine = true, bias = true, ...factory } = known("GroupNorm", options, [...NAMES, "bias"]);
     this.eps = eps;
     this.weight = affine ? this.parameter("weight", ones([numChannels], factory)) : null;

@@ -1,7 +1,7 @@
 /** AdamW (Loshchilov and Hutter, 2019) as `torch.optim.AdamW`, one fused kernel call for each device and dtype. */
 import { options as known } from "../named-options.js";
 import type { Tensor } from "../tensor.js";
-import { ADAM_OPTIONS, type AdamOptions, type GroupInput, Optimizer, type Update } from "./optimizer.js";
+import { ADAM_OPTIONS, type AdamOptions, type GroupInput, Optimizer, type Some, type Update } from "./optimizer.js";
 
 /** Options of {@link AdamW}. */
 export type AdamWOptions = AdamOptions;
@@ -21,7 +21,7 @@ export type AdamWOptions = AdamOptions;
  * ```
  */
 export class AdamW extends Optimizer<AdamWOptions> {
-  constructor(params: Iterable<Tensor | GroupInput<AdamWOptions>>, options: Partial<AdamWOptions> = {}) {
+  constructor(params: Iterable<Tensor | GroupInput<AdamWOptions>>, options: Some<AdamWOptions> = {}) {
     const { lr = 1e-3, betas = [0.9, 0.999], eps = 1e-8, weightDecay = 1e-2 } = known("AdamW", options, ADAM_OPTIONS);
     super(params, { lr, betas, eps, weightDecay });
   }

@@ -17,13 +17,13 @@ import { TensorList } from "./tensor-list.js";
 /** Options of {@link GradScaler}. */
 export interface GradScalerOptions {
   /** First scale, default 65536; a power of two divides without rounding. */
-  initScale?: number;
+  initScale?: number | undefined;
   /** What the scale is multiplied by when it grows; default 2. */
-  growthFactor?: number;
+  growthFactor?: number | undefined;
   /** What the scale is multiplied by after an overflow; default 0.5. */
-  backoffFactor?: number;
+  backoffFactor?: number | undefined;
   /** Steps without an overflow after which the scale grows; default 2000. */
-  growthInterval?: number;
+  growthInterval?: number | undefined;
 }
 
 /** What a checkpoint keeps of it. */

@@ -20,6 +20,7 @@ import {
   type GroupInput,
   Optimizer,
   type ParamGroup,
+  type Some,
   type Update,
 } from "./optimizer.js";
 
@@ -37,7 +38,7 @@ export interface LambOptions extends AdamOptions {
  * `torch.optim.AdamW`'s.
  */
 export class Lamb extends Optimizer<LambOptions> {
-  constructor(params: Iterable<Tensor | GroupInput<LambOptions>>, options: Partial<LambOptions> = {}) {
+  constructor(params: Iterable<Tensor | GroupInput<LambOptions>>, options: Some<LambOptions> = {}) {
     const {
       lr = 1e-3,
       betas = [0.9, 0.999],

@@ -345,6 +345,24 @@ describe.each([
     expect(params.map(flat)).toEqual(before);
   });
 
+  test("a step with an option that became NaN or undefined changes nothing", () => {
+    const params = twoParameters();
+    const optimizer = own(build(params));
+    scope(() => {
+      for (const p of params) p.grad = ones(p.shape);
+    });
+    const before = params.map(flat);
+    for (const value of [Number.NaN, undefined]) {
+      optimizer.paramGroups[0]!.lr = value as number;
+      expect(() => optimizer.step()).toThrow(`${name}: expected lr >= 0, got ${value}`);
+    }
+    expect([optimizer.stepCount, params.map(flat)]).toEqual([0, before]);
+    optimizer.paramGroups[0]!.lr = 0.1;
+    optimizer.step();
+    expect(optimizer.stepCount).toBe(1);
+    expect(params.map(flat)).not.toEqual(before);
+  });
+
   test("refuses options out of range, tensors given twice and states that do not fit", () => {
     const params = twoParameters();
     const Class = { AdamW, Lamb }[name];
@@ -357,10 +375,16 @@ describe.each([
     ]) {
       expect(() => new Class(params, options)).toThrow(new RegExp(`${name}: expected`));
     }
+    for (const options of [{ betas: null }, { lr: "0.1" }])
+      expect(() => new Class(params, options as never)).toThrow(new RegExp(`${name}: expected`));
     expect(() => new Class([])).toThrow(/no parameters/);
     expect(() => new Class([params[0], params[0]])).toThrow(/twice/);
     expect(() => new Class([params[0], { params: [params[1]] }])).toThrow(/not both/);
     const optimizer = own(build(params));
+    for (const state of [null, {}, { step: 1, tensors: {} }])
+      expect(() => optimizer.loadStateDict(state as never)).toThrow(`${name}: expected { step, tensors, groups }`);
+    const noTensor = { step: 1, groups: [{}], tensors: { "0.step": 5 } } as never;
+    expect(() => optimizer.loadStateDict(noTensor)).toThrow("0.step: expected a Tensor, got 5");
     scope(() => {
       const state = { step: 1, groups: [{}, {}], tensors: { "0.exp_avg": tensor([1]), "9.exp_avg": tensor([1]) } };
       let message = "";

@@ -1,15 +1,18 @@
 /** What the optimizers share: parameter groups, state per parameter, saving and loading. */
 import { noGrad } from "../autograd.js";
 import { zeros, zerosLike } from "../creation.js";
-import { TorchError } from "../errors.js";
+import { shown, TorchError } from "../errors.js";
 import { options as known } from "../named-options.js";
-import { handleOrNone, native } from "../native.js";
+import { native } from "../native.js";
 import { scope } from "../scope.js";
 import { Tensor } from "../tensor.js";
+import { handleOrNone } from "../tensor-base.js";
 import { TensorList } from "./tensor-list.js";
 
+/** Options of which any may be left out. */
+export type Some<Options> = { [K in keyof Options]?: Options[K] | undefined };
 /** A group as the caller gives it: its tensors, and the options that differ from the optimizer's. */
-export type GroupInput<Options> = { params: Iterable<Tensor> } & Partial<Options>;
+export type GroupInput<Options> = { params: Iterable<Tensor> } & Some<Options>;
 /** A group with every option spelt out. Options may be changed between steps. */
 export type ParamGroup<Options> = { params: Tensor[] } & Options;
 
@@ -121,15 +124,16 @@ export abstract class Optimizer<Options extends AdamOptions> {
   /** Refuses options out of range. */
   protected check({ lr, betas, eps, weightDecay }: Options): void {
     const name = this.constructor.name;
-    const limits: [string, number, boolean][] = [
-      ["lr >= 0", lr, lr >= 0],
-      ["eps >= 0", eps, eps >= 0],
-      ["betas[0] in [0, 1)", betas[0], betas[0] >= 0 && betas[0] < 1],
-      ["betas[1] in [0, 1)", betas[1], betas[1] >= 0 && betas[1] < 1],
-      ["weightDecay to be finite", weightDecay, Number.isFinite(weightDecay)],
+    const limits: [string, unknown, (value: number) => boolean][] = [
+      ["lr >= 0", lr, (value) => value >= 0],
+      ["eps >= 0", eps, (value) => value >= 0],
+      ["betas[0] in [0, 1)", betas?.[0], (value) => value >= 0 && value < 1],
+      ["betas[1] in [0, 1)", betas?.[1], (value) => value >= 0 && value < 1],
+      ["weightDecay to be finite", weightDecay, Number.isFinite],
     ];
     for (const [rule, value, holds] of limits) {
-      if (!holds) throw new TorchError(`${name}: expected ${rule}, got ${value}`);
+      if (typeof value !== "number" || !holds(value))
+        throw new TorchError(`${name}: expected ${rule}, got ${shown(value)}`);
     }
   }
 
@@ -137,8 +141,13 @@ export abstract class Optimizer<Options extends AdamOptions> {
    * Updates every parameter that has a gradient, without waiting for its device.
    *
    * @param skip float32 scalar: where it is 1, everything stays as it is. Say so with {@link skipped} once it is known.
+   * @throws TorchError where an option of a group became NaN or undefined, before anything is changed
    */
   step(skip: Tensor | null = null): void {
+    for (const group of this.paramGroups) {
+      const { lr, betas, eps, weightDecay } = group;
+      if (Number.isNaN(lr + betas[0] + betas[1] + eps + weightDecay)) this.check(group);
+    }
     this.stepCount++;
     for (const group of this.paramGroups) this.#update(group, skip);
   }
@@ -166,8 +175,8 @@ export abstract class Optimizer<Options extends AdamOptions> {
       state.firsts,
       state.seconds,
       state.steps,
-      handleOrNone(state.missing === 0 ? state.counts : null),
-      handleOrNone(skip),
+      state.missing === 0 && state.counts !== null ? state.counts.handle : 0,
+      handleOrNone(skip, `${this.constructor.name}.step: skip`),
     );
   }
 
@@ -243,8 +252,11 @@ export abstract class Optimizer<Options extends AdamOptions> {
    * changed.
    * @throws TorchError that lists every group and tensor that does not fit.
    */
-  loadStateDict({ step, tensors, groups }: OptimizerState): void {
+  loadStateDict(state: OptimizerState): void {
     const name = this.constructor.name;
+    const { step, tensors, groups } = (state ?? {}) as OptimizerState;
+    if (typeof tensors !== "object" || tensors === null || !Array.isArray(groups))
+      throw new TorchError(`${name}: expected { step, tensors, groups }, as stateDict() gives it, got ${shown(state)}`);
     const problems: string[] = [];
     if (!Number.isSafeInteger(step) || step < 0) problems.push(`step must be a count, got ${step}`);
     if (groups.length !== this.paramGroups.length) {
@@ -261,7 +273,8 @@ export abstract class Optimizer<Options extends AdamOptions> {
         const value = tensors[key];
         if (value === undefined) continue;
         const expected = moment === "step" ? [] : param.shape;
-        if (String(value.shape) !== String(expected))
+        if (!(value instanceof Tensor)) problems.push(`${key}: expected a Tensor, got ${shown(value)}`);
+        else if (String(value.shape) !== String(expected))
           problems.push(`${key}: expected [${expected}], got [${value.shape}]`);
         found[moment] = value;
       }
