@@ -961,6 +961,18 @@ describe("the page", () => {
     expect(stops.indexOf("Show picture 1 large")).toBeLessThan(stops.findIndex((stop) => /target$/.test(stop ?? "")));
   });
 
+  it("keeps every field in its panel on 320 pixels", async () => {
+    const page = await open({ viewport: { width: 320, height: 640 } });
+    await page.getByText("More settings").click();
+    const outside = await page.evaluate(`
+      [...document.querySelectorAll("main .panel :is(input:not(.hidden), select, textarea, button)")]
+        .filter((one) => one.checkVisibility())
+        .filter((one) => one.getBoundingClientRect().right > one.closest(".panel").getBoundingClientRect().right)
+        .map((one) => one.outerHTML)
+    `);
+    expect(outside).toEqual([]);
+  });
+
   it("has room for fingers", async () => {
     const page = await open({ viewport: { width: 360, height: 740 }, hasTouch: true, isMobile: true });
     await page.getByText("More settings").click();
