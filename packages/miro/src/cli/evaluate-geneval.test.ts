@@ -4,6 +4,7 @@ import {
   existsSync,
   mkdirSync,
   mkdtempSync,
+  readdirSync,
   readFileSync,
   rmSync,
   symlinkSync,
@@ -244,6 +245,18 @@ describe("miro evaluate geneval --images", () => {
     expect(await summed()).toBe("| step-7.ckpt");
   });
 
+  it("leaves no folder where it has written nothing", async () => {
+    const [here, empty] = [process.cwd(), join(folder, "empty")];
+    mkdirSync(empty);
+    process.chdir(empty);
+    try {
+      expect((await geneval("--prompts", "emoji", "--tasks", "none")).stderr).toMatch(/no prompt is left/);
+    } finally {
+      process.chdir(here);
+    }
+    expect(readdirSync(empty)).toEqual([]);
+  });
+
   it("refuses what contradicts itself, before anything is loaded", async () => {
     const images = pictures("refused", [truck]);
     for (const [args, error] of [
@@ -256,7 +269,6 @@ describe("miro evaluate geneval --images", () => {
       ],
       [["--images", images, ...detector, "--sweep", "sharpness"], /a sweep draws, finds and judges/],
       [["--prompts", "cats"], /--prompts: expected one of geneval, emoji/],
-      [["--prompts", "emoji", "--tasks", "none"], /no prompt is left/],
       [
         ["--prompts", "emoji", "--detector-dtype", "bfloat16"],
         /--detector-dtype: expected float32 with --prompts emoji/,

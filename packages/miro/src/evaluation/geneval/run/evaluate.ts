@@ -13,7 +13,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { isObject } from "../../../arguments.js";
 import { InvalidInputError, MiroError } from "../../../errors.js";
 import { readJson } from "../../../files/json-file.js";
-import { makeFolder } from "../../../files/make-folder.js";
+import { makeFolder, removeIfEmpty } from "../../../files/make-folder.js";
 import { pythonJson } from "../../../files/python-json.js";
 import { sha256 } from "../../../files/sha256.js";
 import { readText, removeKilledWrites, writeFileAtomic } from "../../../files/whole-files.js";
@@ -105,12 +105,24 @@ const USUAL_MIN_SCORE = 0.3;
  * @throws InvalidInputError for contradictions and for pictures of other settings
  */
 export async function evaluateGeneval(run: EvaluationRun): Promise<EvaluationReport> {
-  const { only, output, signal, onMessage } = run;
-  const does = (stage: Stage) => only === undefined || only === stage;
+  const { only, output } = run;
   const report: EvaluationReport = { drawn: 0, detected: 0, problems: [], summary: null, files: {} };
   if (only === "summary") return { ...report, ...summariseFolder(run) };
   proveWritable(output, "folder", "outdir");
-  makeFolder(output);
+  const made = makeFolder(output);
+  try {
+    await evaluateStages(run, report);
+  } catch (error) {
+    removeIfEmpty(output, made);
+    throw error;
+  }
+  return report;
+}
+
+/** Draws, finds and judges until nothing is left, and adds up in the report what was done. */
+async function evaluateStages(run: EvaluationRun, report: EvaluationReport): Promise<void> {
+  const { only, output, signal, onMessage } = run;
+  const does = (stage: Stage) => only === undefined || only === stage;
   for (const folder of [output, join(output, "detections"), join(output, "colours")]) removeKilledWrites(folder);
   using work = new SharedWork(output, { signal, onWait: onMessage });
   await work.tidy();
@@ -139,7 +151,6 @@ export async function evaluateGeneval(run: EvaluationRun): Promise<EvaluationRep
     told = true;
     await sleep(POLL_MS, undefined, signal ? { signal } : {});
   }
-  return report;
 }
 
 function generationOf(run: EvaluationRun, draw: NonNullable<EvaluationRun["draw"]>): Generation {
