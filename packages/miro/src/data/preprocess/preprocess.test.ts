@@ -504,6 +504,13 @@ describe("captions", () => {
     const after = readScores(join(where.csvDir, "b_scores.csv")).get("000")!;
     expect(after.get("synthetic_short_test_score")).toBe("a shiny red apple".length);
     expect(after.get("synthetic_test_vqa_score")).toBe("a shiny red apple".length);
+
+    const both = places();
+    const { counts } = await run(both, { scorers: ["test_score", "test_vqa_score"], shards: ["b"], vae256: false });
+    expect(counts, "the stages of both scorers, and the latents").toMatchObject({ done: 3, failed: 0 });
+    expect([...readScores(join(both.csvDir, "b_scores.csv")).get("000")!.keys()]).toEqual(
+      expect.arrayContaining(["test_score", "test_vqa_score"]),
+    );
   });
 });
 
