@@ -138,9 +138,10 @@ describe("T5Encoder", () => {
     expect(loss().item()).toBeLessThan(first.item() / 2);
   });
 
-  it("draws initial weights of transformers' spread", () => {
+  it.each([1, 0.5])("draws initial weights of transformers' spread, for a factor of %s", (initializerFactor) => {
     manualSeed(1);
-    const encoder = new T5Encoder({ vocabSize: 2000, dModel: 256, dKv: 32, dFf: 512, numLayers: 1, numHeads: 8 });
+    const sizes = { vocabSize: 2000, dModel: 256, dKv: 32, dFf: 512, numLayers: 1, numHeads: 8 };
+    const encoder = new T5Encoder({ ...sizes, initializerFactor });
     const wanted: Record<string, number> = {
       "shared.weight": 1,
       "encoder.block.0.layer.0.SelfAttention.q.weight": (256 * 32) ** -0.5,
@@ -152,7 +153,8 @@ describe("T5Encoder", () => {
       "encoder.block.0.layer.1.DenseReluDense.wo.weight": 512 ** -0.5,
     };
     const state = encoder.stateDict();
-    for (const [name, std] of Object.entries(wanted)) {
+    for (const [name, ofFactorOne] of Object.entries(wanted)) {
+      const std = ofFactorOne * initializerFactor;
       const weight = state.get(name)!.detach();
       expect(weight.std().item() / std, name).toBeCloseTo(1, 1);
       expect(Math.abs(weight.mean().item()) / std, name).toBeLessThan(0.02);
