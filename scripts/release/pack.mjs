@@ -9,8 +9,8 @@
  *                                           has installed with CUDA and the headers of its libraries
  *   npm run pack:release -- --output DIR
  *
- * The addon is compiled against the private copy of libtorch that the set-up fetched (or what LIBTORCH names, which
- * must be the official CPU build), for an old glibc: a newer symbol in a binary is an error.
+ * The addon is compiled against the set-up's private copy of libtorch, fetched where it is not there yet (or what
+ * LIBTORCH names, which must be the official CPU build), for an old glibc: a newer symbol in a binary is an error.
  */
 import { createReadStream, existsSync, mkdirSync, readdirSync, rmSync } from "node:fs";
 import path from "node:path";
@@ -18,7 +18,7 @@ import { fileURLToPath } from "node:url";
 import { removeKilledWrites, writeFileAtomically } from "../../packages/torch/dist/io/atomic-write.js";
 import { cudaOf } from "../../packages/torch/dist/named-libtorch.js";
 import { argumentsOf } from "../setup/command-line.mjs";
-import { cacheFolder, coreLibrary, headerVersion, version as wanted } from "../setup/libtorch.mjs";
+import { coreLibrary, headerVersion, privateCopy, version as wanted } from "../setup/libtorch.mjs";
 import { fingerprint, SetupError } from "../setup/report.mjs";
 import { releaseAddon, tooNew } from "./addon.mjs";
 import {
@@ -35,12 +35,13 @@ const root = path.resolve(path.dirname(fileURLToPath(import.meta.url)), "..", ".
 const log = (text) => process.stderr.write(text);
 
 /** The official CPU build whose libraries are published. */
-function officialLibtorch(env) {
+async function officialLibtorch(context) {
+  const { env } = context;
   const named = env.MIRO_LIBTORCH || env.LIBTORCH;
-  const folder = named ? path.resolve(named) : path.join(cacheFolder(env), `libtorch-${wanted}`, "torch");
+  const folder = named ? path.resolve(named) : await privateCopy(context);
   const found = coreLibrary(folder) && headerVersion(folder)?.join(".");
   if (found !== wanted || existsSync(path.join(folder, "lib", "libtorch_cuda.so"))) {
-    const hint = "run npm run setup without LIBTORCH and without Python's torch, or point LIBTORCH at that wheel";
+    const hint = "unset LIBTORCH, and the official wheel is fetched, or name that wheel's folder";
     throw new SetupError(
       `expected the CPU build of libtorch ${wanted} in ${folder}, found ${found || "none"}; ${hint}`,
     );
@@ -103,7 +104,7 @@ async function main() {
   const context = { root, env: process.env, log };
   const packages = [torchPackage(context), await miroPackage(context)];
   if (!values.js) {
-    const libtorch = officialLibtorch(process.env);
+    const libtorch = await officialLibtorch(context);
     const addon = await releaseAddon({ ...context, ...libtorch, libtorch: LIBTORCH_PACKAGE });
     const binary = { ...context, ...libtorch };
     packages.push(addonPackage({ ...binary, addon }), await libtorchPackage(binary));

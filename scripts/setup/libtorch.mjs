@@ -107,7 +107,7 @@ with zipfile.ZipFile(wheel) as z:
  * A private copy of libtorch: the official wheel, downloaded by pip and unpacked beside its final place, then renamed,
  * so that it is whole or not there. A finished download outlives an interruption.
  */
-async function privateCopy(context) {
+export async function privateCopy(context) {
   const { env, log } = context;
   const cache = cacheFolder(env);
   const home = path.dirname(privateFolder(env));
@@ -123,7 +123,7 @@ async function privateCopy(context) {
   return withLock(path.join(cache, "lock"), log, async () => {
     if (coreLibrary(folder)) return folder;
     const python = await pipOf(env);
-    log(`setup: no libtorch found; fetching a private copy of ${version} (about 200 MB) into ${cache} ...\n`);
+    log(`setup: fetching a private copy of libtorch ${version} (about 200 MB) into ${cache} ...\n`);
     const downloads = path.join(cache, "downloads");
     // With the lock held nobody else unpacks: these are of set-ups that were killed.
     for (const name of readdirSync(cache)) if (name.startsWith("unpack-")) remove(path.join(cache, name));
