@@ -103,6 +103,9 @@ describe("runTask", () => {
     await run("stopped", second, { resume: true });
     expect(values(second.network.weight)).toEqual(values(undisturbed.network.weight));
     expect(values(second.network.bias!)).toEqual(values(undisturbed.network.bias!));
+    const logged = (name: string) =>
+      readFileSync(join(root, name, "log.jsonl"), "utf8").replaceAll(/"seconds":[\d.]+/g, '"seconds":0');
+    expect(logged("stopped")).toBe(logged("undisturbed"));
     // What is measured is the same too, also when only that is left to be done.
     const measured = (name: string) => JSON.parse(readFileSync(join(root, name, "export", "done"), "utf8"));
     expect(measured("stopped")).toEqual(measured("undisturbed"));
