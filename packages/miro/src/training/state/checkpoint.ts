@@ -31,8 +31,8 @@ import { describe, InvalidInputError, isOutOfMemory, MiroError, systemReason } f
 import { checkSum, readSums, SUMS_FILE, sumsOf } from "../../files/checksums.js";
 import { makeFolder } from "../../files/make-folder.js";
 import { about, message, option } from "../../message.js";
-import type { StepReport } from "../logging/meter.js";
 import { listCheckpoints, STATE_FILE, type StoredCheckpoint } from "../../pipeline/loading/run-checkpoint.js";
+import type { StepReport } from "../logging/meter.js";
 
 export { listCheckpoints } from "../../pipeline/loading/run-checkpoint.js";
 
