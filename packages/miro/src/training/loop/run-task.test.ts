@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { getNumThreads, nn, randn, setNumThreads, type Tensor } from "@miro-t2i/torch";
 import { afterAll, describe, expect, it } from "vitest";
 import { z } from "zod";
+import { MiroError } from "../../errors.js";
 import type { RunOptions } from "./run-options.js";
 import { runTask } from "./run-task.js";
 import { registerTask, type Task, type TaskRecipe, taskRecipeSchema } from "./tasks.js";
@@ -118,6 +119,21 @@ describe("runTask", () => {
     const first = await run("timed", task(), { recipe: timed });
     expect(first).toMatchObject({ finished: false, outOfTime: true, step: 1, exported: join(root, "timed", "export") });
     expect(await run("timed", task(), { resume: true })).toMatchObject({ finished: true, step: 12 });
+  });
+
+  it("keeps its last step where the export cannot be written, and makes no step again for it", async () => {
+    const failing = Object.assign(task(), { export: () => Promise.reject(new MiroError("no room")) });
+    await expect(run("no-room", failing)).rejects.toThrow(
+      "no room; the checkpoint of the last step is stored, and `resume: true` writes the export",
+    );
+    const steps: number[] = [];
+    const exported = await run(
+      "no-room",
+      task((step) => void steps.push(step)),
+      { resume: true },
+    );
+    expect(steps).toEqual([]);
+    expect(existsSync(join(exported.exported!, "done"))).toBe(true);
   });
 
   it("refuses to go on by another recipe, unless that is insisted on", async () => {

@@ -19,7 +19,6 @@ import { checkObject } from "../../arguments.js";
 import { invalid, MiroError } from "../../errors.js";
 import { makeFolder } from "../../files/make-folder.js";
 import { writeFileAtomic } from "../../files/whole-files.js";
-import { replaceFolder } from "../../files/whole-folders.js";
 import { checkDevice } from "../../pipeline/loading/device.js";
 import type { StoredCheckpoint } from "../../pipeline/loading/run-checkpoint.js";
 import { streamSeed } from "../../random/streams.js";
@@ -39,7 +38,7 @@ import {
 import type { RunLock } from "../state/run-lock.js";
 import { runLoop, type Work } from "./loop.js";
 import { WarmupCosine } from "./lr-schedule.js";
-import { openRunFolder, withRunLock } from "./run-folder.js";
+import { openRunFolder, withRunLock, writeExport } from "./run-folder.js";
 import type { RunOptions, RunResult } from "./run-options.js";
 import { type Task, type TaskRecipe, type TaskSpec, taskOf } from "./tasks.js";
 import { deadlineOf } from "./time-budget.js";
@@ -155,12 +154,12 @@ async function trainTask(
     });
     const { step } = training;
     const outOfTime = !finished && signal?.aborted !== true;
-    if (!finished && !outOfTime) return { finished, step, checkpoint: save(), exported: null };
+    const checkpoint = save();
+    if (!finished && !outOfTime) return { finished, step, checkpoint, exported: null };
     const measured = await evaluate();
     training.network.eval();
-    const exported = join(output, "export");
-    await replaceFolder(exported, (folder) => task.export(folder, measured));
-    return { finished, ...(outOfTime && { outOfTime }), step, checkpoint: save(), exported };
+    const exported = await writeExport(output, (folder) => task.export(folder, measured));
+    return { finished, ...(outOfTime && { outOfTime }), step, checkpoint, exported };
   } finally {
     log.close();
   }
