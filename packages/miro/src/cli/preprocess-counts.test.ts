@@ -52,6 +52,26 @@ it("members that repeat are no further samples; pictures of one name are", async
   expect(folderOf.shards).toMatchObject([{ seen: 4, written: 2, skipped: { "duplicate-key": 2 } }]);
 });
 
+it("rows of a table that name no picture are left out, and the others prepared", async () => {
+  const src = source("table");
+  writeFileSync(join(src, "a.png"), picture);
+  const rows = {
+    "list.csv": "image,caption\na.png,red\n,lost\n",
+    "list.jsonl": '{"image": 3}\n{"image": "a.png", "caption": "red"}\n',
+  };
+  for (const [name, text] of Object.entries(rows)) {
+    writeFileSync(join(src, name), text);
+    const csvDir = join(src, `${name}-scores`);
+    const { code, shards } = await preprocess(join(src, name), "--stage", "rewards", "--csv-dir", csvDir);
+    expect(code).toBe(0);
+    expect(shards).toMatchObject([{ seen: 2, written: 1, skipped: { "missing-image": 1 } }]);
+    const row = name === "list.csv" ? 2 : 1;
+    expect(readFileSync(join(csvDir, "00000_scores.rewards.skipped.jsonl"), "utf8")).toBe(
+      `{"key":"","reason":"missing-image","message":"row ${row} names no picture"}\n`,
+    );
+  }
+});
+
 it("a shard that fails in two stages is one", async () => {
   const src = source("broken");
   await tar(join(src, "0.tar"), sample("a"));
