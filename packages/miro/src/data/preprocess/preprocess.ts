@@ -102,6 +102,7 @@ export async function preprocess(given: PreprocessOptions): Promise<PreprocessRe
   const started = performance.now();
   const prepared = await prepare(parseOptions(preprocessSchema, given));
   const { options } = prepared;
+  reportCompressed(options);
   const reports = await withThreads(options.threads, () => runStages(prepared));
   const counts = { done: 0, skipped: 0, locked: 0, failed: 0 };
   for (const { status } of reports) counts[status]++;
@@ -226,7 +227,6 @@ async function prepare(options: ResolvedOptions): Promise<Prepared> {
   }
   checkDevice(options.device);
   const all = await listShards(src, options);
-  reportCompressed(options);
   const shards = selectShards(
     all.map(({ stem }) => stem),
     options,
