@@ -84,13 +84,17 @@ export function figureTable(figures: RewardFigures, columns: readonly string[]):
   const number = (value: number | null) => (value === null ? "none" : value.toFixed(4)).padStart(9);
   const lines = columns.map((name) => {
     const interval = figures.per_prompt_interval[name];
+    const count = figures.per_image_count[name]!;
     return [
       name.padEnd(wide),
       number(figures.per_image_mean[name]!),
       number(figures.per_image_std[name]!),
       number(figures.per_prompt_mean[name]!),
       interval ? `  ${interval[0].toFixed(4)} to ${interval[1].toFixed(4)}` : "",
-    ].join(" ");
+      count < figures.n_images ? `  (${count} of ${counted(figures.n_images, "picture")})` : "",
+    ]
+      .join(" ")
+      .trimEnd();
   });
   const head = `${"".padEnd(wide)}      mean       std   prompts  95 % of the prompts' mean`;
   return [`${counted(figures.n_images, "picture")} of ${counted(figures.n_prompts, "prompt")}`, head, ...lines].join(

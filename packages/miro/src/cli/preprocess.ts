@@ -76,11 +76,12 @@ async function run({ json, scorerModules, ...options }: z.output<typeof schema>,
   );
   if (json) context.stdout(`${JSON.stringify({ ...result, shards })}\n`);
   else for (const line of summary({ ...result, shards })) context.stdout(`${line}\n`);
-  const { failed, ...others } = result.counts;
-  if (failed > 0) {
-    const all = failed + Object.values(others).reduce((sum, count) => sum + count, 0);
-    throw new MiroError(`${failed} of ${counted(all, "shard")} failed; the same command tries them again`);
-  }
+  // A shard may fail in several stages.
+  const [all, failed] = [shards, shards.filter(({ status }) => status === "failed")].map(
+    (reports) => new Set(reports.map(({ shard }) => shard)).size,
+  );
+  if (failed! > 0)
+    throw new MiroError(`${failed} of ${counted(all!, "shard")} failed; the same command tries them again`);
 }
 
 function detailOf({

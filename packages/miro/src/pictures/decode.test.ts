@@ -171,6 +171,11 @@ it("lays nothing at a picture's door that is no fault of it", () => {
   });
 });
 
+it("says that a header is damaged where the decoder gives no reason", async () => {
+  const cut = encodePng(Uint8Array.of(1, 2, 3), 1, 1).subarray(0, 10);
+  await expect(decodeImage(cut)).rejects.toThrow(/^cannot be decoded: the header is damaged$/);
+});
+
 it("texts of a PNG are not inflated to decode it", async () => {
   const plain = encodePng(Uint8Array.of(1, 2, 3), 1, 1);
   const body = Buffer.concat([Buffer.from("Title\0\0"), deflateSync(Buffer.alloc(10_000_000, "a"))]);

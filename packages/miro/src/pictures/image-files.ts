@@ -18,6 +18,7 @@ import {
   readUserComment,
   readXmp,
 } from "./exif.js";
+import { decoderReason } from "./image-format.js";
 import { checkTexts, encodePngAside, type PngText, readPng } from "./png.js";
 import type { RgbImage } from "./rgb.js";
 import { sharp } from "./sharp.js";
@@ -187,8 +188,8 @@ async function sharpTexts(bytes: Buffer, format: "jpeg" | "webp") {
 }
 
 function notValid(path: string, format: "jpeg" | "webp", error: unknown): MiroError {
-  const reason = (error as Error).message.split("\n")[0]!.replace(/^Input buffer has corrupt header: /, "");
-  return new MiroError(`${path}: not a valid ${format === "jpeg" ? "JPEG" : "WebP"}: ${reason}`, { cause: error });
+  const kind = format === "jpeg" ? "JPEG" : "WebP";
+  return new MiroError(`${path}: not a valid ${kind}: ${decoderReason(error)}`, { cause: error });
 }
 
 /** The parameters that no EXIF block could hold; they stand in the packet as JSON, as XML has no control characters. */

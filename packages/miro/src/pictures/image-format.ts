@@ -48,6 +48,11 @@ export function knownFormat(bytes: Uint8Array): DecodedFormat {
 /** What a decoder's error says of the picture; an error that is no fault of it stays as it is. */
 export function decodingError(error: unknown): MiroError {
   if (error instanceof MiroError) return error;
-  const message = (error instanceof Error ? error.message : String(error)).split("\n")[0]!;
-  return new ImageError("bad-image", `cannot be decoded: ${message}`, { cause: error });
+  return new ImageError("bad-image", `cannot be decoded: ${decoderReason(error)}`, { cause: error });
+}
+
+/** The first line of what a decoder says, which may say of a header only that it is damaged. */
+export function decoderReason(error: unknown): string {
+  const [line] = (error instanceof Error ? error.message : String(error)).split("\n");
+  return line!.replace(/^Input buffer has corrupt header:\s*/, "") || "the header is damaged";
 }

@@ -20,6 +20,7 @@ import { parseOptions } from "../../options.js";
 import { checkDevice } from "../../pipeline/loading/device.js";
 import type { LoadedScorer, ScorerSpec } from "../../rewards/scorer.js";
 import { withThreads } from "../../with-threads.js";
+import { compressedTars } from "../shards/compressed.js";
 import { problemText, ShardError } from "../shards/shard-error.js";
 import { DecodePool } from "./decode-pool.js";
 import {
@@ -101,6 +102,7 @@ export async function preprocess(given: PreprocessOptions): Promise<PreprocessRe
   const started = performance.now();
   const prepared = await prepare(parseOptions(preprocessSchema, given));
   const { options } = prepared;
+  reportCompressed(options);
   const reports = await withThreads(options.threads, () => runStages(prepared));
   const counts = { done: 0, skipped: 0, locked: 0, failed: 0 };
   for (const { status } of reports) counts[status]++;
@@ -184,6 +186,18 @@ function reportWithoutSynthetic(
 /** Tars that an error or a warning names. */
 const LISTED = 3;
 
+function listed(names: readonly string[]): string {
+  return names.slice(0, LISTED).join(", ") + (names.length > LISTED ? ", …" : "");
+}
+
+/** Warns of compressed tars among the others: published data sets are also given so. */
+function reportCompressed({ src, onMessage }: ResolvedOptions): void {
+  const names = statSync(src).isDirectory() ? compressedTars(readdirSync(src)) : [];
+  if (names.length === 0) return;
+  const found = counted(names.length, "compressed tar is", "compressed tars are");
+  onMessage?.(`warning: ${src}: ${found} not read (${listed(names)}); unpack ${plural(names.length, "it", "them")}`);
+}
+
 /** Warns of tars that this program has cut out of another source, or out of more pictures: training reads them too. */
 function reportEarlier({ options, all }: Prepared): void {
   const dest = options.dest!;
@@ -192,8 +206,7 @@ function reportEarlier({ options, all }: Prepared): void {
   const others = readdirSync(dest).filter((name) => /^\d{5,}\.tar$/.test(name) && !present.has(name));
   const made = others.filter((name) => readManifest(join(dest, name.replace(/tar$/, "manifest.json"))) !== null);
   if (made.length === 0) return;
-  const names = made.sort().slice(0, LISTED).join(", ") + (made.length > LISTED ? ", …" : "");
-  const found = message`${counted(made.length, "shard is", "shards are")} of an earlier preparation (${names})`;
+  const found = message`${counted(made.length, "shard is", "shards are")} of an earlier preparation (${listed(made.sort())})`;
   const why = message`of other pictures or another ${option("shardSize")}`;
   const [them, their] = [plural(made.length, "it", "them"), plural(made.length, "its", "their")];
   const remedy = `remove ${them}, or training reads ${their} samples too`;

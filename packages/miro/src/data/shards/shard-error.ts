@@ -19,8 +19,8 @@ export interface ShardProblem {
   member?: string;
 }
 
-/** Rules that an archive breaks whose end is missing: it was cut, or is still being written. */
-const CUT = new Set(["MissingEnd", "TruncatedHeader"]);
+/** Rules that an archive breaks whose end cannot be read: it was cut, is still being written, or was compressed. */
+const CUT = new Set(["MissingEnd", "TruncatedHeader", "Compressed"]);
 
 /**
  * What says best that a shard was cut, if it was: the member that lacks its end, or the header of what is no archive at

@@ -13,6 +13,7 @@ import { byCodePoint } from "../../files/code-point-order.js";
 import { message } from "../../message.js";
 import { counted } from "../../numbers.js";
 import { field, type OptionsOf, parseOptions, readOnly } from "../../options.js";
+import { compressedTars } from "./compressed.js";
 import { sums, upperBound } from "./order.js";
 import { PositionalFile, sameFingerprint } from "./positional-file.js";
 import { prepareTables } from "./prepare-tables.js";
@@ -441,7 +442,11 @@ export function tarsIn(folder: string): string[] {
   }
   const tars = names.filter((name) => name.endsWith(".tar") && !name.startsWith("."));
   if (tars.length === 0) {
-    const remedy = message`miro preprocess makes shards of pictures and captions`;
+    const [compressed] = compressedTars(names);
+    const remedy =
+      compressed === undefined
+        ? message`miro preprocess makes shards of pictures and captions`
+        : message`${compressed} is compressed: unpack such files`;
     throw new ShardError({ path: folder, rule: "NoShards", message: "no *.tar in this folder" }, { remedy });
   }
   return tars.sort(byCodePoint).map((name) => join(folder, name));

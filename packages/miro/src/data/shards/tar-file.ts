@@ -8,6 +8,7 @@
 import { z } from "zod";
 import { describe } from "../../errors.js";
 import { field, type OptionsOf, parseOptions } from "../../options.js";
+import { compressorOf } from "./compressed.js";
 import { type FileFingerprint, PositionalFile } from "./positional-file.js";
 import { groupSamples, type Sample, type TarMember } from "./sample-key.js";
 import { ShardError, type ShardProblem, saysCut } from "./shard-error.js";
@@ -154,6 +155,12 @@ function walk(file: PositionalFile, report: (problem: ShardProblem) => void): Ta
     return at < sizeBytes;
   };
 
+  const start = file.peek(0, BLOCK_BYTES);
+  const compressor = start.length === BLOCK_BYTES && isHeader(start) ? null : compressorOf(start);
+  if (compressor !== null) {
+    problem("Compressed", `the file was compressed with ${compressor}; shards are uncompressed tars, so unpack it`);
+    return members;
+  }
   for (;;) {
     if (at === sizeBytes) {
       const message =

@@ -242,7 +242,10 @@ describe("rewards of a folder", () => {
     expect(values[2]).toBeNull();
     const there = values.filter((value) => value !== null);
     expect(summary.per_image_mean.sharpness).toBeCloseTo(there.reduce((a, b) => a + b) / 3, 12);
-    expect(summary).toMatchObject({ n_images: 4, n_prompts: 3 });
+    expect(summary).toMatchObject({ n_images: 4, n_prompts: 3, per_image_count: { sharpness: 3 } });
+    const { stdout } = await runCaptured("evaluate", "rewards", folder, "--scorers", "sharpness");
+    expect(stdout).toMatch(/^4 pictures of 3 prompts\n/);
+    expect(stdout).toMatch(/^sharpness .* {2}\(3 of 4 pictures\)$/m);
     expect(summary.errors).toEqual([
       { filename: pathOf(1, 0), scorers: ["sharpness"], reason: expect.stringMatching(/cannot be read as a picture/) },
     ]);

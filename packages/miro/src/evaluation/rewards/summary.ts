@@ -21,6 +21,8 @@ export interface RewardFigures {
   n_images: number;
   /** Distinct prompts. */
   n_prompts: number;
+  /** Pictures that have a score, which the figures of a scorer are of. */
+  per_image_count: Record<string, number>;
   per_image_mean: Record<string, number | null>;
   /** Of a sample (n − 1); 0 for one picture. */
   per_image_std: Record<string, number | null>;
@@ -45,6 +47,7 @@ export function rewardFigures(rows: readonly RewardRow[], columns: readonly stri
   return {
     n_images: rows.length,
     n_prompts: byPrompt.size,
+    per_image_count: named((c) => values[c]!.length),
     per_image_mean: named((c) => meanOf(values[c]!)),
     per_image_std: named((c) => deviationOf(values[c]!)),
     per_prompt_mean: named((c) => meanOf(prompts[c]!.filter((value) => value !== null))),

@@ -18,6 +18,7 @@ import type { RinConfig } from "../../networks/config.js";
 import { counted, plural } from "../../numbers.js";
 import { storedEmptyPrompt } from "./empty-prompt.js";
 import { type DataCheck, finding } from "./finding.js";
+import { binsCommand, indexOptionsOf } from "./shard-bins.js";
 import { pairedScores, type ShardData, scoresOf, validationData } from "./shard-data.js";
 import { checkMembers } from "./shard-members.js";
 import { rootsOf } from "./shard-roots.js";
@@ -186,7 +187,7 @@ async function checkBins(roots: string[], data: ShardData, config: RinConfig, ch
       status: "note",
       subject: "bin edges",
       finding: "none for these shards and scores yet; the first start computes them",
-      remedy: `miro index ${roots.join(" ")} --bins --scores ${scores.join(",")} --num-bins ${data.numBins} --synthetic-prob ${data.syntheticEmbeddingProb}`,
+      remedy: binsCommand(indexOptionsOf(data, config.coherenceKeys)),
     });
   } finally {
     set.close();

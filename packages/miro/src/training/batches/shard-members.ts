@@ -67,7 +67,7 @@ export function checkMembers(
     checks.push(
       presence(`score ${name}`, held.scores.get(name), held.samples, {
         optional: !data.binCoherence,
-        remedy: `miro preprocess --stage ${stageOf(name)}`,
+        remedy: sourceOf(name),
         without: others,
       }),
     );
@@ -75,7 +75,7 @@ export function checkMembers(
     checks.push(
       presence(`score ${syntheticName(name)}`, held.scores.get(syntheticName(name)), held.samples, {
         optional: true,
-        remedy: `miro preprocess --stage ${stageOf(name)} --synthetic-captions FILE, or data.score_mode=original`,
+        remedy: `${sourceOf(name, " --synthetic-captions FILE")}, or data.score_mode=original`,
         without: (held.scores.get(name) ?? 0) > 0 ? `, ${withoutPairs([name])}` : "",
       }),
     );
@@ -179,7 +179,11 @@ function presence(
   };
 }
 
-/** The stage of the preparation that computes a score. */
-function stageOf(score: string): string {
-  return scorerSpecs().find(({ key }) => key === score)?.stage ?? "rewards";
+/** What makes a score: the stage of its scorer; a number that no scorer is known for may come from anywhere. */
+function sourceOf(score: string, flags = ""): string {
+  const scorer = scorerSpecs().find(({ key }) => key === score);
+  const column = flags === "" ? score : syntheticName(score);
+  return scorer === undefined
+    ? `a number ${column} in the samples' JSON`
+    : `miro preprocess --stage ${scorer.stage}${flags}`;
 }

@@ -6,6 +6,10 @@
 import { aten, cuda, memory, noGrad, scope, stack, type Tensor, zeros } from "@miro-t2i/torch";
 import { TensorList } from "@miro-t2i/torch/optim";
 import { cudaIndex } from "../../pipeline/loading/device.js";
+import { SmoothMean } from "./smooth-mean.js";
+
+/** Weight of the past in what the progress shows. */
+const ABOUT_20_STEPS = 0.95;
 
 /** Means over some rows of a batch. */
 export interface StepTerms {
@@ -36,33 +40,46 @@ export interface StepTimes {
 
 /** Means over the steps since the last log line, and the current speed. */
 export class Meter {
-  /** Exponential mean of the raw loss over about 20 steps. */
-  smoothLoss = Number.NaN;
-  #smoothMs = Number.NaN;
-  #reports: StepReport[] = [];
+  readonly #smoothLoss = new SmoothMean(ABOUT_20_STEPS);
+  readonly #smoothMs = new SmoothMean(ABOUT_20_STEPS);
+  #reports: StepReport[];
   #times: StepTimes[] = [];
   readonly #peakFlops: number | null;
 
-  /** @param peakFlops operations a second that the machine can do; without it there is no `speed/mfu` */
-  constructor(peakFlops: number | null = null) {
+  /**
+   * @param peakFlops operations a second that the machine can do; without it there is no `speed/mfu`
+   * @param unlogged what an earlier meter of the run had not logged
+   */
+  constructor(peakFlops: number | null = null, unlogged: readonly StepReport[] = []) {
     this.#peakFlops = peakFlops;
+    this.#reports = [...unlogged];
+  }
+
+  /** The raw loss of late. */
+  get smoothLoss(): number {
+    return this.#smoothLoss.value;
   }
 
   /** Of late. */
   get stepsPerSecond(): number {
-    return 1000 / this.#smoothMs;
+    return 1000 / this.#smoothMs.value;
+  }
+
+  /** What the steps since the last log line have found. */
+  get unlogged(): readonly StepReport[] {
+    return this.#reports;
   }
 
   /** What a step has found, which may be known later than how long it took. */
   report(report: StepReport): void {
     this.#reports.push(report);
-    this.smoothLoss = Number.isFinite(report.rawLoss) ? towards(this.smoothLoss, report.rawLoss) : this.smoothLoss;
+    this.#smoothLoss.add(report.rawLoss);
   }
 
   /** How long a step took. */
   time(times: StepTimes): void {
     this.#times.push(times);
-    this.#smoothMs = towards(this.#smoothMs, times.totalMs);
+    this.#smoothMs.add(times.totalMs);
   }
 
   /** Figures since the last call. Means leave out what is not finite; null where nothing was. */
@@ -99,11 +116,6 @@ export class Meter {
       ...(flops !== null && this.#peakFlops !== null && { "speed/mfu": significant(flops / this.#peakFlops) }),
     };
   }
-}
-
-/** An exponential mean over about 20 values. */
-function towards(mean: number, value: number): number {
-  return Number.isFinite(mean) ? mean + 0.05 * (value - mean) : value;
 }
 
 /** `lr-Lamb/pg1`, …: the learning rate of each group of an optimizer, as Lightning's monitor names them. */

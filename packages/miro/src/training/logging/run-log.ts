@@ -12,6 +12,7 @@ import { basename, dirname, join, resolve } from "node:path";
 import { checkList, checkName } from "../../arguments.js";
 import { invalid, MiroError, systemReason } from "../../errors.js";
 import { readLinesOf } from "../../files/whole-files.js";
+import { SmoothMean } from "./smooth-mean.js";
 
 /** The values of one name over the steps of a run, in the order of the steps. */
 export interface Series {
@@ -109,20 +110,17 @@ function parseRecord(line: string): { step: number; [name: string]: unknown } | 
 }
 
 /**
- * An exponential mean that is not biased towards its beginning: `s ← w·s + (1 − w)·v`, divided by `1 − wⁿ` after n
- * values (as TensorBoard smooths). What is not finite is passed over and stays a gap.
+ * Exponential means of the values up to each, see {@link SmoothMean}. What is not finite is passed over and stays a
+ * gap.
  * @param weight of the past, in [0, 1); 0 smooths nothing
  * @throws InvalidInputError for another weight
  */
 export function smooth(values: readonly number[], weight: number): number[] {
   checkList("values", values, "a list of numbers");
   if (typeof weight !== "number" || !(weight >= 0 && weight < 1)) throw invalid("weight", "a number in [0, 1)", weight);
-  let mean = 0;
-  let n = 0;
+  const mean = new SmoothMean(weight);
   return values.map((value) => {
-    if (!Number.isFinite(value)) return Number.NaN;
-    mean = weight * mean + (1 - weight) * value;
-    n++;
-    return mean / (1 - weight ** n);
+    mean.add(value);
+    return Number.isFinite(value) ? mean.value : Number.NaN;
   });
 }

@@ -15,7 +15,10 @@ export function emasOf({ emas, ema }: TrainerParts): ReadonlyMap<string, Ema<Rin
 }
 
 /** How far a training is, and what it was told: what a checkpoint holds beside the tensors of its parts. */
-export type TrainingProgress = Pick<TrainingState, "step" | "skippedSteps" | "seconds" | "batches" | "recipe">;
+export type TrainingProgress = Pick<
+  TrainingState,
+  "step" | "skippedSteps" | "seconds" | "batches" | "unlogged" | "recipe"
+>;
 
 /** The tensors are the live ones, not copies. */
 export function checkpointOf(parts: TrainerParts, progress: TrainingProgress): TrainingCheckpoint {

@@ -19,24 +19,28 @@ interface Hooks {
  * @param spans the sizes that the batches of the run have had, that of the recipe last
  * @param warn called with messages that must not get lost
  */
-export function openBatches(
+export async function openBatches(
   recipe: Recipe,
   group: DataParallelGroup,
   { spans, warn, ...hooks }: Hooks & { spans?: readonly BatchSpan[]; warn: (message: string) => void },
 ): Promise<BatchSource> {
   const { batchSize } = recipe.trainer;
   const say = sparsely(hooks.onMessage);
-  return sourceOf(recipe.data).open(recipe.data, {
+  // While the data are opened, all processes find the same.
+  let says = group.isFirst;
+  const source = await sourceOf(recipe.data).open(recipe.data, {
     ...contextOf(recipe, group),
     batchSize,
     spans,
     rows: group.rowsOf(batchSize),
     needs: frozenNeeds(recipe, group),
     signal: hooks.signal,
-    onMessage: warn,
+    onMessage: (message) => says && warn(message),
     onProgress: (what, done, all, unit = "shards") =>
       say(`${what}: ${wholeNumber(done)} of ${wholeNumber(all)} ${unit}`),
   });
+  says = true;
+  return source;
 }
 
 /**

@@ -1,8 +1,10 @@
 /** The folder of a run, whatever is trained: who may write there, and from which checkpoint and data it goes on. */
 import { existsSync } from "node:fs";
 import { join } from "node:path";
+import { TorchError } from "@miro-t2i/torch";
 import { InvalidInputError, MiroError } from "../../errors.js";
 import { readJson, writeFileAtomic } from "../../files/whole-files.js";
+import { replaceFolder } from "../../files/whole-folders.js";
 import { message, option } from "../../message.js";
 import { counted, plural } from "../../numbers.js";
 import type { BatchSource } from "../batches/batches.js";
@@ -57,6 +59,26 @@ async function startingCheckpoint(
   throw new MiroError(
     `${folder}: rank 0 sees a checkpoint of step ${step}, rank ${group.rank} does not; the folder of the run must be one that all machines share`,
   );
+}
+
+/**
+ * Writes what a run leaves at its end, after its last checkpoint.
+ * @param fill writes into a folder that is not yet in its place
+ * @returns its path
+ * @throws MiroError that says how the export is had where it cannot be written
+ */
+export async function writeExport(output: string, fill: (folder: string) => void | Promise<void>): Promise<string> {
+  const path = join(output, "export");
+  try {
+    await replaceFolder(path, fill);
+  } catch (error) {
+    if (!(error instanceof MiroError || error instanceof TorchError)) throw error;
+    throw new MiroError(
+      message`${error}; the checkpoint of the last step is stored, and ${option("resume", true)} writes the export`,
+      { cause: error },
+    );
+  }
+  return path;
 }
 
 /** `data.json`: which data the run was made from, from which step on. */

@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { getNumThreads, nn, randn, setNumThreads, type Tensor } from "@miro-t2i/torch";
 import { afterAll, describe, expect, it } from "vitest";
 import { z } from "zod";
+import { MiroError } from "../../errors.js";
 import type { RunOptions } from "./run-options.js";
 import { runTask } from "./run-task.js";
 import { registerTask, type Task, type TaskRecipe, taskRecipeSchema } from "./tasks.js";
@@ -103,6 +104,9 @@ describe("runTask", () => {
     await run("stopped", second, { resume: true });
     expect(values(second.network.weight)).toEqual(values(undisturbed.network.weight));
     expect(values(second.network.bias!)).toEqual(values(undisturbed.network.bias!));
+    const logged = (name: string) =>
+      readFileSync(join(root, name, "log.jsonl"), "utf8").replaceAll(/"seconds":[\d.]+/g, '"seconds":0');
+    expect(logged("stopped")).toBe(logged("undisturbed"));
     // What is measured is the same too, also when only that is left to be done.
     const measured = (name: string) => JSON.parse(readFileSync(join(root, name, "export", "done"), "utf8"));
     expect(measured("stopped")).toEqual(measured("undisturbed"));
@@ -115,6 +119,21 @@ describe("runTask", () => {
     const first = await run("timed", task(), { recipe: timed });
     expect(first).toMatchObject({ finished: false, outOfTime: true, step: 1, exported: join(root, "timed", "export") });
     expect(await run("timed", task(), { resume: true })).toMatchObject({ finished: true, step: 12 });
+  });
+
+  it("keeps its last step where the export cannot be written, and makes no step again for it", async () => {
+    const failing = Object.assign(task(), { export: () => Promise.reject(new MiroError("no room")) });
+    await expect(run("no-room", failing)).rejects.toThrow(
+      "no room; the checkpoint of the last step is stored, and `resume: true` writes the export",
+    );
+    const steps: number[] = [];
+    const exported = await run(
+      "no-room",
+      task((step) => void steps.push(step)),
+      { resume: true },
+    );
+    expect(steps).toEqual([]);
+    expect(existsSync(join(exported.exported!, "done"))).toBe(true);
   });
 
   it("refuses to go on by another recipe, unless that is insisted on", async () => {

@@ -19,12 +19,12 @@ import { checkObject } from "../../arguments.js";
 import { invalid, MiroError } from "../../errors.js";
 import { makeFolder } from "../../files/make-folder.js";
 import { writeFileAtomic } from "../../files/whole-files.js";
-import { replaceFolder } from "../../files/whole-folders.js";
 import { checkDevice } from "../../pipeline/loading/device.js";
 import type { StoredCheckpoint } from "../../pipeline/loading/run-checkpoint.js";
 import { streamSeed } from "../../random/streams.js";
 import { withThreads } from "../../with-threads.js";
 import { type LogRecord, MetricsLog } from "../logging/logging.js";
+import { SmoothMean } from "../logging/smooth-mean.js";
 import { DataParallelGroup } from "../process-group/process-group.js";
 import { recipeToJson } from "../recipes/recipe.js";
 import { type RecipeChange, recipeChanges, refuseRecipeChanges } from "../recipes/recipe-changes.js";
@@ -38,7 +38,7 @@ import {
 import type { RunLock } from "../state/run-lock.js";
 import { runLoop, type Work } from "./loop.js";
 import { WarmupCosine } from "./lr-schedule.js";
-import { openRunFolder, withRunLock } from "./run-folder.js";
+import { openRunFolder, withRunLock, writeExport } from "./run-folder.js";
 import type { RunOptions, RunResult } from "./run-options.js";
 import { type Task, type TaskRecipe, type TaskSpec, taskOf } from "./tasks.js";
 import { deadlineOf } from "./time-budget.js";
@@ -154,12 +154,12 @@ async function trainTask(
     });
     const { step } = training;
     const outOfTime = !finished && signal?.aborted !== true;
-    if (!finished && !outOfTime) return { finished, step, checkpoint: save(), exported: null };
+    const checkpoint = save();
+    if (!finished && !outOfTime) return { finished, step, checkpoint, exported: null };
     const measured = await evaluate();
     training.network.eval();
-    const exported = join(output, "export");
-    await replaceFolder(exported, (folder) => task.export(folder, measured));
-    return { finished, ...(outOfTime && { outOfTime }), step, checkpoint: save(), exported };
+    const exported = await writeExport(output, (folder) => task.export(folder, measured));
+    return { finished, ...(outOfTime && { outOfTime }), step, checkpoint, exported };
   } finally {
     log.close();
   }
@@ -179,7 +179,7 @@ class TaskTraining {
   /** The step and the time that the pace is measured from. */
   #began = { step: 0, at: performance.now() };
   #figures: { loss: number; [name: string]: number } = { loss: Number.NaN };
-  #smoothLoss = Number.NaN;
+  readonly #smoothLoss = new SmoothMean(0.95);
 
   constructor(task: Task, recipe: TaskRecipe) {
     const { lr, betas, weightDecay, warmupSteps, maxSteps, device } = recipe.trainer;
@@ -246,21 +246,20 @@ class TaskTraining {
       this.#optimizer.step();
       this.#optimizer.zeroGrad();
       const named = Object.entries(terms.figures ?? {}).map(([name, value]) => [name, round(value.item())]);
-      return { loss: terms.loss.item(), gradient_norm: round(gradientNorm), ...Object.fromEntries(named) };
+      return { loss: round(terms.loss.item()), gradient_norm: round(gradientNorm), ...Object.fromEntries(named) };
     });
     this.step++;
-    const { loss } = this.#figures;
-    this.#smoothLoss = Number.isNaN(this.#smoothLoss) ? loss : this.#smoothLoss + 0.05 * (loss - this.#smoothLoss);
+    this.#smoothLoss.add(this.#figures.loss);
   }
 
   pace(): { loss: number; stepsPerSecond: number } {
     const { step, at } = this.#began;
-    return { loss: this.#smoothLoss, stepsPerSecond: ((this.step - step) * 1000) / (performance.now() - at) };
+    return { loss: this.#smoothLoss.value, stepsPerSecond: ((this.step - step) * 1000) / (performance.now() - at) };
   }
 
   /** The figures of the last step, for the log. */
   figures(): LogRecord {
-    return { step: this.step, ...this.#figures, loss: round(this.#smoothLoss), seconds: this.seconds };
+    return { step: this.step, ...this.#figures, seconds: this.seconds };
   }
 
   /** What the task measures of its network as it is. */

@@ -9,12 +9,12 @@
  *   RUN/samples/         sheets by step
  *   RUN/export/          the EMA weights in the release layout, after the last step or when the time is over
  */
+
 import { join } from "node:path";
 import { buildInfo, manualSeed } from "@miro-t2i/torch";
 import { type BatchSpan, samplesBefore } from "../../data/shards/order.js";
 import { InvalidInputError } from "../../errors.js";
 import { writeFileAtomic } from "../../files/whole-files.js";
-import { replaceFolder } from "../../files/whole-folders.js";
 import { parseRinConfig } from "../../networks/config.js";
 import { trainingFlops } from "../../networks/flops.js";
 import type { Rin } from "../../networks/rin.js";
@@ -44,9 +44,10 @@ import { exportRelease, modelTexts } from "../state/export.js";
 import { continuePublished, PublishedCheckpoint } from "../state/published-checkpoint.js";
 import type { RunLock } from "../state/run-lock.js";
 import { assemble, createCapture, peakFlops } from "./assemble.js";
+import { checkInitialWeights } from "./initial-weights.js";
 import { risingAgain, scheduleOf } from "./lr-schedule.js";
 import { openBatches, openValidation } from "./open-data.js";
-import { noteData, openRunFolder, withRunLock } from "./run-folder.js";
+import { noteData, openRunFolder, withRunLock, writeExport } from "./run-folder.js";
 import type { RunOptions, RunResult } from "./run-options.js";
 import { Replicas } from "./thread-replicas.js";
 import { deadlineOf, within } from "./time-budget.js";
@@ -85,7 +86,7 @@ async function trainInGroup(options: RunOptions, group: DataParallelGroup, lock:
   onMessage("opening the data");
   const json = recipeToJson(recipe);
   await group.agree("the recipe", JSON.stringify(json), (first) => recipeDifferences(JSON.parse(first), json));
-  await refuseMissingParts(recipe);
+  await refuseMissingModels(recipe, newest === undefined);
   const source = await group.firstRankFirst("opening the data", () =>
     openBatches(recipe, group, { spans, signal, onMessage, warn }),
   );
@@ -166,9 +167,8 @@ async function trainInGroup(options: RunOptions, group: DataParallelGroup, lock:
     const outOfTime = trainer.isOutOfTime;
     let exported: string | null = null;
     if (first && (finished || outOfTime) && constants) {
-      exported = join(output, "export");
       group.note("writing the release");
-      await replaceFolder(exported, (folder) =>
+      exported = await writeExport(output, (folder) =>
         exportRelease({ recipe, output: folder, network: ema.module, preconditioning, constants }),
       );
     }
@@ -246,9 +246,13 @@ function describe({ trainer }: Recipe, network: Rin, group: DataParallelGroup): 
   return `network of ${counted(parameters, "parameter")}, ${steps}, ${precision}, ${where}`;
 }
 
-/** A frozen model that is not there would be missed at the end, by the release. @throws InvalidInputError */
-async function refuseMissingParts({ data, network }: Recipe): Promise<void> {
-  const checks = await checkFrozenParts(data, parseRinConfig(network));
+/**
+ * A frozen model that is not there would be missed at the end, by the release; weights to start with, once the data are
+ * open. @throws InvalidInputError
+ */
+async function refuseMissingModels(recipe: Recipe, initializes: boolean): Promise<void> {
+  const parts = await checkFrozenParts(recipe.data, parseRinConfig(recipe.network));
+  const checks = [...parts, ...(initializes ? checkInitialWeights(recipe) : [])];
   const missing = checks.filter(({ status }) => status === "missing");
   if (missing.length > 0)
     throw new InvalidInputError(

@@ -132,7 +132,7 @@ export class Trainer {
     const hooks = this.#hooks;
     const group = this.#group;
     const { maxSteps, batchSize, logEveryNSteps, checkpointEveryNSteps, samples, validation, work } = options;
-    const meter = new Meter(work?.peakFlops ?? null);
+    const meter = new Meter(work?.peakFlops ?? null, this.#meter.unlogged);
     this.#meter = meter;
     let stored = this.step;
     // What several processes do together, none of them may leave.
@@ -405,7 +405,8 @@ export class Trainer {
   /** Everything that decides the rest of the run; the tensors are the live ones, not copies. */
   checkpoint(recipe: unknown): TrainingCheckpoint {
     const { step, skippedSteps, seconds } = this;
-    return checkpointOf(this.parts, { step, skippedSteps, seconds, batches: this.#spans, recipe });
+    const unlogged = [...this.#meter.unlogged];
+    return checkpointOf(this.parts, { step, skippedSteps, seconds, batches: this.#spans, unlogged, recipe });
   }
 
   /** Tensors of the shapes that a checkpoint has once the optimizer has moments, which it gets in its first step. */
@@ -416,7 +417,8 @@ export class Trainer {
   /** Continues from a checkpoint; copies its tensors. */
   restore(checkpoint: TrainingCheckpoint): void {
     restoreParts(this.parts, checkpoint);
-    const { step, skippedSteps, seconds } = checkpoint.state;
+    const { step, skippedSteps, seconds, unlogged } = checkpoint.state;
+    this.#meter = new Meter(null, unlogged);
     this.step = step;
     this.skippedSteps = skippedSteps;
     this.seconds = seconds;

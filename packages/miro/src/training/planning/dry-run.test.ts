@@ -3,6 +3,7 @@ import { join } from "node:path";
 import { zeros } from "@miro-t2i/torch";
 import { writeNpy } from "@miro-t2i/torch/io";
 import { afterEach, describe, expect, it } from "vitest";
+import { runCaptured } from "../../cli/testing/run-captured.js";
 import { indexShards } from "../../data/dataset/index-shards.js";
 import { copyPublished, recorded } from "../../data/dataset/testing/published.js";
 import { MEAN, sampleFields, WIDTH, writeShard } from "../../data/shards/testing/make-shards.js";
@@ -69,6 +70,33 @@ describe("a dry run", () => {
     ]);
   });
 
+  it("names the command that computes the very bin edges of the recipe", async () => {
+    const dir = fresh();
+    await runCaptured("index", ...["cc12m", "laion"].map((name) => join(dir, name)), "--quiet");
+    const data = {
+      num_bins: 8,
+      bin_strategy: "refined_quantile",
+      refine_last_n_bins: 2,
+      refine_factor: 3,
+      distinct: true,
+      synthetic_embedding_prob: 0.5,
+      score_mode: "original",
+      max_samples_bin_estimation: 7,
+      bin_seed: 3,
+    };
+    const bins = async () => (await found(fitting(dir, data))).about(/bin edges/)[0]!;
+    const { status, remedy } = await bins();
+    expect(status).toBe("note");
+    const { code } = await runCaptured(
+      ...String(remedy)
+        .replace(/^miro /, "")
+        .split(" "),
+      "--quiet",
+    );
+    expect(code).toBe(0);
+    expect(await bins()).toMatchObject({ status: "ok" });
+  });
+
   it("notes shards that were begun and are missing, and no others", async () => {
     const dir = fresh();
     const begin = (name: string, content: object) =>
@@ -104,6 +132,10 @@ describe("a dry run", () => {
     const score = await found(fitting(dir, {}, { coherence_keys: ["clip_score", "beauty_score"] }));
     expect(score.about(/score clip_score/)).toMatchObject([{ finding: expect.stringMatching(/samples looked at/) }]);
     expect(score.about(/beauty_score/)).toMatchObject([
+      { status: "missing", remedy: "a number beauty_score in the samples' JSON" },
+    ]);
+    const scorer = await found(fitting(dir, {}, { coherence_keys: ["clip_score", "colorfulness"] }));
+    expect(scorer.about(/colorfulness/)).toMatchObject([
       { status: "missing", remedy: "miro preprocess --stage rewards" },
     ]);
 

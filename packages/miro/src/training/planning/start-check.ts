@@ -4,17 +4,13 @@
  */
 import { existsSync } from "node:fs";
 import { MiroError } from "../../errors.js";
-import { parseRinConfig, rinConfigToJson } from "../../networks/config.js";
+import { parseRinConfig } from "../../networks/config.js";
 import { counted } from "../../numbers.js";
-import { modelOrBundled } from "../../pipeline/loading/bundled.js";
-import { openReleaseFiles } from "../../pipeline/loading/checkpoint.js";
 import { checkDevice, cudaIndex } from "../../pipeline/loading/device.js";
-import { isRun } from "../../pipeline/loading/run-checkpoint.js";
-import { openRunModel } from "../../pipeline/loading/run-model.js";
 import { type DataCheck, finding } from "../batches/finding.js";
 import { checkFrozenParts } from "../batches/part-check.js";
 import { sourceFacts } from "../batches/sources.js";
-import { growsInto } from "../loop/grow-patches.js";
+import { checkInitialWeights } from "../loop/initial-weights.js";
 import { risingAgain, scheduleOf } from "../loop/lr-schedule.js";
 import { checkProcesses } from "../loop/run.js";
 import { rankPlaceOf } from "../process-group/launch-environment.js";
@@ -22,7 +18,6 @@ import type { Recipe } from "../recipes/recipe.js";
 import { changesSince } from "../recipes/recipe-changes.js";
 import { SampleScores } from "../samples/sample-scores.js";
 import { readEmbeddedTestbed } from "../samples/testbed.js";
-import { PublishedCheckpoint, TORCH_FILE } from "../state/published-checkpoint.js";
 import { checkDisk, checkOutput, type DiskNeeds, type StartOptions } from "./folder-check.js";
 import { checkMemory } from "./memory-check.js";
 import { type MemoryPlan, memoryPlan } from "./memory-plan.js";
@@ -71,43 +66,6 @@ function checkRunMemory({ device, devices }: Recipe["trainer"], { total, activat
 }
 
 const SMALLER_BATCH = "a smaller trainer.device_batch_size computes fewer samples at once, in more accumulation steps";
-
-/** Arguments of a network that change none of its tensors. */
-const WITHOUT_TENSORS = new Set([
-  "num_cond_tokens",
-  "compute_dropout",
-  "rw_stochastic_depth",
-  "compute_stochastic_depth",
-  "coherence_dropout",
-  "dropout_strategy",
-]);
-
-/** The weights that a run starts with. */
-function checkInitialWeights({ initialization, network }: Recipe): DataCheck[] {
-  const { from } = initialization;
-  if (from === undefined) return [];
-  const check = () => {
-    if (TORCH_FILE.test(from)) {
-      PublishedCheckpoint.open(from)[Symbol.dispose]();
-      return from;
-    }
-    using files = isRun(from) ? openRunModel(from) : openReleaseFiles(modelOrBundled(from));
-    const there = rinConfigToJson(files.config.network) as Record<string, unknown>;
-    const grows = growsInto(files.config.network, parseRinConfig(network));
-    const differ = Object.keys(network).filter(
-      (key) =>
-        !WITHOUT_TENSORS.has(key) &&
-        !(key === "patch_size" && grows) &&
-        JSON.stringify(there[key]) !== JSON.stringify(network[key]),
-    );
-    if (differ.length === 0) return from;
-    const values = differ.map(
-      (key) => `network.${key} is ${JSON.stringify(there[key])} there and ${JSON.stringify(network[key])} here`,
-    );
-    throw new MiroError(`${from}: is of another network: ${values.join(", ")}`);
-  };
-  return [finding("initialization.from", check, "name a model with the sizes of the recipe, or leave it out")];
-}
 
 /** Whether the run ends where its learning rate does. */
 function checkSchedule(recipe: Recipe): DataCheck[] {

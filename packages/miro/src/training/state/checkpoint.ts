@@ -32,6 +32,7 @@ import { checkSum, readSums, SUMS_FILE, sumsOf } from "../../files/checksums.js"
 import { makeFolder } from "../../files/make-folder.js";
 import { about, message, option } from "../../message.js";
 import { listCheckpoints, STATE_FILE, type StoredCheckpoint } from "../../pipeline/loading/run-checkpoint.js";
+import type { StepReport } from "../logging/meter.js";
 
 export { listCheckpoints } from "../../pipeline/loading/run-checkpoint.js";
 
@@ -51,6 +52,8 @@ export interface TrainingState {
   scaler?: GradScalerState;
   /** The sizes that the batches of the run have had: with them the position in the data follows from the step. */
   batches?: readonly BatchSpan[];
+  /** What the steps since the last line of the log have found: the next line is the mean over them too. */
+  unlogged?: readonly StepReport[];
   /** The resolved recipe of the run. */
   recipe: unknown;
   /** What is known beside of the run that wrote it; checkpoints of early versions lack it. */
@@ -279,6 +282,10 @@ export function readTrainingState(path: string): TrainingState {
   if (state.batches !== undefined && !areSpans(state.batches))
     throw new MiroError(
       `${statePath}: batches: expected [{ from: 0, batchSize }, { from, batchSize }, …], found ${describe(state.batches)}`,
+    );
+  if (state.unlogged !== undefined && !(Array.isArray(state.unlogged) && state.unlogged.every(isObject)))
+    throw new MiroError(
+      `${statePath}: unlogged: expected [{ loss, rawLoss, gradNorm }, …], found ${describe(state.unlogged)}`,
     );
   return state;
 }

@@ -24,8 +24,8 @@ const MAX_CELLS = 12_000_000;
 
 /** One row: a picture, its caption and whatever else is known of it. */
 export interface CaptionRow {
-  /** Path of the picture, relative to the table's folder or absolute. */
-  image: string;
+  /** Path of the picture, relative to the table's folder or absolute; null for a cell that holds none. */
+  image: string | null;
   /** null for an empty cell. */
   caption: string | null;
   metadata: Map<string, PythonJson>;
@@ -41,7 +41,7 @@ type Row = Map<string, PythonJson>;
 
 /**
  * Reads a table.
- * @throws InvalidInputError for another kind of file, a column that is not there, a row without a picture
+ * @throws InvalidInputError for another kind of file, a column that is not there
  */
 export async function readCaptionTable(path: string, columns: CaptionColumns = {}): Promise<CaptionRow[]> {
   const read = READERS[extname(path).toLowerCase()];
@@ -54,13 +54,15 @@ export async function readCaptionTable(path: string, columns: CaptionColumns = {
   if (rows.length === 0) throw new InvalidInputError(`${path}: holds no rows`);
   const { image, caption } = chooseColumns(path, present, columns);
   if (read === readDelimited) readNumbers(rows, [image, caption]);
-  return rows.map((row, i) => {
+  return rows.map((row) => {
     const picture = row.get(image);
-    if (typeof picture !== "string" || picture === "")
-      throw new InvalidInputError(`${path}, row ${i + 1}, column ${image}: expected the path of a picture`);
     const text = textOf(row.get(caption));
     const metadata = new Map([...row].filter(([name]) => name !== image && name !== caption));
-    return { image: picture, caption: text === "" ? null : text, metadata };
+    return {
+      image: typeof picture === "string" && picture !== "" ? picture : null,
+      caption: text === "" ? null : text,
+      metadata,
+    };
   });
 }
 

@@ -1,10 +1,12 @@
 /** Raw samples of a folder of pictures: the caption is `name.txt`, or the field `caption` or `text` of `name.json`. */
+
 import { extname, join } from "node:path";
 import { InvalidInputError } from "../../../errors.js";
 import { byCodePoint } from "../../../files/code-point-order.js";
 import type { PythonJson } from "../../../files/python-json.js";
 import { readBytes } from "../../../files/whole-files.js";
 import { IMAGE_EXTENSIONS } from "../../../pictures/decode.js";
+import { compressedTars } from "../../shards/compressed.js";
 import { isTable } from "./caption-table.js";
 import { type findPictures, type LeftOut, statsOf } from "./picture-folder.js";
 import {
@@ -34,7 +36,9 @@ export function folderShards(
   pictures.sort(byCodePoint);
   if (pictures.length === 0) {
     const kinds = IMAGE_EXTENSIONS.map((name) => `*.${name}`).join(", ");
-    const others = leftOut.length > 0 ? `; left out: ${leftOut[0]!.message}` : "";
+    const [compressed] = compressedTars(names);
+    const packed = compressed === undefined ? "" : `; ${compressed} is compressed: unpack such files`;
+    const others = leftOut.length > 0 ? `; left out: ${leftOut[0]!.message}` : packed;
     throw new InvalidInputError(`${source}: holds no *.tar, no pictures (${kinds}) and no *.parquet${others}`);
   }
   const hasText = (path: string) =>

@@ -82,9 +82,16 @@ export interface SourceShard {
   read(): ShardContent | Promise<ShardContent>;
 }
 
+/** Reasons of what is left out that is not a sample as a whole. */
+const NOT_WHOLE: ReadonlySet<SkipReason> = new Set(["hidden", "duplicate-member", "archive"]);
+
 /** The number of samples that a shard holds, those that are left out included. */
 export function seenSamples({ samples, skipped }: ShardContent): number {
-  return samples.length + new Set(skipped.filter(({ reason }) => reason !== "hidden").map(({ key }) => key)).size;
+  const whole = [...samples, ...skipped.filter(({ reason }) => !NOT_WHOLE.has(reason))];
+  const known = new Set(whole.map(({ key }) => key));
+  // Of a sample whose members were all refused nothing is known but its key.
+  const lost = skipped.filter(({ key, reason }) => reason === "archive" && !known.has(key));
+  return whole.length + new Set(lost.map(({ key }) => key)).size;
 }
 
 /** How samples are found. */

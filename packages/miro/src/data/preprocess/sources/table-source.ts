@@ -37,11 +37,17 @@ export async function tableShards(
   return chunks(rows, shardSize).map((part, i) => ({
     ...numbered(i),
     label: `${path}, rows ${i * shardSize + 1} to ${i * shardSize + part.length}`,
-    fingerprint: () => stamp([...paths, ...part.map(({ image }) => resolve(folder, image))], folder),
+    fingerprint: () =>
+      stamp([...paths, ...part.flatMap(({ image }) => image ?? []).map((image) => resolve(folder, image))], folder),
     read: () => {
       const content: ShardContent = { samples: [], skipped: [] };
       const keys = new Set<string>();
-      for (const { image, caption, metadata } of part) {
+      for (const [row, { image, caption, metadata }] of part.entries()) {
+        if (image === null) {
+          const message = `row ${i * shardSize + row + 1} names no picture`;
+          content.skipped.push({ key: "", reason: "missing-image", message });
+          continue;
+        }
         const key = keyOf(image);
         take(content, key, () => {
           claimKey(keys, key, image);
