@@ -234,10 +234,9 @@ async function bytesOf(
   gallery: Gallery,
 ): Promise<Uint8Array> {
   if (typeof source !== "string") {
-    const path = gallery.pathOf(source.picture);
-    if (path === null) throw invalid(`${parameter}.picture`, "the id of a picture of the gallery", source.picture);
-    const { readFile } = await import("node:fs/promises");
-    return readFile(path);
+    const bytes = gallery.get(source.picture) && (await gallery.bytes(source.picture));
+    if (bytes === null) throw invalid(`${parameter}.picture`, "the id of a picture of the gallery", source.picture);
+    return bytes;
   }
   return fromBase64(parameter, source);
 }

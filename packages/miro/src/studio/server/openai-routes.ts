@@ -2,14 +2,14 @@
  * The routes of OpenAI's images API, for its clients as they are: `POST /v1/images/generations` and `edits`, answered
  * at once or as a stream, and `GET /v1/models`. The options of `POST /api/jobs` may stand beside OpenAI's own.
  */
-import { readFile } from "node:fs/promises";
 import type { FastifyReply, FastifyRequest } from "fastify";
 import type { ZodTypeProvider } from "fastify-type-provider-zod";
 import { z } from "zod";
-import { InvalidInputError, invalid } from "../../errors.js";
+import { InvalidInputError, invalid, MiroError } from "../../errors.js";
 import { message } from "../../message.js";
 import { field } from "../../options.js";
 import type { ImageFormat } from "../../pictures/image-files.js";
+import { STRENGTH } from "../../pipeline/edit.js";
 import { chooseModel, jobBody, parseBody, type Uploads, workOf } from "./bodies.js";
 import { EventStream } from "./event-stream.js";
 import type { Gallery } from "./gallery.js";
@@ -170,8 +170,13 @@ async function draw(
     throw invalid("output_compression", "jpeg or webp with it; png keeps every pixel", output_compression);
   const quality = QUALITIES[asked];
   const steps = body.steps ?? STEPS[quality] ?? card.defaults.steps;
+  const isOver = (uploads.image ?? body.image) !== undefined;
+  const masked = (uploads.mask ?? body.mask) !== undefined;
+  const part = isOver ? (body.strength ?? (masked ? STRENGTH.mask : STRENGTH.image)) : 1;
   const previewEvery =
-    stream && body.partial_images > 0 ? Math.max(1, Math.floor(steps / (body.partial_images + 1))) : undefined;
+    stream && body.partial_images > 0
+      ? Math.max(1, Math.floor((steps * part) / (body.partial_images + 1)))
+      : undefined;
   const work = await workOf(
     { ...nativeOf(rest), imagesPerPrompt: n, steps, previewEvery },
     uploads,
@@ -188,7 +193,7 @@ async function draw(
     quality,
     prompt: body.prompt,
     url: response_format === "url",
-    imageTokens: work.call.edits.length > 0 ? positions : 0,
+    imageTokens: isOver ? positions : 0,
   };
   const job = studio.submit(work);
   cancelWithReader(studio.queue, job, reply);
@@ -265,9 +270,10 @@ async function pictureOf(gallery: Gallery, job: Job, image: number, id: string, 
   }
   const bytes =
     answer.format === "png"
-      ? await readFile(gallery.pathOf(id)!)
+      ? await gallery.bytes(id)
       : await gallery.converted(id, answer.format, answer.compression);
-  return { b64_json: bytes!.toString("base64"), ...more };
+  if (bytes === null) throw new MiroError("a picture was removed before it could be sent");
+  return { b64_json: bytes.toString("base64"), ...more };
 }
 
 /** What an answer says of its pictures. */

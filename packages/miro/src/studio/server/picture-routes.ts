@@ -6,6 +6,7 @@ import type { FastifyReply, FastifyRequest } from "fastify";
 import type { ZodTypeProvider } from "fastify-type-provider-zod";
 import { z } from "zod";
 import { invalid } from "../../errors.js";
+import type { ImageFormat } from "../../pictures/image-files.js";
 import { slug } from "../../pipeline/requests/file-names.js";
 import { textToSettings } from "../../pipeline/settings.js";
 import { type PictureEntry, pictureEntry } from "./gallery.js";
@@ -65,9 +66,9 @@ export function addPictureRoutes({ app: untyped, gallery }: StudioParts): void {
       if (ending === undefined) return entry;
       reply.header("content-disposition", dispositionOf(entry, ending));
       if (isFresh(request, reply, `"${name}.${ending}${quality ?? ""}"`)) return reply.code(304).send();
-      if (ending === "png") return sendFile(reply, gallery.pathOf(name!)!);
-      const format = ending === "webp" ? "webp" : "jpeg";
-      return reply.type(`image/${format}`).send(await gallery.converted(name!, format, quality));
+      const format = ending === "jpg" ? "jpeg" : (ending as ImageFormat);
+      const bytes = format === "png" ? await gallery.bytes(name!) : await gallery.converted(name!, format, quality);
+      return bytes === null ? noPicture(reply) : reply.type(`image/${format}`).send(bytes);
     },
   );
 
@@ -78,14 +79,16 @@ export function addPictureRoutes({ app: untyped, gallery }: StudioParts): void {
       const { id: name } = request.params;
       if (gallery.get(name) === null) return noPicture(reply);
       if (isFresh(request, reply, `"${name}-thumbnail"`)) return reply.code(304).send();
-      return reply.type("image/webp").send(await gallery.thumbnail(name));
+      const bytes = await gallery.thumbnail(name);
+      return bytes === null ? noPicture(reply) : reply.type("image/webp").send(bytes);
     },
   );
 
   app.get(
     "/api/pictures/:id/settings",
     { schema: { summary: "Everything that decides a picture", params: idParams } },
-    async ({ params }, reply) => (await gallery.settings(params.id)) ?? noPicture(reply),
+    async ({ params: { id } }, reply) =>
+      (gallery.get(id) && (await gallery.settings(id))) ?? noPicture(reply),
   );
 
   app.patch(
@@ -155,7 +158,9 @@ export function addPictureRoutes({ app: untyped, gallery }: StudioParts): void {
 }
 
 function noPicture(reply: FastifyReply): FastifyReply {
-  return reply.code(404).send({ error: { message: "there is no such picture" } });
+  // What was said of the picture that was to be sent.
+  for (const name of ["etag", "content-disposition"]) reply.removeHeader(name);
+  return reply.code(404).header("cache-control", "no-store").send({ error: { message: "there is no such picture" } });
 }
 
 /** The name under which a picture is saved (RFC 6266): that which `miro generate` gives it. */
@@ -174,7 +179,7 @@ function isFresh(request: FastifyRequest, reply: FastifyReply, tag: string): boo
 
 async function sendFile(reply: FastifyReply, path: string): Promise<FastifyReply> {
   const { size } = await stat(path).catch(() => ({ size: -1 }));
-  if (size < 0) return noPicture(reply.removeHeader("etag").removeHeader("cache-control"));
+  if (size < 0) return noPicture(reply);
   return reply.type("image/png").header("content-length", size).send(createReadStream(path));
 }
 

@@ -141,9 +141,12 @@ export class Studio implements StudioParts {
     const status = statusOf(told, request.url);
     if (status === 429 || status === 503) reply.header("retry-after", "2");
     // What a route said of the picture that it meant to send holds for no refusal.
-    reply.removeHeader("etag").header("cache-control", "no-store");
-    if (status === 500)
-      process.stderr.write(`error: ${request.method} ${request.url.split("?", 1)[0]}: ${error.stack}\n`);
+    for (const name of ["etag", "content-type", "content-length", "content-disposition"]) reply.removeHeader(name);
+    reply.header("cache-control", "no-store");
+    if (status === 500) {
+      const said = error instanceof MiroError ? error.message : error.stack;
+      process.stderr.write(`error: ${request.method} ${request.url.split("?", 1)[0]}: ${said}\n`);
+    }
     return reply.code(status).send(refusalOf(request.url, status, shown(status, told)));
   }
 
