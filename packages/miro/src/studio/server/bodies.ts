@@ -163,7 +163,7 @@ export async function workOf(given: unknown, uploads: Uploads, context: WorkCont
 /** Checks a body by its schema. @throws InvalidInputError naming the field */
 export function parseBody<S extends z.ZodObject>(schema: S, given: unknown): z.output<S> {
   if (typeof given !== "object" || given === null || Array.isArray(given))
-    throw invalid("body", "a JSON object", given);
+    throw invalid("body", "a JSON object", given ?? message`none`);
   return parseOptions(schema, given);
 }
 

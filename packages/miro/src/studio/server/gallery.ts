@@ -31,17 +31,19 @@ const THUMBNAIL_SIDE = 256;
 const FORGOTTEN_AT_ONCE = 100;
 
 /** A picture as the gallery lists it. */
-export const pictureEntry = z.object({
-  id: z.string(),
-  prompt: z.string(),
-  model: z.string(),
-  seed: z.number().nullable(),
-  width: z.number(),
-  height: z.number(),
-  createdAt: z.string(),
-  favourite: z.boolean(),
-  rewardTargets: z.record(z.string(), z.number()),
-});
+export const pictureEntry = z
+  .object({
+    id: z.string(),
+    prompt: z.string(),
+    model: z.string(),
+    seed: z.number().nullable(),
+    width: z.number(),
+    height: z.number(),
+    createdAt: z.string(),
+    favourite: z.boolean(),
+    rewardTargets: z.record(z.string(), z.number()),
+  })
+  .meta({ id: "Picture" });
 
 /** As {@link pictureEntry} has it. */
 export type PictureEntry = z.output<typeof pictureEntry>;
@@ -361,7 +363,8 @@ export class Gallery {
     } catch {
       const made = await this.#made(id, make);
       try {
-        if (made !== null) await writeFileAside(file, made, { overwrite: true }); // another request may have made it too
+        // Another request may have made it too.
+        if (made !== null) await writeFileAside(file, made, { overwrite: true });
       } catch {
         // It is there to be seen, also on a full disk; the next request makes it again.
       }
