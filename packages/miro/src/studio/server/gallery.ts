@@ -202,7 +202,9 @@ export class Gallery {
   }
 
   #insert(path: string, bytes: number, mtimeMs: number, settings: ImageSettings): string {
-    const { prompt, model, variant, seed, width, height } = settings;
+    const { model, variant, seed, width, height } = settings;
+    // SQLite's texts end at a zero.
+    const prompt = settings.prompt.replaceAll("\0", "\ufffd");
     const targets = Object.entries(settings.rewardTargets).filter(([, target]) => target !== null);
     const name = relative(this.folder, path).split(sep).join("/");
     const id = idOf(name);
