@@ -237,12 +237,13 @@ async function sendFile(reply: FastifyReply, path: string): Promise<FastifyReply
   return reply.type("image/png").header("content-length", size).send(createReadStream(path));
 }
 
-/** `reward.KEY>` of a query that was `reward.KEY>=VALUE`. */
+/** `reward.KEY>` of a query that was `reward.KEY>=VALUE`. @throws InvalidInputError for another comparison */
 function leastTargets(query: Record<string, unknown>): Record<string, number> {
   const targets: Record<string, number> = {};
   for (const [name, value] of Object.entries(query)) {
+    if (!name.startsWith("reward.")) continue;
     const key = /^reward\.(\w{1,64})>?$/.exec(name)?.[1];
-    if (key === undefined) continue;
+    if (key === undefined) throw invalid("reward", "a least target, reward.KEY>=VALUE", name);
     const least = typeof value === "string" && value.trim() !== "" ? Number(value) : Number.NaN;
     if (!Number.isFinite(least)) throw invalid(name, "a number", value);
     targets[key] = least;

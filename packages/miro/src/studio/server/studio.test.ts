@@ -392,6 +392,8 @@ describe("the gallery", () => {
     for (const other of ["🦊", "zebra 🦊", "!", "cow 🦓"]) expect(await list(`q=${other}`)).toEqual([]);
     expect(await list("q=zebra&reward.clip_score>=0.3")).toEqual([]);
     expect(await list("q=zebra&reward.clip_score>=0.2")).toEqual([picture]);
+    for (const another of ["reward.clip_score<=0.2", "reward.clip_score>0.2", "reward.clip_score>=much", "reward.=1"])
+      expect([another, (await fetch(at(`/api/pictures?${another}`))).status]).toEqual([another, 400]);
     expect(await list("q=zebra&favourite=true")).toEqual([]);
     const patched = await fetch(at(`/api/pictures/${picture}`), {
       method: "PATCH",
