@@ -88,6 +88,7 @@ export class Studio implements StudioParts {
     try {
       await studio.#build();
       await studio.app.listen({ host: options.host, port: options.port });
+      options.signal?.throwIfAborted();
     } catch (error) {
       await studio.close();
       throw listenError(error as NodeJS.ErrnoException, options);
