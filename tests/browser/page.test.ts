@@ -1,6 +1,6 @@
 /** The studio's page in a real Chromium, against a real server. */
 import { once } from "node:events";
-import { copyFileSync, cpSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { copyFileSync, cpSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { createServer, request } from "node:http";
 import { createRequire } from "node:module";
 import { type AddressInfo, connect, createServer as createTcpServer, type Socket } from "node:net";
@@ -650,6 +650,33 @@ describe("pictures", () => {
       }
     },
   );
+
+  it("that are gone or damaged are no lost connection", async () => {
+    const output = folder();
+    const of = await serve(model, { output });
+    try {
+      const page = await open({}, { of, clock: true });
+      const body = JSON.stringify({ prompt: "soon gone", imagesPerPrompt: 2, steps: 1 });
+      const headers = { "content-type": "application/json" };
+      await fetch(`${of.url}/api/jobs`, { method: "POST", headers, body });
+      await expect.poll(() => pictureCount(of)).toBe(2);
+      const day = join(output, readdirSync(output).find((name) => !name.startsWith("."))!);
+      const [gone, damaged] = readdirSync(day).map((name) => join(day, name));
+      rmSync(gone!);
+      writeFileSync(damaged!, "no picture");
+      const { pictures } = await api<{ pictures: { id: string }[] }>("/api/pictures", of);
+      const asked: string[] = [];
+      page.on("request", (one) => asked.push(new URL(one.url()).pathname));
+      await page.reload();
+      const thumbnails = pictures.map(({ id }) => `/api/pictures/${id}/thumbnail`);
+      for (const one of thumbnails) await expect.poll(() => asked.filter((path) => path === one).length).toBe(2);
+      await page.clock.runFor(2000); // Somebody who was lost would have been asked for by then.
+      expect(asked).not.toContain("/health");
+      expect(await page.getByText("The connection is lost").count()).toBe(0);
+    } finally {
+      await of.end();
+    }
+  });
 
   it("shown large stay so while their texts are marked", async () => {
     const page = await open();

@@ -60,7 +60,7 @@ export interface EncodedEdit {
 }
 
 /** Strength where none is given. */
-const STRENGTH = { image: 0.75, mask: 1 };
+export const STRENGTH = { image: 0.75, mask: 1 };
 
 /**
  * Reads what a call draws over and finds everything that is wrong with it; the pixels of files are let go again.

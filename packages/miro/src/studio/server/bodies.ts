@@ -1,9 +1,11 @@
 /** What requests for pictures may hold: the options of `generate`, by their names in TypeScript. */
 import { z } from "zod";
 import { InvalidInputError, invalid } from "../../errors.js";
+import { checkSamplerOptions } from "../../flow/samplers/index.js";
 import { about, message } from "../../message.js";
 import { counted } from "../../numbers.js";
 import { field, flag, parseOptions } from "../../options.js";
+import type { ResolvedGenerateOptions } from "../../pipeline/generate-options.js";
 import { planPictures, randomSeed } from "../../pipeline/requests/plan-pictures.js";
 import { promptOptionsSchema } from "../../pipeline/requests/prompt-file.js";
 import { parseSelection } from "../../rewards/selection.js";
@@ -138,6 +140,7 @@ export async function workOf(given: unknown, uploads: Uploads, context: WorkCont
       candidates: bestOf?.n ?? 1,
     },
   );
+  for (const picture of planned) checkTogether(picture.options);
   if (bestOf) checkScorers(bestOf.by);
   return {
     model: card.id,
@@ -160,10 +163,22 @@ export async function workOf(given: unknown, uploads: Uploads, context: WorkCont
   };
 }
 
+/** Checks what options say together, of which else only the job would tell. @throws InvalidInputError naming one */
+export function checkTogether({
+  sampler,
+  samplerOptions,
+  variationSeed,
+  variationStrength,
+}: ResolvedGenerateOptions): void {
+  checkSamplerOptions(sampler, samplerOptions);
+  if (variationSeed === undefined && variationStrength !== undefined)
+    throw invalid("variationStrength", "a variation seed with it", message`none`);
+}
+
 /** Checks a body by its schema. @throws InvalidInputError naming the field */
 export function parseBody<S extends z.ZodObject>(schema: S, given: unknown): z.output<S> {
   if (typeof given !== "object" || given === null || Array.isArray(given))
-    throw invalid("body", "a JSON object", given);
+    throw invalid("body", "a JSON object", given ?? message`none`);
   return parseOptions(schema, given);
 }
 
@@ -234,10 +249,9 @@ async function bytesOf(
   gallery: Gallery,
 ): Promise<Uint8Array> {
   if (typeof source !== "string") {
-    const path = gallery.pathOf(source.picture);
-    if (path === null) throw invalid(`${parameter}.picture`, "the id of a picture of the gallery", source.picture);
-    const { readFile } = await import("node:fs/promises");
-    return readFile(path);
+    const bytes = gallery.get(source.picture) && (await gallery.bytes(source.picture));
+    if (bytes === null) throw invalid(`${parameter}.picture`, "the id of a picture of the gallery", source.picture);
+    return bytes;
   }
   return fromBase64(parameter, source);
 }

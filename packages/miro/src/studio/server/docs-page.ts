@@ -14,6 +14,7 @@ interface Schema {
   required?: string[];
   items?: Schema;
   anyOf?: Schema[];
+  format?: string;
   minimum?: number;
   maximum?: number;
 }
@@ -111,7 +112,8 @@ function row(name: string, place: string, required = false, schema: Schema = {})
   return `<tr>${cells.map((cell) => `<td>${escaped(cell)}</td>`).join("")}</tr>`;
 }
 
-function typeOf({ type, enum: values, const: only, anyOf, items, minimum, maximum }: Schema): string {
+function typeOf({ type, enum: values, const: only, anyOf, items, format, minimum, maximum }: Schema): string {
+  if (format === "binary") return "file";
   if (only !== undefined) return JSON.stringify(only);
   if (values) return values.map((value) => JSON.stringify(value)).join(" | ");
   if (anyOf) return [...new Set(anyOf.map(typeOf))].join(" | ");

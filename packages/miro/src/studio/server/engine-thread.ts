@@ -7,6 +7,7 @@ import { runSweep } from "../../evaluation/sweep/run.js";
 import { writeFileAtomic } from "../../files/whole-files.js";
 import { checkInThread } from "../../flow/samplers/index.js";
 import { decodeShown } from "../../pictures/decode-shown.js";
+import { ImageError } from "../../pictures/image-error.js";
 import { encodeImage } from "../../pictures/image-files.js";
 import { encodePng } from "../../pictures/png.js";
 import type { RgbImage } from "../../pictures/rgb.js";
@@ -21,6 +22,7 @@ import type { Scorer } from "../../rewards/scorer.js";
 import { serve } from "../../threads/serve.js";
 import type { DrawCall, DrawnEvent, LoadCall, StepEvent } from "./engine.js";
 import { MAX_UPLOAD_PIXELS } from "./limits.js";
+import { noPicture } from "./recode.js";
 
 /** Side of previews in pixels. */
 const PREVIEW_SIDE = 128;
@@ -195,10 +197,14 @@ async function stepOf(
 }
 
 async function decodeEdit({ image, mask }: DrawCall["edits"][number]): Promise<{ image: RgbImage; mask?: RgbImage }> {
-  return {
-    image: await decodeShown(image, MAX_UPLOAD_PIXELS),
-    ...(mask && { mask: await decodeShown(mask, MAX_UPLOAD_PIXELS) }),
+  const decode = async (parameter: string, bytes: Uint8Array) => {
+    try {
+      return await decodeShown(bytes, MAX_UPLOAD_PIXELS);
+    } catch (error) {
+      throw error instanceof ImageError ? noPicture(parameter, error) : error;
+    }
   };
+  return { image: await decode("image", image), ...(mask && { mask: await decode("mask", mask) }) };
 }
 
 async function previewOf({ width, height, data }: RgbImage): Promise<Uint8Array> {

@@ -158,6 +158,21 @@ it("finds the beginnings of words, and anything in scripts that put no spaces be
   }
 });
 
+it("lists a prompt as a whole, also where a zero stands in it", async () => {
+  const folder = mkdtempSync(join(tmpdir(), "miro-gallery-"));
+  const gallery = await Gallery.open(folder);
+  try {
+    const path = join(folder, "zero.png");
+    writeFileSync(path, "");
+    gallery.add(path, { ...IMAGE_SETTINGS, prompt: "a fox\0and a cat" });
+    const { pictures } = gallery.list({ q: "cat", limit: 10 });
+    expect(pictures.map(({ prompt }) => prompt)).toEqual(["a fox\ufffdand a cat"]);
+  } finally {
+    gallery.close();
+    rmSync(folder, { recursive: true, force: true });
+  }
+});
+
 it("forgets pictures that are gone with all that it knew of them", async () => {
   const folder = mkdtempSync(join(tmpdir(), "miro-gallery-"));
   const gallery = await Gallery.open(folder);

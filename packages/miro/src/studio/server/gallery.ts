@@ -31,17 +31,19 @@ const THUMBNAIL_SIDE = 256;
 const FORGOTTEN_AT_ONCE = 100;
 
 /** A picture as the gallery lists it. */
-export const pictureEntry = z.object({
-  id: z.string(),
-  prompt: z.string(),
-  model: z.string(),
-  seed: z.number().nullable(),
-  width: z.number(),
-  height: z.number(),
-  createdAt: z.string(),
-  favourite: z.boolean(),
-  rewardTargets: z.record(z.string(), z.number()),
-});
+export const pictureEntry = z
+  .object({
+    id: z.string(),
+    prompt: z.string(),
+    model: z.string(),
+    seed: z.number().nullable(),
+    width: z.number(),
+    height: z.number(),
+    createdAt: z.string(),
+    favourite: z.boolean(),
+    rewardTargets: z.record(z.string(), z.number()),
+  })
+  .meta({ id: "Picture" });
 
 /** As {@link pictureEntry} has it. */
 export type PictureEntry = z.output<typeof pictureEntry>;
@@ -200,7 +202,9 @@ export class Gallery {
   }
 
   #insert(path: string, bytes: number, mtimeMs: number, settings: ImageSettings): string {
-    const { prompt, model, variant, seed, width, height } = settings;
+    const { model, variant, seed, width, height } = settings;
+    // SQLite's texts end at a zero.
+    const prompt = settings.prompt.replaceAll("\0", "\ufffd");
     const targets = Object.entries(settings.rewardTargets).filter(([, target]) => target !== null);
     const name = relative(this.folder, path).split(sep).join("/");
     const id = idOf(name);
@@ -314,9 +318,13 @@ export class Gallery {
     return row && this.#fileOf(row);
   }
 
+  /** The file of a picture, as it is. */
+  async bytes(id: string): Promise<Buffer | null> {
+    return this.#made(id, async (bytes) => bytes);
+  }
+
   async settings(id: string): Promise<ImageSettings | null> {
-    const path = this.pathOf(id);
-    return path === null ? null : readSettings(readPng(await readFile(path), path).text, path);
+    return this.#made(id, async (bytes, path) => readSettings(readPng(bytes, path).text, path));
   }
 
   /**
@@ -332,11 +340,9 @@ export class Gallery {
       const settings = readSettings(readPng(bytes, path).text, path);
       const { data, info } = await sharp(bytes).removeAlpha().raw().toBuffer({ resolveWithObject: true });
       const image = { width: info.width, height: info.height, data };
-      return encodeImage(image, settingsToText(settings), { format, ...qualityOf(quality) });
+      return Buffer.from(await encodeImage(image, settingsToText(settings), { format, ...qualityOf(quality) }));
     };
-    if (quality === undefined) return this.#cached(id, `.${format}`, make);
-    const path = this.pathOf(id);
-    return path === null ? null : Buffer.from(await make(await readFile(path), path));
+    return quality === undefined ? this.#cached(id, `.${format}`, make) : this.#made(id, make);
   }
 
   async thumbnail(id: string): Promise<Buffer | null> {
@@ -351,21 +357,37 @@ export class Gallery {
   async #cached(
     id: string,
     ending: string,
-    make: (bytes: Buffer, path: string) => Promise<Uint8Array>,
+    make: (bytes: Buffer, path: string) => Promise<Buffer>,
   ): Promise<Buffer | null> {
-    const path = this.pathOf(id);
-    if (path === null) return null;
     const file = join(this.#studio, "cache", id.slice(0, 2), `${id}${ending}`);
     try {
       return await readFile(file);
     } catch {
-      const made = await make(await readFile(path), path);
+      const made = await this.#made(id, make);
       try {
-        await writeFileAside(file, made, { overwrite: true }); // another request may have made it too
+        // Another request may have made it too.
+        if (made !== null) await writeFileAside(file, made, { overwrite: true });
       } catch {
         // It is there to be seen, also on a full disk; the next request makes it again.
       }
-      return Buffer.from(made);
+      return made;
+    }
+  }
+
+  /**
+   * What is made of a picture's file, also of one that has just gone to the trash: who asked for it still gets it. Null
+   * where there is none of the id.
+   * @throws MiroError naming the file where it cannot be read or is damaged
+   */
+  async #made<T>(id: string, make: (bytes: Buffer, path: string) => Promise<T>): Promise<T | null> {
+    const row = this.#row(id, true);
+    if (row === null) return null;
+    const path = this.#fileOf(row);
+    try {
+      return await make(await readFile(path), path);
+    } catch (error) {
+      if (error instanceof MiroError) throw error;
+      throw new MiroError(`${path}: cannot be read: ${systemReason(error)}`, { cause: error });
     }
   }
 

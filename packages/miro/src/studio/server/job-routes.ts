@@ -7,15 +7,29 @@ import { streamJob } from "./event-stream.js";
 import { JOB_STATUSES, Job, type JobView, type JobWork, jobView } from "./job.js";
 import type { StudioParts } from "./parts.js";
 import { readRequest } from "./request-bodies.js";
-import { checkedByRoute, errorBody, idParams, nothing } from "./schemas.js";
+import { checkedByRoute, contents, errorBody, file, idParams, nothing, queried } from "./schemas.js";
 import { sweepBody, sweepWorkOf } from "./sweeps.js";
 
-const accepted = z.object({
-  id: z.string(),
-  status: z.string(),
-  position: z.number().nullable(),
-  links: z.object({ self: z.string(), events: z.string() }),
-});
+const accepted = z
+  .object({
+    id: z.string(),
+    status: z.enum(JOB_STATUSES),
+    position: z.number().nullable(),
+    links: z.object({ self: z.string(), events: z.string() }),
+  })
+  .describe("Accepted; the job's state is at links.self, and in the header Location");
+
+/** Answers of routes that ask for pictures, and of those of a job. */
+const asked = {
+  202: accepted,
+  400: errorBody.describe("A field is wrong"),
+  404: errorBody.describe("There is no such model"),
+  429: errorBody.describe("The queue is full; Retry-After says when to ask again"),
+};
+const unknown = {
+  404: errorBody.describe("There is no such job"),
+  410: errorBody.describe("The job is no longer known"),
+};
 
 /** What a request may call itself. */
 const requestKey = z.string().regex(/^[\w.:-]{1,100}$/, "expected 1 to 100 letters, digits or _ . : -");
@@ -33,8 +47,11 @@ export function addJobRoutes(studio: StudioParts): void {
           "JSON, or multipart/form-data with the JSON as `request` and files as `image` and `mask`. A request that " +
           "is sent again with the same Idempotency-Key is answered with its first job.",
         headers: z.looseObject({ "idempotency-key": requestKey.optional() }),
-        body: jobBody,
-        response: { 202: accepted, 400: errorBody, 404: errorBody, 429: errorBody },
+        body: contents({
+          "application/json": jobBody,
+          "multipart/form-data": z.object({ request: z.string(), image: file.optional(), mask: file.optional() }),
+        }),
+        response: asked,
       },
       validatorCompiler: checkedByRoute,
     },
@@ -51,7 +68,7 @@ export function addJobRoutes(studio: StudioParts): void {
       schema: {
         summary: "Ask for a table of pictures over two settings, as miro sweep draws it",
         body: sweepBody,
-        response: { 202: accepted, 400: errorBody, 404: errorBody, 429: errorBody },
+        response: asked,
       },
       validatorCompiler: checkedByRoute,
     },
@@ -65,14 +82,16 @@ export function addJobRoutes(studio: StudioParts): void {
         summary: "Jobs, newest first",
         querystring: z.object({
           status: z.enum(JOB_STATUSES).optional(),
-          limit: z.coerce.number().int().min(1).max(200).default(50),
+          limit: queried(z.coerce.number().int().min(1).max(200).default(50)),
           cursor: z
             .string()
             .regex(/^job-[0-9a-z]{8,40}$/, "expected the next of a page before")
             .optional(),
           requestKey: requestKey.optional(),
         }),
-        response: { 200: z.object({ jobs: z.array(jobView), next: z.string().nullable() }) },
+        response: {
+          200: z.object({ jobs: z.array(jobView), next: z.string().nullable() }).describe("Jobs, newest first"),
+        },
       },
     },
     async ({ query: { status, limit, cursor, requestKey: key } }) => {
@@ -92,7 +111,7 @@ export function addJobRoutes(studio: StudioParts): void {
       schema: {
         summary: "A job's state",
         params: idParams,
-        response: { 200: jobView, 404: errorBody, 410: errorBody },
+        response: { 200: jobView.describe("The job"), ...unknown },
       },
     },
     async ({ params }, reply) => {
@@ -108,6 +127,12 @@ export function addJobRoutes(studio: StudioParts): void {
       schema: {
         summary: "A job's events as they happen (server-sent events); Last-Event-ID goes on",
         params: idParams,
+        headers: z.looseObject({ "last-event-id": z.string().optional() }),
+        response: {
+          200: contents({ "text/event-stream": z.string() }, "Events until the job's end"),
+          204: nothing.describe("The end has been heard: do not ask again"),
+          ...unknown,
+        },
       },
       // Who asks for headers alone is no reader, whose leaving may cancel the job.
       exposeHeadRoute: false,
@@ -129,7 +154,7 @@ export function addJobRoutes(studio: StudioParts): void {
       schema: {
         summary: "Cancel a job",
         params: idParams,
-        response: { 204: nothing, 404: errorBody, 410: errorBody },
+        response: { 204: nothing, ...unknown },
       },
     },
     async ({ params }, reply) => {

@@ -36,25 +36,27 @@ export interface JobWork {
 }
 
 /** A job's state for people and programs. */
-export const jobView = z.object({
-  id: z.string(),
-  status: z.enum(JOB_STATUSES),
-  /** Jobs before it; null once it has begun. */
-  position: z.number().nullable(),
-  model: z.string(),
-  createdAt: z.string(),
-  startedAt: z.string().nullable(),
-  finishedAt: z.string().nullable(),
-  step: z.number(),
-  steps: z.number().nullable(),
-  total: z.number(),
-  pictures: z.array(z.string()),
-  scores: z.array(z.record(z.string(), z.number()).nullable()),
-  warnings: z.array(z.string()),
-  error: z.string().nullable(),
-  /** Of a sweep that is done: where its sheet is. */
-  sheet: z.string().nullable().optional(),
-});
+export const jobView = z
+  .object({
+    id: z.string(),
+    status: z.enum(JOB_STATUSES),
+    /** Jobs before it; null once it has begun. */
+    position: z.number().nullable(),
+    model: z.string(),
+    createdAt: z.string(),
+    startedAt: z.string().nullable(),
+    finishedAt: z.string().nullable(),
+    step: z.number(),
+    steps: z.number().nullable(),
+    total: z.number(),
+    pictures: z.array(z.string()),
+    scores: z.array(z.record(z.string(), z.number()).nullable()),
+    warnings: z.array(z.string()),
+    error: z.string().nullable(),
+    /** Of a sweep that is done: where its sheet is. */
+    sheet: z.string().nullable().optional(),
+  })
+  .meta({ id: "Job" });
 
 /** As {@link jobView} has it. */
 export type JobView = z.output<typeof jobView>;

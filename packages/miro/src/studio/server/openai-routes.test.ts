@@ -1,8 +1,9 @@
 /** OpenAI's routes, asked by their own clients for JavaScript and by hand. */
+import { rmSync } from "node:fs";
 import { createOpenAICompatible } from "@ai-sdk/openai-compatible";
 import { generateImage } from "ai";
 import OpenAI, { toFile } from "openai";
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
 import { decodeShown } from "../../pictures/decode-shown.js";
 import { encodeImage } from "../../pictures/image-files.js";
 import { readPng } from "../../pictures/png.js";
@@ -83,6 +84,31 @@ describe("images.generate", () => {
     const body = { prompt: "a cat", ...extra, response_format: "url" } as OpenAI.Images.ImageGenerateParamsNonStreaming;
     const behind = await client.images.generate(body, { headers });
     expect(behind.data![0]!.url).toMatch(/^https:\/\/draw\.example\/studio\/api\/pictures\//);
+  });
+
+  it("gives pictures that went to the trash meanwhile, and says where one is gone altogether", async () => {
+    const { gallery } = studio;
+    const add = gallery.add.bind(gallery);
+    const adding = vi.spyOn(gallery, "add");
+    const said = vi.spyOn(process.stderr, "write").mockReturnValue(true);
+    try {
+      adding.mockImplementation((...given) => {
+        const id = add(...given);
+        gallery.remove(id);
+        return id;
+      });
+      for (const output_format of ["png", "webp"] as const)
+        expect((await generate({ output_format })).data![0]!.b64_json).toMatch(/^[\w+/]+=*$/);
+      adding.mockImplementation((path, settings) => {
+        const id = add(path, settings);
+        rmSync(path);
+        return id;
+      });
+      await expect(generate()).rejects.toThrow("500 a picture was removed before it could be sent");
+    } finally {
+      adding.mockRestore();
+      said.mockRestore();
+    }
   });
 
   it("streams as many partial pictures as asked for, then each picture, in the format that it names", async () => {
@@ -217,6 +243,20 @@ describe("images.edit", () => {
     expect(types).toEqual(["image_edit.partial_image", "image_edit.completed"]);
   });
 
+  it("streams as many partial pictures as asked for where not all steps are drawn", async () => {
+    const stream = await client.images.edit({
+      image: await toFile(await grey(64), "grey.png", { type: "image/png" }),
+      prompt: "a cat",
+      ...extra,
+      steps: 12,
+      stream: true,
+      partial_images: 3,
+    } as OpenAI.Images.ImageEditParamsStreaming);
+    const types: string[] = [];
+    for await (const event of stream) types.push(event.type);
+    expect(types).toEqual([...Array(3).fill("image_edit.partial_image"), "image_edit.completed"]);
+  });
+
   it("refuses what it cannot draw over", async () => {
     const form = (fields: Record<string, string | Blob>) => {
       const made = new FormData();
@@ -224,6 +264,10 @@ describe("images.edit", () => {
       return made;
     };
     const png = new Blob([await grey(64)]);
+    // A good header with half of the pixels is found when they are decoded.
+    const noise = Uint8Array.from({ length: 64 * 64 * 3 }, (_, i) => (i * 7919) % 251);
+    const whole = await encodeImage({ width: 64, height: 64, data: noise }, []);
+    const half = new Blob([new Uint8Array(whole.subarray(0, whole.length / 2))]);
     const bomb = await sharp({ create: { width: 9000, height: 9000, channels: 3, background: "white" } })
       .png()
       .toBuffer();
@@ -231,6 +275,7 @@ describe("images.edit", () => {
       [form({}), 400, "image"],
       [form({ image: new Blob(["no picture"]) }), 400, "image"],
       [form({ image: new Blob([new Uint8Array(bomb)]) }), 400, "image"],
+      [form({ image: half }), 400, "image"],
       [form({ image: png, mask: png }), 400, "mask"],
       [form({ image: png, other: png }), 400, "other"],
       [form({ image: png, steps: "few" }), 400, "steps"],

@@ -2,14 +2,14 @@
  * The routes of OpenAI's images API, for its clients as they are: `POST /v1/images/generations` and `edits`, answered
  * at once or as a stream, and `GET /v1/models`. The options of `POST /api/jobs` may stand beside OpenAI's own.
  */
-import { readFile } from "node:fs/promises";
 import type { FastifyReply, FastifyRequest } from "fastify";
 import type { ZodTypeProvider } from "fastify-type-provider-zod";
 import { z } from "zod";
-import { InvalidInputError, invalid } from "../../errors.js";
+import { InvalidInputError, invalid, MiroError } from "../../errors.js";
 import { message } from "../../message.js";
 import { field } from "../../options.js";
 import type { ImageFormat } from "../../pictures/image-files.js";
+import { STRENGTH } from "../../pipeline/edit.js";
 import { chooseModel, jobBody, parseBody, type Uploads, workOf } from "./bodies.js";
 import { EventStream } from "./event-stream.js";
 import type { Gallery } from "./gallery.js";
@@ -19,7 +19,7 @@ import type { JobQueue } from "./queue.js";
 import { maskOfAlpha, recoded } from "./recode.js";
 import { refusalOf, shown, statusOf } from "./refusals.js";
 import { formToJson, readForm } from "./request-bodies.js";
-import { checkedByRoute } from "./schemas.js";
+import { checkedByRoute, contents, file, openaiError } from "./schemas.js";
 
 const { prompt: _, prompts: __, imagesPerPrompt: ___, cancelOnDisconnect: ____, ...native } = jobBody.shape;
 
@@ -72,6 +72,43 @@ const imagesBody = z.strictObject({
   ...native,
 });
 
+const model = z
+  .object({ id: z.string(), object: z.literal("model"), created: z.int(), owned_by: z.string() })
+  .meta({ id: "OpenAIModel" });
+
+const usage = z.object({
+  input_tokens: z.number(),
+  output_tokens: z.number(),
+  total_tokens: z.number(),
+  input_tokens_details: z.object({ text_tokens: z.number(), image_tokens: z.number() }),
+});
+const images = z
+  .object({
+    created: z.int(),
+    data: z.array(
+      z.object({
+        b64_json: z.string().optional(),
+        url: z.string().optional(),
+        revised_prompt: z.string(),
+        seed: z.int().nullable(),
+      }),
+    ),
+    background: z.string(),
+    output_format: z.string(),
+    size: z.string(),
+    quality: z.string(),
+    usage,
+  })
+  .meta({ id: "OpenAIImages" });
+
+/** Answers of routes that draw. */
+const drawn = {
+  200: contents({ "application/json": images, "text/event-stream": z.string() }, "The pictures; with stream, events"),
+  400: openaiError.describe("A field is wrong"),
+  404: openaiError.describe("There is no such model"),
+  429: openaiError.describe("The queue is full; Retry-After says when to ask again"),
+};
+
 /** Steps by quality; null: the model's default. */
 const STEPS = { low: 20, medium: null, high: 100 } as const;
 const QUALITIES = {
@@ -104,23 +141,40 @@ export function addOpenaiRoutes(studio: StudioParts): void {
   const app = studio.app.withTypeProvider<ZodTypeProvider>();
   const { engine } = studio;
   const started = Math.floor(Date.now() / 1000);
-  const modelOf = (id: string) => ({ id, object: "model", created: started, owned_by: "miro" });
+  const modelOf = (name: string) => {
+    const { id } = chooseModel(name, engine);
+    return { id, object: "model", created: started, owned_by: "miro" } as const;
+  };
 
-  app.get("/v1/models", { schema: { summary: "The models, as OpenAI lists them" } }, async () => ({
-    object: "list",
-    data: engine.cards.map(({ id }) => modelOf(id)),
-  }));
+  const models = z.object({ object: z.literal("list"), data: z.array(model) }).describe("The models");
+  app.get(
+    "/v1/models",
+    { schema: { summary: "The models, as OpenAI lists them", response: { 200: models } } },
+    async () => ({ object: "list" as const, data: engine.cards.map(({ id }) => modelOf(id)) }),
+  );
 
   app.get(
+    "/v1/models/:id",
+    {
+      schema: {
+        summary: "A model, as OpenAI tells of it",
+        params: z.object({ id: z.string().max(1000) }),
+        response: { 200: model.describe("The model"), 404: openaiError.describe("There is no such model") },
+      },
+    },
+    async ({ params }) => modelOf(params.id),
+  );
+  // Not every client escapes the slash in the name of a repository.
+  app.get(
     "/v1/models/*",
-    { schema: { summary: "A model, as OpenAI tells of it", params: z.object({ "*": z.string().max(1000) }) } },
-    async ({ params }) => modelOf(chooseModel(params["*"], engine).id),
+    { schema: { hide: true, params: z.object({ "*": z.string().max(1000) }) } },
+    async (request) => modelOf(request.params["*"]),
   );
 
   app.post(
     "/v1/images/generations",
     {
-      schema: { summary: "Draw pictures, as OpenAI's images.generate", body: imagesBody },
+      schema: { summary: "Draw pictures, as OpenAI's images.generate", body: imagesBody, response: drawn },
       validatorCompiler: checkedByRoute,
     },
     async (request, reply) => draw(studio, "image_generation", request.body, {}, request, reply),
@@ -131,9 +185,11 @@ export function addOpenaiRoutes(studio: StudioParts): void {
     {
       schema: {
         summary: "Draw over a picture, as OpenAI's images.edit",
-        description: "multipart/form-data with `image`, where wanted `mask`, and the fields of images.generate.",
-        consumes: ["multipart/form-data"],
+        description: "Objects are written in brackets: rewardTargets[sharpness]=0.5.",
+        body: contents({ "multipart/form-data": imagesBody.extend({ image: file, mask: file.optional() }) }),
+        response: drawn,
       },
+      validatorCompiler: checkedByRoute,
     },
     async (request, reply) => {
       if (!request.isMultipart()) throw invalid("body", "multipart/form-data with a file image", message`another`);
@@ -158,7 +214,7 @@ async function draw(
   uploads: Uploads,
   request: FastifyRequest,
   reply: FastifyReply,
-): Promise<FastifyReply | object> {
+): Promise<FastifyReply | z.output<typeof images>> {
   const body = parseBody(imagesBody, withoutNulls(given));
   const { n, size, quality: asked, response_format, output_format, output_compression, stream, ...rest } = body;
   const card = chooseModel(body.model, studio.engine);
@@ -170,8 +226,11 @@ async function draw(
     throw invalid("output_compression", "jpeg or webp with it; png keeps every pixel", output_compression);
   const quality = QUALITIES[asked];
   const steps = body.steps ?? STEPS[quality] ?? card.defaults.steps;
+  const isOver = (uploads.image ?? body.image) !== undefined;
+  const masked = (uploads.mask ?? body.mask) !== undefined;
+  const part = isOver ? (body.strength ?? (masked ? STRENGTH.mask : STRENGTH.image)) : 1;
   const previewEvery =
-    stream && body.partial_images > 0 ? Math.max(1, Math.floor(steps / (body.partial_images + 1))) : undefined;
+    stream && body.partial_images > 0 ? Math.max(1, Math.floor((steps * part) / (body.partial_images + 1))) : undefined;
   const work = await workOf(
     { ...nativeOf(rest), imagesPerPrompt: n, steps, previewEvery },
     uploads,
@@ -188,7 +247,7 @@ async function draw(
     quality,
     prompt: body.prompt,
     url: response_format === "url",
-    imageTokens: work.call.edits.length > 0 ? positions : 0,
+    imageTokens: isOver ? positions : 0,
   };
   const job = studio.submit(work);
   cancelWithReader(studio.queue, job, reply);
@@ -264,10 +323,9 @@ async function pictureOf(gallery: Gallery, job: Job, image: number, id: string, 
     return { url: `${protocol}://${host}${prefix}/api/pictures/${id}.${ending}${quality}`, ...more };
   }
   const bytes =
-    answer.format === "png"
-      ? await readFile(gallery.pathOf(id)!)
-      : await gallery.converted(id, answer.format, answer.compression);
-  return { b64_json: bytes!.toString("base64"), ...more };
+    answer.format === "png" ? await gallery.bytes(id) : await gallery.converted(id, answer.format, answer.compression);
+  if (bytes === null) throw new MiroError("a picture was removed before it could be sent");
+  return { b64_json: bytes.toString("base64"), ...more };
 }
 
 /** What an answer says of its pictures. */

@@ -6,13 +6,18 @@ import type { FastifyReply, FastifyRequest } from "fastify";
 import type { ZodTypeProvider } from "fastify-type-provider-zod";
 import { z } from "zod";
 import { invalid } from "../../errors.js";
+import type { ImageFormat } from "../../pictures/image-files.js";
 import { slug } from "../../pipeline/requests/file-names.js";
-import { textToSettings } from "../../pipeline/settings.js";
+import { imageSettingsSchema, textToSettings } from "../../pipeline/settings.js";
 import { type PictureEntry, pictureEntry } from "./gallery.js";
 import type { StudioParts } from "./parts.js";
 import { textsOfUpload } from "./recode.js";
-import { readFileBody } from "./request-bodies.js";
-import { errorBody, idParams, nothing } from "./schemas.js";
+import { FILE_TYPES, readFileBody } from "./request-bodies.js";
+import { checkedByRoute, contents, errorBody, file, idParams, nothing, queried } from "./schemas.js";
+
+const missing = { 404: errorBody.describe("There is no such picture") };
+const unchanged = { 304: nothing.describe("What the reader has is what there is") };
+const known = pictureEntry.describe("What is known of the picture");
 
 const IMMUTABLE = "private, max-age=31536000, immutable";
 
@@ -32,9 +37,11 @@ export function addPictureRoutes({ app: untyped, gallery }: StudioParts): void {
             .string()
             .regex(/^\d{1,16}-\d{1,16}$/, "expected the next of a page before")
             .optional(),
-          limit: z.coerce.number().int().min(1).max(500).default(60),
+          limit: queried(z.coerce.number().int().min(1).max(500).default(60)),
         }),
-        response: { 200: z.object({ pictures: z.array(pictureEntry), next: z.string().nullable() }), 400: errorBody },
+        response: {
+          200: z.object({ pictures: z.array(pictureEntry), next: z.string().nullable() }).describe("Newest first"),
+        },
       },
     },
     async ({ query: { q, model, favourite, cursor, limit, ...rest } }) =>
@@ -54,7 +61,15 @@ export function addPictureRoutes({ app: untyped, gallery }: StudioParts): void {
       schema: {
         summary: "What is known of a picture; with .png, .webp or .jpg its file",
         params: idParams,
-        querystring: z.object({ quality: z.coerce.number().int().min(0).max(100).optional() }),
+        querystring: z.object({ quality: queried(z.coerce.number().int().min(0).max(100).optional()) }),
+        response: {
+          200: contents(
+            { "application/json": pictureEntry, "image/png": file, "image/webp": file, "image/jpeg": file },
+            "What is known of the picture, or its file",
+          ),
+          ...unchanged,
+          ...missing,
+        },
       },
     },
     async (request, reply) => {
@@ -65,27 +80,40 @@ export function addPictureRoutes({ app: untyped, gallery }: StudioParts): void {
       if (ending === undefined) return entry;
       reply.header("content-disposition", dispositionOf(entry, ending));
       if (isFresh(request, reply, `"${name}.${ending}${quality ?? ""}"`)) return reply.code(304).send();
-      if (ending === "png") return sendFile(reply, gallery.pathOf(name!)!);
-      const format = ending === "webp" ? "webp" : "jpeg";
-      return reply.type(`image/${format}`).send(await gallery.converted(name!, format, quality));
+      const format = ending === "jpg" ? "jpeg" : (ending as ImageFormat);
+      const bytes = format === "png" ? await gallery.bytes(name!) : await gallery.converted(name!, format, quality);
+      return bytes === null ? noPicture(reply) : reply.type(`image/${format}`).send(bytes);
     },
   );
 
   app.get(
     "/api/pictures/:id/thumbnail",
-    { schema: { summary: "A small WebP of a picture", params: idParams } },
+    {
+      schema: {
+        summary: "A small WebP of a picture",
+        params: idParams,
+        response: { 200: contents({ "image/webp": file }, "The WebP"), ...unchanged, ...missing },
+      },
+    },
     async (request, reply) => {
       const { id: name } = request.params;
       if (gallery.get(name) === null) return noPicture(reply);
       if (isFresh(request, reply, `"${name}-thumbnail"`)) return reply.code(304).send();
-      return reply.type("image/webp").send(await gallery.thumbnail(name));
+      const bytes = await gallery.thumbnail(name);
+      return bytes === null ? noPicture(reply) : reply.type("image/webp").send(bytes);
     },
   );
 
   app.get(
     "/api/pictures/:id/settings",
-    { schema: { summary: "Everything that decides a picture", params: idParams } },
-    async ({ params }, reply) => (await gallery.settings(params.id)) ?? noPicture(reply),
+    {
+      schema: {
+        summary: "Everything that decides a picture",
+        params: idParams,
+        response: { 200: imageSettingsSchema.describe("The settings in its file"), ...missing },
+      },
+    },
+    async ({ params: { id } }, reply) => (gallery.get(id) && (await gallery.settings(id))) ?? noPicture(reply),
   );
 
   app.patch(
@@ -95,10 +123,11 @@ export function addPictureRoutes({ app: untyped, gallery }: StudioParts): void {
         summary: "Make a picture a favourite, or none",
         params: idParams,
         body: z.strictObject({ favourite: z.boolean() }),
+        response: { 200: known, ...missing },
       },
     },
     async ({ params, body }, reply) =>
-      gallery.setFavourite(params.id, body.favourite) ? gallery.get(params.id) : noPicture(reply),
+      (gallery.setFavourite(params.id, body.favourite) ? gallery.get(params.id) : null) ?? noPicture(reply),
   );
 
   app.delete(
@@ -107,7 +136,7 @@ export function addPictureRoutes({ app: untyped, gallery }: StudioParts): void {
       schema: {
         summary: "Move a picture to the trash",
         params: idParams,
-        response: { 204: nothing, 404: errorBody },
+        response: { 204: nothing, ...missing },
       },
     },
     async ({ params }, reply) => (gallery.remove(params.id) ? reply.code(204).send(null) : noPicture(reply)),
@@ -115,8 +144,14 @@ export function addPictureRoutes({ app: untyped, gallery }: StudioParts): void {
 
   app.post(
     "/api/pictures/:id/restore",
-    { schema: { summary: "Take a picture out of the trash", params: idParams } },
-    async ({ params }, reply) => (gallery.restore(params.id) ? gallery.get(params.id) : noPicture(reply)),
+    {
+      schema: {
+        summary: "Take a picture out of the trash",
+        params: idParams,
+        response: { 200: known, ...missing },
+      },
+    },
+    async ({ params }, reply) => (gallery.restore(params.id) ? gallery.get(params.id) : null) ?? noPicture(reply),
   );
 
   app.get(
@@ -125,6 +160,10 @@ export function addPictureRoutes({ app: untyped, gallery }: StudioParts): void {
       schema: {
         summary: "The labelled sheet of a sweep (sheet.png), or its settings and scores (sweep.json)",
         params: z.object({ id: z.string().max(64), file: z.enum(["sheet.png", "sweep.json"]) }),
+        response: {
+          200: contents({ "image/png": file, "application/json": z.looseObject({}) }, "The file"),
+          ...missing,
+        },
       },
     },
     async ({ params }, reply) => {
@@ -141,7 +180,22 @@ export function addPictureRoutes({ app: untyped, gallery }: StudioParts): void {
 
   app.post(
     "/api/inspect",
-    { schema: { summary: "The settings in a picture file (multipart/form-data, or the file as the body)" } },
+    {
+      schema: {
+        summary: "The settings in a picture file (multipart/form-data, or the file as the body)",
+        body: contents({
+          "multipart/form-data": z.object({ image: file }),
+          ...Object.fromEntries(FILE_TYPES.map((type) => [type, file])),
+        }),
+        response: {
+          200: z
+            .object({ settings: z.record(z.string(), z.unknown()).nullable(), parameters: z.string().nullable() })
+            .describe("The settings of this program, and the lines that others read"),
+          422: errorBody.describe("The picture holds no settings"),
+        },
+      },
+      validatorCompiler: checkedByRoute,
+    },
     async (request, reply) => {
       const bytes = await readFileBody(request);
       const text = await textsOfUpload("image", bytes);
@@ -155,7 +209,12 @@ export function addPictureRoutes({ app: untyped, gallery }: StudioParts): void {
 }
 
 function noPicture(reply: FastifyReply): FastifyReply {
-  return reply.code(404).send({ error: { message: "there is no such picture" } });
+  // What was said of the picture that was to be sent.
+  for (const name of ["etag", "content-disposition"]) reply.removeHeader(name);
+  return reply
+    .code(404)
+    .header("cache-control", "no-store")
+    .send({ error: { message: "there is no such picture" } });
 }
 
 /** The name under which a picture is saved (RFC 6266): that which `miro generate` gives it. */
@@ -174,16 +233,17 @@ function isFresh(request: FastifyRequest, reply: FastifyReply, tag: string): boo
 
 async function sendFile(reply: FastifyReply, path: string): Promise<FastifyReply> {
   const { size } = await stat(path).catch(() => ({ size: -1 }));
-  if (size < 0) return noPicture(reply.removeHeader("etag").removeHeader("cache-control"));
+  if (size < 0) return noPicture(reply);
   return reply.type("image/png").header("content-length", size).send(createReadStream(path));
 }
 
-/** `reward.KEY>` of a query that was `reward.KEY>=VALUE`. */
+/** `reward.KEY>` of a query that was `reward.KEY>=VALUE`. @throws InvalidInputError for another comparison */
 function leastTargets(query: Record<string, unknown>): Record<string, number> {
   const targets: Record<string, number> = {};
   for (const [name, value] of Object.entries(query)) {
+    if (!name.startsWith("reward.")) continue;
     const key = /^reward\.(\w{1,64})>?$/.exec(name)?.[1];
-    if (key === undefined) continue;
+    if (key === undefined) throw invalid("reward", "a least target, reward.KEY>=VALUE", name);
     const least = typeof value === "string" && value.trim() !== "" ? Number(value) : Number.NaN;
     if (!Number.isFinite(least)) throw invalid(name, "a number", value);
     targets[key] = least;

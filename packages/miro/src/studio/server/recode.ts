@@ -35,13 +35,18 @@ export async function sizeOfUpload(parameter: string, bytes: Uint8Array): Promis
     checkSize(width, height, MAX_UPLOAD_PIXELS);
     return [autoOrient.width, autoOrient.height];
   } catch (error) {
-    throw new InvalidInputError(message`${about(parameter)}: ${firstLine(error)}`, {
-      parameter,
-      expected: "a picture: PNG, JPEG, WebP, GIF, BMP, TIFF or AVIF",
-      received: firstLine(error),
-      cause: error,
-    });
+    throw noPicture(parameter, error);
   }
+}
+
+/** What is wrong with a picture that was sent. */
+export function noPicture(parameter: string, error: unknown): InvalidInputError {
+  return new InvalidInputError(message`${about(parameter)}: ${firstLine(error)}`, {
+    parameter,
+    expected: "a picture: PNG, JPEG, WebP, GIF, BMP, TIFF or AVIF",
+    received: firstLine(error),
+    cause: error,
+  });
 }
 
 /** A mask whose transparent places are white and opaque ones black. @throws InvalidInputError for one without alpha */

@@ -5,6 +5,9 @@ import { message } from "../../message.js";
 import type { Uploads } from "./bodies.js";
 import { MAX_UPLOAD_BYTES } from "./limits.js";
 
+/** Types of bodies that are files. */
+export const FILE_TYPES = ["image/png", "image/webp", "image/jpeg", "application/octet-stream"];
+
 /** The parts of a form, by name; names of lists (`image[]`) stand without their brackets for files. */
 export interface Form {
   fields: Map<string, string[]>;

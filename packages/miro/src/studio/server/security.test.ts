@@ -85,8 +85,24 @@ describe("pages of other origins", () => {
       "location, retry-after",
     ]);
     // A cache must not give a page what another way of asking left there.
-    for (const headers of [undefined, { origin }]) expect((await ask("GET", "/", headers)).headers.vary).toBe("Origin");
+    for (const headers of [undefined, { origin }])
+      expect((await ask("GET", "/", headers)).headers.vary).toBe("Origin, Referer");
     expect((await guarded()("GET", "/")).headers.vary).toBeUndefined();
+  });
+
+  it("that are allowed may show pictures, which browsers ask for by their page alone", async () => {
+    const ask = guarded({ allowOrigins: ["https://app.example"] });
+    for (const [referer, policy] of [
+      ["https://app.example/", "cross-origin"],
+      ["https://app.example/a/page?q", "cross-origin"],
+      ["https://app.example.evil/", "same-origin"],
+      ["http://evil.example/https://app.example/", "same-origin"],
+      ["no address", "same-origin"],
+    ] as const) {
+      const { headers } = await ask("GET", "/", { referer });
+      expect([referer, headers["cross-origin-resource-policy"]]).toEqual([referer, policy]);
+      expect(headers["access-control-allow-origin"]).toBeUndefined();
+    }
   });
 
   it("are not led here by a name of their own (DNS rebinding)", async () => {

@@ -58,7 +58,7 @@ export function guard(
   const headers = headersOf(allowFrames.map((origin) => new URL(origin).origin));
   const digest = key === undefined ? null : sha256(key);
   // Caches must tell answers to these pages from others, which lack the headers for them.
-  if (origins.size > 0) headers.vary = "Origin";
+  if (origins.size > 0) headers.vary = "Origin, Referer";
   app.addHook("onRequest", async (request, reply) => {
     reply.headers(headers);
     const named = hostOf(request.headers.host);
@@ -69,7 +69,9 @@ export function guard(
         403,
         `the host ${JSON.stringify(request.headers.host ?? "")} is not this server's; see --allow-origin`,
       );
-    const { origin } = request.headers;
+    const { origin, referer } = request.headers;
+    // A picture in a page is asked for without an origin.
+    if (origins.has(originOf(referer))) reply.header("cross-origin-resource-policy", "cross-origin");
     if (origin !== undefined && !isOwn(origin, request.headers.host) && !origins.has(origin))
       return refuse(request, reply, 403, `requests from ${JSON.stringify(origin)} are not allowed; see --allow-origin`);
     if (origin !== undefined && origins.has(origin)) {
@@ -112,6 +114,11 @@ function hostOf(header: string | undefined): string | null {
   } catch {
     return null;
   }
+}
+
+/** The origin of the page that a Referer header names. */
+function originOf(referer = ""): string {
+  return URL.canParse(referer) ? new URL(referer).origin : "";
 }
 
 function isOwn(origin: string, host: string | undefined): boolean {

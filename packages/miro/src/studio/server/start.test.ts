@@ -1,7 +1,8 @@
 /** The studio in a program. */
 import { existsSync } from "node:fs";
+import { Server } from "node:net";
 import { join } from "node:path";
-import { afterAll, expect, it } from "vitest";
+import { afterAll, expect, it, vi } from "vitest";
 import type { StudioOptions } from "./options.js";
 import { startStudio } from "./start.js";
 import { TinyStudios } from "./testing/tiny-studio.js";
@@ -25,6 +26,19 @@ it("serves until it is closed, however often, and frees its port and its folder"
   await expect(ask("a-long-key")).rejects.toThrow();
   expect(existsSync(join(output, ".studio", "index.sqlite"))).toBe(true);
   await (await startStudio({ ...options, port })).close();
+});
+
+it("does not start once its signal has stopped it", async () => {
+  const output = studios.folder();
+  const options: StudioOptions = { models: [studios.model()], port: 0, output };
+  const stop = new AbortController();
+  const listen = vi.spyOn(Server.prototype, "listen").mockImplementationOnce(function (this: Server, given: unknown) {
+    listen.mockRestore();
+    stop.abort(new Error("stopped"));
+    return this.listen(given);
+  });
+  await expect(startStudio({ ...options, signal: stop.signal })).rejects.toThrow("stopped");
+  await (await startStudio(options)).close(); // the folder is free
 });
 
 it.each<[object, RegExp]>([

@@ -1,5 +1,5 @@
 /** The server with small random weights, asked over HTTP. */
-import { cpSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { request } from "node:http";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -314,6 +314,9 @@ describe("jobs", () => {
       [{ ...small, imagesPerPrompt: 17 }, 400, "imagesPerPrompt"],
       [{ ...small, stepz: 2 }, 400, "stepz"],
       [{ ...small, sampler: "nothing" }, 400, "sampler"],
+      [{ ...small, sampler: "euler_ancestral", samplerOptions: { eta: 2 } }, 400, "samplerOptions.eta"],
+      [{ ...small, samplerOptions: { eta: 0.5 } }, 400, "samplerOptions.eta"],
+      [{ ...small, variationStrength: 0.5 }, 400, "variationStrength"],
       [{ ...small, strength: 0.5 }, 400, "strength"],
       [{ ...small, mask: "AAAA" }, 400, "mask"],
       [{ ...small, image: "no base64!" }, 400, "image"],
@@ -389,6 +392,8 @@ describe("the gallery", () => {
     for (const other of ["🦊", "zebra 🦊", "!", "cow 🦓"]) expect(await list(`q=${other}`)).toEqual([]);
     expect(await list("q=zebra&reward.clip_score>=0.3")).toEqual([]);
     expect(await list("q=zebra&reward.clip_score>=0.2")).toEqual([picture]);
+    for (const another of ["reward.clip_score<=0.2", "reward.clip_score>0.2", "reward.clip_score>=much", "reward.=1"])
+      expect([another, (await fetch(at(`/api/pictures?${another}`))).status]).toEqual([another, 400]);
     expect(await list("q=zebra&favourite=true")).toEqual([]);
     const patched = await fetch(at(`/api/pictures/${picture}`), {
       method: "PATCH",
@@ -515,11 +520,23 @@ describe("the gallery", () => {
       expect([answer.status, answer.headers.get("content-type")]).toEqual([200, "image/webp"]);
       writeFileSync(of.gallery.pathOf(picture)!, "no picture");
       const said = vi.spyOn(process.stderr, "write").mockReturnValue(true);
-      const broken = await fetch(at(`/api/pictures/${picture}/thumbnail`, of));
-      expect(said.mock.calls.join("")).toMatch(/^error: GET \/api\/pictures\//);
+      const path = of.gallery.pathOf(picture)!;
+      const broken = async (ending: string) => {
+        said.mockClear();
+        const answer = await fetch(at(`/api/pictures/${picture}${ending}`, of));
+        const { headers } = answer;
+        const sent = ["etag", "content-disposition", "cache-control", "content-type"].map((name) => headers.get(name));
+        expect([answer.status, ...sent]).toEqual([...[500, null, null, "no-store"], "application/json; charset=utf-8"]);
+        const { error } = (await answer.json()) as { error: { message: string } };
+        expect(said.mock.calls.join("")).toBe(`error: GET /api/pictures/${picture}${ending}: ${error.message}\n`);
+        return error.message;
+      };
+      for (const ending of ["/thumbnail", ".webp", "/settings"]) expect(await broken(ending)).toContain(`${path}: `);
+      rmSync(path);
+      mkdirSync(path);
+      for (const ending of ["/thumbnail", ".png", ".webp", "/settings"])
+        expect(await broken(ending)).toBe(`${path}: cannot be read: it is a folder`);
       said.mockRestore();
-      expect([broken.status >= 400, broken.headers.get("cache-control")]).toEqual([true, "no-store"]);
-      expect(broken.headers.get("etag")).toBe(null);
     } finally {
       await of.close();
     }

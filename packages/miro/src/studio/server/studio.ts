@@ -28,8 +28,8 @@ import type { StudioParts } from "./parts.js";
 import { addPictureRoutes } from "./picture-routes.js";
 import { JobQueue } from "./queue.js";
 import { refusalOf, shown, statusOf } from "./refusals.js";
-import { RefusedBody } from "./request-bodies.js";
-import { checkedBySchema, schemaTransform } from "./schemas.js";
+import { FILE_TYPES, RefusedBody } from "./request-bodies.js";
+import { checkedBySchema, documentTransform, schemaTransform } from "./schemas.js";
 import { checkKey, guard } from "./security.js";
 import { addServerRoutes } from "./server-routes.js";
 import { addWebuiRoutes } from "./webui-routes.js";
@@ -88,6 +88,7 @@ export class Studio implements StudioParts {
     try {
       await studio.#build();
       await studio.app.listen({ host: options.host, port: options.port });
+      options.signal?.throwIfAborted();
     } catch (error) {
       await studio.close();
       throw listenError(error as NodeJS.ErrnoException, options);
@@ -141,9 +142,12 @@ export class Studio implements StudioParts {
     const status = statusOf(told, request.url);
     if (status === 429 || status === 503) reply.header("retry-after", "2");
     // What a route said of the picture that it meant to send holds for no refusal.
-    reply.removeHeader("etag").header("cache-control", "no-store");
-    if (status === 500)
-      process.stderr.write(`error: ${request.method} ${request.url.split("?", 1)[0]}: ${error.stack}\n`);
+    for (const name of ["etag", "content-type", "content-length", "content-disposition"]) reply.removeHeader(name);
+    reply.header("cache-control", "no-store");
+    if (status === 500) {
+      const said = error instanceof MiroError ? error.message : error.stack;
+      process.stderr.write(`error: ${request.method} ${request.url.split("?", 1)[0]}: ${said}\n`);
+    }
     return reply.code(status).send(refusalOf(request.url, status, shown(status, told)));
   }
 
@@ -156,17 +160,26 @@ export class Studio implements StudioParts {
     await app.register(multipart, { limits: { fileSize: MAX_UPLOAD_BYTES, files: 4, fields: 64 } });
     await app.register(swagger, {
       openapi: {
-        info: { title: "MIRO studio", version: version(), description: "Pictures by request: jobs, events, gallery." },
-        components: { securitySchemes: { key: { type: "http", scheme: "bearer" } } },
+        openapi: "3.1.0",
+        info: {
+          title: "MIRO studio",
+          version: version(),
+          description: "Pictures by request: jobs, events, gallery.",
+          license: { name: "MIT", identifier: "MIT" },
+        },
+        ...(this.options.key === undefined
+          ? { security: [] }
+          : { security: [{ key: [] }], components: { securitySchemes: { key: { type: "http", scheme: "bearer" } } } }),
       },
       transform: schemaTransform,
+      transformObject: documentTransform,
     });
     const parseJson = app.getDefaultJsonParser("error", "error");
     // Clients name the type of every request, also where they have nothing to send.
     app.addContentTypeParser<string>("application/json", { parseAs: "string" }, (request, body, done) =>
       body === "" ? done(null) : parseJson(request, body, done),
     );
-    for (const type of ["image/png", "image/webp", "image/jpeg", "application/octet-stream"])
+    for (const type of FILE_TYPES)
       app.addContentTypeParser(type, { parseAs: "buffer", bodyLimit: MAX_UPLOAD_BYTES }, (_, body, done) =>
         done(null, body),
       );

@@ -86,6 +86,8 @@ describe("a sweep", () => {
       [{ ...base, x: "seed=0", by: ["beauty"] }, 400, "by"],
       [{ ...base, x: "seed=0:63", y: "guidance=0:63", imagesPerCell: 2 }, 400, "x"],
       [{ ...base, x: "model=another" }, 404, "model"],
+      [{ ...base, x: "seed=0", samplerOptions: { eta: 0.5 } }, 400, "samplerOptions.eta"],
+      [{ ...base, x: "seed=0", variationStrength: 0.5 }, 400, "variationStrength"],
       [{ ...base, x: "seed=0", bestOf: { n: 2, by: "sharpness" } }, 400, "bestOf"],
       [{ x: "seed=0" }, 400, "prompt"],
     ];

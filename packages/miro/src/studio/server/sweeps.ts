@@ -6,7 +6,7 @@ import { layOutSweep } from "../../evaluation/sweep/run.js";
 import { field } from "../../options.js";
 import { type PromptOptions, promptOptionsSchema } from "../../pipeline/requests/prompt-file.js";
 import { scorerSpec } from "../../rewards/registry.js";
-import { checkRewards, chooseModel, jobBody, parseBody, type WorkContext } from "./bodies.js";
+import { checkRewards, checkTogether, chooseModel, jobBody, parseBody, type WorkContext } from "./bodies.js";
 import type { JobWork } from "./job.js";
 import { MAX_SWEEP_PICTURES } from "./limits.js";
 
@@ -75,6 +75,7 @@ export function sweepWorkOf(given: unknown, { engine }: WorkContext): JobWork {
   if (cells * imagesPerCell > MAX_SWEEP_PICTURES)
     throw invalid("x", `at most ${MAX_SWEEP_PICTURES} pictures in a sweep`, cells * imagesPerCell);
   const places = layOutSweep(layout);
+  for (const place of places) checkTogether(place.options);
   const ids = places.map((place) => (place.variant === undefined ? place.model : `${place.model}@${place.variant}`));
   const cards = new Map(ids.map((id) => [id, chooseModel(id, engine)]));
   // Of several models each leaves out the targets that it does not know.

@@ -2,7 +2,6 @@
  * What the Stable Diffusion WebUI (AUTOMATIC1111) calls things: bodies of its requests, the options that they mean, and
  * its answers.
  */
-import { readFile } from "node:fs/promises";
 import { z } from "zod";
 import { invalid } from "../../errors.js";
 import { cfgScale } from "../../flow/guidance.js";
@@ -124,7 +123,7 @@ export async function answerOf(
   gallery: Gallery,
 ) {
   const ids = jobs.flatMap(({ pictures }) => pictures.filter((id) => id !== undefined));
-  const files = await Promise.all(ids.map((id) => readFile(gallery.pathOf(id)!)));
+  const files = (await Promise.all(ids.map((id) => gallery.bytes(id)))).filter((file) => file !== null);
   const texts = files.map((file) => readPng(file, "a picture").text);
   const settings = texts.map((text) => readSettings(text, "a picture"));
   const [first] = settings;

@@ -1,5 +1,6 @@
 /** The web UI's routes, asked as its clients ask. */
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { rmSync } from "node:fs";
+import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
 import { decodeShown } from "../../pictures/decode-shown.js";
 import { encodeImage } from "../../pictures/image-files.js";
 import { readPng } from "../../pictures/png.js";
@@ -96,6 +97,23 @@ describe("txt2img", () => {
     });
     const pixels = async (image: string) => (await decodeShown(Buffer.from(image, "base64"))).data;
     expect(await pixels(again.images[0]!)).toEqual(await pixels(images[1]!));
+  });
+
+  it("leaves out what was removed meanwhile, but nothing that is only in the trash", async () => {
+    const { gallery } = studio;
+    const add = gallery.add.bind(gallery);
+    const adding = vi.spyOn(gallery, "add").mockImplementation((path, settings) => {
+      const id = add(path, settings);
+      if (settings.seed === 3) gallery.remove(id);
+      if (settings.seed === 4) rmSync(path);
+      return id;
+    });
+    try {
+      const { images, info } = await draw({ n_iter: 3 });
+      expect([images.length, info.all_seeds]).toEqual([2, [3, 5]]);
+    } finally {
+      adding.mockRestore();
+    }
   });
 
   it("has the sampler's own noise where eta is null", async () => {

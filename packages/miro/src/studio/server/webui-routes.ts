@@ -3,7 +3,7 @@
  * program has not (upscaling, face restoration, other scripts) is refused where it is asked for.
  */
 import { freemem, totalmem } from "node:os";
-import type { FastifyInstance, FastifyReply } from "fastify";
+import type { FastifyInstance, FastifyReply, FastifySchema } from "fastify";
 import type { ZodTypeProvider } from "fastify-type-provider-zod";
 import { z } from "zod";
 import { invalid } from "../../errors.js";
@@ -20,7 +20,7 @@ import type { ModelCard } from "./model-card.js";
 import type { StudioParts } from "./parts.js";
 import type { JobQueue } from "./queue.js";
 import { maskFor, stretched, textsOfUpload } from "./recode.js";
-import { checkedByRoute } from "./schemas.js";
+import { checkedByRoute, contents, webuiError } from "./schemas.js";
 import {
   answerOf,
   type Body,
@@ -32,6 +32,36 @@ import {
   timestamp,
   txt2imgBody,
 } from "./webui-bodies.js";
+
+const drawn = {
+  200: z
+    .object({ images: z.array(z.string()), parameters: z.looseObject({}), info: z.string() })
+    .describe("PNG files as base64; info is JSON"),
+  422: webuiError.describe("A field is wrong"),
+  429: webuiError.describe("The queue is full; Retry-After says when to ask again"),
+};
+const done = { 200: contents({ "application/json": z.null() }, "Done") };
+const things = z.array(z.looseObject({})).describe("The list");
+const values = z.looseObject({}).describe("Values by name");
+
+const progress = z
+  .object({
+    progress: z.number(),
+    eta_relative: z.number(),
+    state: z.object({
+      skipped: z.boolean(),
+      interrupted: z.boolean(),
+      job: z.string(),
+      job_count: z.int(),
+      job_timestamp: z.string(),
+      job_no: z.int(),
+      sampling_step: z.int(),
+      sampling_steps: z.int(),
+    }),
+    current_image: z.string().nullable(),
+    textinfo: z.string().nullable(),
+  })
+  .describe("How far it is, 0 to 1; a PNG as base64");
 
 /** A request: a job for each of its rounds. */
 interface DrawnRequest {
@@ -91,14 +121,17 @@ function addDrawing(studio: StudioParts, state: WebuiState): void {
 
   app.post(
     "/sdapi/v1/txt2img",
-    { schema: { summary: "WebUI: draw pictures", body: txt2imgBody }, validatorCompiler: checkedByRoute },
+    {
+      schema: { summary: "WebUI: draw pictures", body: txt2imgBody, response: drawn },
+      validatorCompiler: checkedByRoute,
+    },
     async ({ body }, reply) => draw(parseBody(txt2imgBody, body), {}, reply),
   );
 
   app.post(
     "/sdapi/v1/img2img",
     {
-      schema: { summary: "WebUI: draw over a picture", body: img2imgBody },
+      schema: { summary: "WebUI: draw over a picture", body: img2imgBody, response: drawn },
       validatorCompiler: checkedByRoute,
       bodyLimit: MAX_UPLOAD_BYTES,
     },
@@ -184,23 +217,28 @@ function addProgress({ app: fastify, queue }: StudioParts, state: WebuiState): v
         querystring: z.object({
           skip_current_image: z.enum(["true", "false", "True", "False", "1", "0"]).default("false"),
         }),
+        response: { 200: progress },
       },
     },
     async ({ query }) => {
-      const progress = progressOf(state.active(), queue);
       const skips = ["true", "True", "1"].includes(query.skip_current_image);
-      return { ...progress, current_image: skips ? null : await previewOf(state.active()) };
+      return { ...progressOf(state.active(), queue), current_image: skips ? null : await previewOf(state.active()) };
     },
   );
 
-  app.post("/sdapi/v1/interrupt", { schema: { summary: "WebUI: end the request that is being drawn" } }, async () => {
+  const ended = {
+    summary: "WebUI: end the request that is being drawn",
+    response: { 200: z.object({}).describe("Done") },
+  };
+  app.post("/sdapi/v1/interrupt", { schema: ended }, async () => {
     const request = state.active();
     if (request) request.interrupted = true;
     for (const job of request?.jobs ?? []) queue.cancel(job);
     return {};
   });
 
-  app.post("/sdapi/v1/skip", { schema: { summary: "WebUI: go on with the next round" } }, async (_, reply) => {
+  const skipped = { summary: "WebUI: go on with the next round", response: done };
+  app.post("/sdapi/v1/skip", { schema: skipped }, async (_, reply) => {
     const job = state.active()?.jobs.find((one) => !one.isFinished);
     if (job) queue.cancel(job);
     return reply.type("application/json").send("null");
@@ -239,7 +277,7 @@ async function previewOf(request: DrawnRequest | undefined): Promise<string | nu
 }
 
 function addSettings({ app }: StudioParts, state: WebuiState): void {
-  get(app, "options", "settings", () => ({
+  get(app, "options", "settings", values, () => ({
     sd_model_checkpoint: state.current.id,
     sd_checkpoint_hash: "",
     samples_format: "png",
@@ -248,7 +286,9 @@ function addSettings({ app }: StudioParts, state: WebuiState): void {
 
   app.post(
     "/sdapi/v1/options",
-    { schema: { summary: "WebUI: sd_model_checkpoint chooses the model", body: z.looseObject({}) } },
+    {
+      schema: { summary: "WebUI: sd_model_checkpoint chooses the model", body: z.looseObject({}), response: done },
+    },
     async ({ body }, reply) => {
       state.current = state.named("sd_model_checkpoint", (body as Record<string, unknown>).sd_model_checkpoint);
       return reply.type("application/json").send("null");
@@ -257,7 +297,10 @@ function addSettings({ app }: StudioParts, state: WebuiState): void {
 }
 
 function addLists({ app, engine }: StudioParts): void {
-  const list = (path: string, summary: string, answer: () => unknown) => get(app, path, summary, answer);
+  const list = (path: string, summary: string, answer: () => z.output<typeof things>) =>
+    get(app, path, summary, things, answer);
+  const object = (path: string, summary: string, answer: () => z.output<typeof values>) =>
+    get(app, path, summary, values, answer);
   list("sd-models", "the models", () =>
     engine.cards.map(({ id, name }) => ({
       title: id,
@@ -280,14 +323,15 @@ function addLists({ app, engine }: StudioParts): void {
   for (const path of ["loras", "prompt-styles", "sd-vae", "hypernetworks", "face-restorers", "realesrgan-models"])
     list(path, "there are none", () => []);
   list("latent-upscale-modes", "there are none", () => []);
-  list("embeddings", "embeddings: none", () => ({ loaded: {}, skipped: {} }));
-  list("scripts", "the scripts: miro alone", () => ({ txt2img: ["miro"], img2img: ["miro"] }));
-  list("cmd-flags", "flags of the server", () => ({ api: true, listen: false, data_dir: "", version: version() }));
-  list("memory", "memory", () => ({
+  object("embeddings", "embeddings: none", () => ({ loaded: {}, skipped: {} }));
+  object("scripts", "the scripts: miro alone", () => ({ txt2img: ["miro"], img2img: ["miro"] }));
+  object("cmd-flags", "flags of the server", () => ({ api: true, listen: false, data_dir: "", version: version() }));
+  object("memory", "memory", () => ({
     ram: { free: freemem(), used: process.memoryUsage().rss, total: totalmem() },
     cuda: { error: "not measured" },
   }));
-  app.post("/sdapi/v1/refresh-checkpoints", { schema: { summary: "WebUI: without effect" } }, async (_, reply) =>
+  const refreshed = { summary: "WebUI: without effect", response: done };
+  app.post("/sdapi/v1/refresh-checkpoints", { schema: refreshed }, async (_, reply) =>
     reply.type("application/json").send("null"),
   );
 }
@@ -296,7 +340,19 @@ function addPngInfo({ app }: StudioParts): void {
   app.post(
     "/sdapi/v1/png-info",
     {
-      schema: { summary: "WebUI: the settings in a picture", body: pngInfoBody },
+      schema: {
+        summary: "WebUI: the settings in a picture",
+        body: pngInfoBody,
+        response: {
+          200: z
+            .object({
+              info: z.string(),
+              items: z.record(z.string(), z.string()),
+              parameters: z.record(z.string(), z.unknown()),
+            })
+            .describe("The settings in its file"),
+        },
+      },
       validatorCompiler: checkedByRoute,
       bodyLimit: MAX_UPLOAD_BYTES,
     },
@@ -311,8 +367,13 @@ function addPngInfo({ app }: StudioParts): void {
 }
 
 /** A route whose answer depends on no request. */
-function get(app: FastifyInstance, path: string, summary: string, answer: () => unknown): void {
-  app.get(`/sdapi/v1/${path}`, { schema: { summary: `WebUI: ${summary}` } }, async (_, reply) =>
-    reply.type("application/json").send(JSON.stringify(answer())),
-  );
+function get<T extends z.ZodType>(
+  app: FastifyInstance,
+  path: string,
+  summary: string,
+  schema: T,
+  answer: () => z.output<T>,
+): void {
+  const described: FastifySchema = { summary: `WebUI: ${summary}`, response: { 200: schema } };
+  app.get(`/sdapi/v1/${path}`, { schema: described }, async () => answer());
 }

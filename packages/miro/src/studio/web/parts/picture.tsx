@@ -60,8 +60,8 @@ export function Picture({ url, alt, class: name = "", preview = null }: PictureP
       draggable={false}
       onError={() => {
         miss();
-        // The browser does not say why: whether the studio is there turns out by asking.
-        if (!url.startsWith("blob:")) void ask(url, { method: "HEAD" }).catch(() => {});
+        // The browser does not say why: whether the studio is there turns out by asking, and by what it says.
+        if (!url.startsWith("blob:")) void ask(url).catch(() => {});
       }}
     />
   );
