@@ -12,13 +12,14 @@ import {
 } from "node:fs";
 import { tmpdir } from "node:os";
 import { delimiter, join, resolve } from "node:path";
-import { afterAll, afterEach, describe, expect, it, vi } from "vitest";
+import { afterAll, afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { parse } from "yaml";
 import { tinyRecipeJson } from "../training/testing/tiny.js";
 import { runCaptured, runStoppable } from "./testing/run-captured.js";
 
 const folder = mkdtempSync(join(tmpdir(), "miro-launch-"));
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
+beforeEach(() => void vi.stubEnv("MIRO_SLURM_OUTPUT_DIR", join(folder, "logs")));
 afterEach(() => vi.unstubAllEnvs());
 
 const recipe = join(folder, "tiny.yaml");
@@ -37,7 +38,6 @@ function fakeSbatch(body: string): void {
   writeFileSync(join(bin, "sbatch"), `#!/bin/bash\n${body}\n`);
   chmodSync(join(bin, "sbatch"), 0o755);
   vi.stubEnv("PATH", `${bin}${delimiter}${process.env.PATH}`);
-  vi.stubEnv("MIRO_SLURM_OUTPUT_DIR", join(folder, "logs"));
 }
 
 describe("miro launch", () => {
