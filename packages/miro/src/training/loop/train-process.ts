@@ -126,6 +126,7 @@ async function trainInGroup(options: RunOptions, group: DataParallelGroup, lock:
       {
         ...trainerOptions(recipe, network, group),
         spans,
+        resumes: newest !== undefined,
         samples: samples === null ? { everyNSteps: 0, offset: 0 } : recipe.samples,
       },
       {
@@ -141,10 +142,13 @@ async function trainInGroup(options: RunOptions, group: DataParallelGroup, lock:
         onCheckpoint: store,
         beforeChange: () => writer.copied(),
         onSamples: async (step) => {
+          if (step === newest?.step && samples?.isDrawn(step)) return;
           group.note(`drawing the samples of step ${step}`);
           records.measured(step, await samples?.draw(step));
         },
         onValidate: async (step) => {
+          const [isMeasured] = await group.sum([Number(records.has(step, "val/loss"))]);
+          if (isMeasured) return;
           group.note(`validating step ${step}`);
           records.measured(step, await validation?.measure(networks, signal));
         },

@@ -63,6 +63,11 @@ export type TrainerOptions = Pick<Recipe, "seed"> &
     ema: Pick<Recipe["ema"], "updateOnSkippedSteps">;
     samples: Pick<Recipe["samples"], "everyNSteps" | "offset">;
     validation: Pick<Recipe["validation"], "everyNSteps">;
+    /**
+     * Whether samples and validation are due at the beginning, too, after the step that the run goes on from: it may
+     * have been stopped before they were done.
+     */
+    resumes?: boolean;
     /** Whether the figures of a step are read when those of the next one are queued; by default on a GPU. */
     readsLater?: boolean;
     /** Whether texts are padded to a few lengths; by default on a GPU, and where gradients are recorded. */

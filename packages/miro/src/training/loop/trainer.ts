@@ -131,7 +131,8 @@ export class Trainer {
     const { options, parts } = this;
     const hooks = this.#hooks;
     const group = this.#group;
-    const { maxSteps, batchSize, logEveryNSteps, checkpointEveryNSteps, samples, validation, work } = options;
+    const { maxSteps, batchSize, logEveryNSteps, checkpointEveryNSteps } = options;
+    const { samples, validation, resumes = false, work } = options;
     const meter = new Meter(work?.peakFlops ?? null);
     this.#meter = meter;
     let stored = this.step;
@@ -193,8 +194,8 @@ export class Trainer {
         },
         recurring: [
           { everyNSteps: checkpointEveryNSteps, run: checkpoint },
-          { ...validation, run: onceRead(async (step) => hooks.onValidate?.(step)) },
-          { ...samples, run: onceRead(() => this.#drawSamples(signal)) },
+          { ...validation, atStart: resumes, run: onceRead(async (step) => hooks.onValidate?.(step)) },
+          { ...samples, atStart: resumes, run: onceRead(() => this.#drawSamples(signal)) },
         ],
       });
     } finally {

@@ -61,17 +61,24 @@ describe("validation", () => {
     );
   });
 
-  it("is left at once by a run that is to stop, which stores the step", async () => {
-    const output = join(root, "left");
+  it.each([2, 4])("is left at once by a run that is to stop after step %i, and made up for", async (last) => {
+    const output = join(root, `left-${last}`);
     const stop = new AbortController();
+    const options = { recipe: recipe(every2), output };
     const result = await runTraining({
-      recipe: recipe(every2),
-      output,
+      ...options,
       signal: stop.signal,
-      onProgress: ({ step }) => step === 2 && stop.abort(),
+      onProgress: ({ step }) => step === last && stop.abort(),
     });
-    expect(result).toMatchObject({ finished: false, step: 2, checkpoint: expect.stringMatching(/step-00000002$/) });
-    expect(figures(output).size).toBe(0);
+    const checkpoint = expect.stringMatching(new RegExp(`step-0000000${last}$`));
+    expect(result).toMatchObject({ finished: last === 4, step: last, checkpoint });
+    expect([...figures(output).keys()]).toEqual(last === 4 ? [2] : []);
+    await runTraining({ ...options, resume: true });
+    expect(figures(output)).toEqual(figures(join(root, "whole")));
+    // Once is enough.
+    await runTraining({ ...options, resume: true });
+    const lines = readFileSync(join(output, "log.jsonl"), "utf8").split("\n");
+    expect(lines.filter((line) => line.includes("val/loss"))).toHaveLength(2);
   });
 
   it("asks the same of every network at every time: equal weights have equal losses", async () => {
