@@ -260,6 +260,22 @@ describe("miro launch", () => {
     expect(stdout).toMatch(/^seed: 1 /m);
   });
 
+  it("submits to each of two that launch a run at the same time its own script", async () => {
+    // The id is the seed of the recipe in the script that is submitted.
+    fakeSbatch(`sed -n 's/^seed: //p' "$(sed -n 's/^set -- //p' "$2")"`);
+    const args = [recipe, "--partition", "cpu", "--output", join(folder, "runs/at-once")];
+    const seeds = [11, 12, 13];
+    const launched = await Promise.all(seeds.map((seed) => call(...args, `seed=${seed}`)));
+    expect(launched.map(({ out }) => out)).toEqual(seeds.map((seed) => `${seed}\n`));
+    const slurm = join(folder, "runs/at-once/slurm");
+    const { job, script_sha256 } = JSON.parse(readFileSync(join(slurm, "launch.json"), "utf8"));
+    const script = readFileSync(join(slurm, "job.sh"));
+    expect(createHash("sha256").update(script).digest("hex")).toBe(script_sha256);
+    expect(script.toString()).toContain(`set -- ${join(slurm, "recipe-")}`);
+    expect(seeds.map(String)).toContain(job);
+    expect(readdirSync(slurm).filter((name) => name.includes("lock"))).toEqual([]);
+  });
+
   it("gives a job the settings that it was submitted with, whatever is submitted to the same run later", async () => {
     fakeSbatch("echo 5");
     const args = [recipe, "--partition", "cpu", "--output", join(folder, "runs/settings"), "--json"];
