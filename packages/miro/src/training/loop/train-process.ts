@@ -113,6 +113,7 @@ async function trainInGroup(options: RunOptions, group: DataParallelGroup, lock:
     replicas = threads > 1 ? new Replicas(recipe, threads, parts) : null;
     const drawn = { recipe, source, network: ema.module, preconditioning };
     samples = first ? await openRunSamples({ ...drawn, output, records, onTrouble: warn, signal }) : null;
+    const [draws] = await group.sum([Number(samples !== null)]);
     const texts = first ? await modelTexts(recipe, [...emas.keys()]) : {};
     const capture = createCapture(recipe, warn);
     await group.agree("whether CUDA graphs are there", String(capture !== null));
@@ -127,7 +128,7 @@ async function trainInGroup(options: RunOptions, group: DataParallelGroup, lock:
         ...trainerOptions(recipe, network, group),
         spans,
         resumes: newest !== undefined,
-        samples: samples === null ? { everyNSteps: 0, offset: 0 } : recipe.samples,
+        samples: draws ? recipe.samples : { everyNSteps: 0, offset: 0 },
       },
       {
         onLog: (record) => records.figures(record),
@@ -142,15 +143,17 @@ async function trainInGroup(options: RunOptions, group: DataParallelGroup, lock:
         onCheckpoint: store,
         beforeChange: () => writer.copied(),
         onSamples: async (step) => {
-          if (step === newest?.step && samples?.isDrawn(step)) return;
+          if (samples === null || (step === newest?.step && samples.isDrawn(step))) return;
           group.note(`drawing the samples of step ${step}`);
-          records.measured(step, await samples?.draw(step));
+          records.measured(step, await samples.draw(step));
         },
         onValidate: async (step) => {
           const [isMeasured] = await group.sum([Number(records.has(step, "val/loss"))]);
-          if (isMeasured) return;
+          if (isMeasured || validation === null) return true;
           group.note(`validating step ${step}`);
-          records.measured(step, await validation?.measure(networks, signal));
+          const figures = await validation.measure(networks, signal);
+          records.measured(step, figures);
+          return figures !== null;
         },
       },
     );

@@ -89,8 +89,10 @@ export interface TrainerHooks {
   onCheckpoint?(): void | Promise<void>;
   /** Awaited before weights change. */
   beforeChange?(): Promise<void>;
+  /** Of several processes, all are asked to. */
   onSamples?(step: number): Promise<void>;
-  onValidate?(step: number): Promise<void>;
+  /** @returns false where any process has been asked to stop meanwhile: then all of them stop at this step */
+  onValidate?(step: number): Promise<boolean>;
   /** Something went wrong that the run survives. */
   onWarning?(step: number, message: string): void;
 }

@@ -194,7 +194,7 @@ export class Trainer {
         },
         recurring: [
           { everyNSteps: checkpointEveryNSteps, run: checkpoint },
-          { ...validation, atStart: resumes, run: onceRead(async (step) => hooks.onValidate?.(step)) },
+          { ...validation, atStart: resumes, run: onceRead((step) => this.#validate(step)) },
           { ...samples, atStart: resumes, run: onceRead(() => this.#drawSamples(signal)) },
         ],
       });
@@ -205,6 +205,11 @@ export class Trainer {
     return finished;
   }
 
+  /** What a request to stop has left undone is made up for by a run that goes on from this very step. */
+  async #validate(step: number): Promise<void> {
+    if ((await this.#hooks.onValidate?.(step)) === false) this.#stopAgreed = true;
+  }
+
   /** A sheet that cannot be drawn is no reason to lose a run. */
   async #drawSamples(signal?: AbortSignal): Promise<void> {
     try {
@@ -213,6 +218,9 @@ export class Trainer {
       if (!signal?.aborted)
         this.#hooks.onWarning?.(this.step, `step ${this.step}: no samples: ${(error as Error).message}`);
     }
+    if (this.#group.isAlone) return;
+    const [stops] = await this.#group.sum([Number(signal?.aborted === true)]);
+    if (stops! > 0) this.#stopAgreed = true;
   }
 
   /**
