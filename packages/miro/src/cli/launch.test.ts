@@ -12,13 +12,14 @@ import {
 } from "node:fs";
 import { tmpdir } from "node:os";
 import { delimiter, join, resolve } from "node:path";
-import { afterAll, afterEach, describe, expect, it, vi } from "vitest";
+import { afterAll, afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { parse } from "yaml";
 import { tinyRecipeJson } from "../training/testing/tiny.js";
 import { runCaptured, runStoppable } from "./testing/run-captured.js";
 
 const folder = mkdtempSync(join(tmpdir(), "miro-launch-"));
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
+beforeEach(() => void vi.stubEnv("MIRO_SLURM_OUTPUT_DIR", join(folder, "logs")));
 afterEach(() => vi.unstubAllEnvs());
 
 const recipe = join(folder, "tiny.yaml");
@@ -37,7 +38,6 @@ function fakeSbatch(body: string): void {
   writeFileSync(join(bin, "sbatch"), `#!/bin/bash\n${body}\n`);
   chmodSync(join(bin, "sbatch"), 0o755);
   vi.stubEnv("PATH", `${bin}${delimiter}${process.env.PATH}`);
-  vi.stubEnv("MIRO_SLURM_OUTPUT_DIR", join(folder, "logs"));
 }
 
 describe("miro launch", () => {
@@ -258,6 +258,22 @@ describe("miro launch", () => {
     const { code, stdout } = await runCaptured("train", first, "--print");
     expect(code).toBe(0);
     expect(stdout).toMatch(/^seed: 1 /m);
+  });
+
+  it("submits to each of two that launch a run at the same time its own script", async () => {
+    // The id is the seed of the recipe in the script that is submitted.
+    fakeSbatch(`sed -n 's/^seed: //p' "$(sed -n 's/^set -- //p' "$2")"`);
+    const args = [recipe, "--partition", "cpu", "--output", join(folder, "runs/at-once")];
+    const seeds = [11, 12, 13];
+    const launched = await Promise.all(seeds.map((seed) => call(...args, `seed=${seed}`)));
+    expect(launched.map(({ out }) => out)).toEqual(seeds.map((seed) => `${seed}\n`));
+    const slurm = join(folder, "runs/at-once/slurm");
+    const { job, script_sha256 } = JSON.parse(readFileSync(join(slurm, "launch.json"), "utf8"));
+    const script = readFileSync(join(slurm, "job.sh"));
+    expect(createHash("sha256").update(script).digest("hex")).toBe(script_sha256);
+    expect(script.toString()).toContain(`set -- ${join(slurm, "recipe-")}`);
+    expect(seeds.map(String)).toContain(job);
+    expect(readdirSync(slurm).filter((name) => name.includes("lock"))).toEqual([]);
   });
 
   it("gives a job the settings that it was submitted with, whatever is submitted to the same run later", async () => {

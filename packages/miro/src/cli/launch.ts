@@ -48,12 +48,13 @@ export const register: Register = (command, context) => {
 
 async function launch({ print, json, ...options }: z.output<typeof schema>, context: CliContext): Promise<void> {
   const { stdout, note, signal } = context;
+  const onMessage = (message: string) => note(`${message}\n`);
   await loadScorerModules(options.scorerModules);
   const plan = planJob(options);
   if (!print && options.write === undefined) {
     const submit = async () => {
       await refuseUnready(plan, options, context);
-      return submitJob(plan, { signal });
+      return submitJob(plan, { signal, onMessage });
     };
     const submitted = await untilStopped(context, () => "nothing was submitted", submit);
     if (json) return stdout(`${JSON.stringify(submitted)}\n`);
@@ -61,7 +62,7 @@ async function launch({ print, json, ...options }: z.output<typeof schema>, cont
     return note(`submitted ${submitted.script}; logs are in ${submitted.logs}\n`);
   }
   const script = jobScript(plan.job);
-  const written = options.write === undefined ? null : await writeJob(plan, { signal });
+  const written = options.write === undefined ? null : await writeJob(plan, { signal, onMessage });
   if (json) return stdout(`${JSON.stringify({ ...(print && { script }), ...(written && { written }) })}\n`);
   if (print) stdout(script);
   if (written !== null) {

@@ -91,6 +91,23 @@ export async function whenKnown<T>(
   }
 }
 
+/** How often it is looked whether a lock is free, in milliseconds; a longer wait than some looks is told. */
+const FREE_POLL_MS = 20;
+const TOLD_POLLS = 50;
+
+/** Takes a lock as soon as nobody else has it. @param take takes it, or says who has it */
+export async function whenFree(
+  take: () => FileLock | LockOwner,
+  { signal, onWait }: WaitForLifeOptions = {},
+): Promise<FileLock> {
+  for (let polls = 1; ; polls++) {
+    const lock = take();
+    if (lock instanceof FileLock) return lock;
+    if (polls === TOLD_POLLS) onWait?.(lock);
+    await sleep(FREE_POLL_MS, undefined, signal ? { signal } : {});
+  }
+}
+
 function isOwner(found: unknown): found is LockOwner {
   return found !== null && typeof found === "object" && "silentMs" in found;
 }

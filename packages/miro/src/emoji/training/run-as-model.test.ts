@@ -8,6 +8,7 @@ import {
   readFileSync,
   renameSync,
   rmSync,
+  statSync,
   truncateSync,
   writeFileSync,
 } from "node:fs";
@@ -361,17 +362,26 @@ describe("a run within a time", { timeout: 120_000 }, () => {
 });
 
 describe("the first Ctrl-C", { timeout: 120_000 }, () => {
-  it("stops after the step that is due to draw a sheet, without the sheet, with the checkpoint", async () => {
+  it("stops at a sheet that is due, with the checkpoint; the resumed run draws it, once", async () => {
     const output = join(root, "interrupted");
     const stop = new AbortController();
     const samples = { every_n_steps: 2, prompts: ["a fox"], steps: 500 };
     const result = await runTraining({
-      recipe: recipe({}, { samples }),
+      recipe: recipe({ max_steps: 4 }, { samples }),
       output,
       signal: stop.signal,
       onProgress: ({ step }) => step === 2 && stop.abort(),
     });
     expect(result).toMatchObject({ finished: false, step: 2, checkpoint: checkpoint(2, output) });
     expect(existsSync(join(output, "samples"))).toBe(false);
+    const resumed = async () => {
+      const quick = recipe({ max_steps: 4 }, { samples: { ...samples, steps: 1 } });
+      await runTraining({ recipe: quick, output, resume: true });
+      const folder = join(output, "samples");
+      return readdirSync(folder).map((name) => [name, statSync(join(folder, name)).ino]);
+    };
+    const drawn = await resumed();
+    expect(drawn.map(([name]) => name)).toEqual(["step-00000002.png", "step-00000004.png"]);
+    expect(await resumed()).toEqual(drawn);
   });
 });

@@ -9,14 +9,12 @@
 import { randomBytes } from "node:crypto";
 import { readdirSync, readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
-import { setTimeout as sleep } from "node:timers/promises";
 import { IDENTITY_PATTERN, lifeOf, processIdentity, writeFileAtomically } from "@miro-t2i/torch/atomic-write";
 import { MiroError, systemReason } from "../../errors.js";
-import { FileLock, SILENT_MS, silenceOf } from "../../files/file-lock.js";
+import { FileLock, SILENT_MS, silenceOf, whenFree } from "../../files/file-lock.js";
 import { keepTouching, stopTouching } from "../../files/heartbeat.js";
 import { createFolder, removeIfEmpty } from "../../files/make-folder.js";
 
-const POLL_MS = 20;
 const FILE = new RegExp(`^\\.claims\\.(${IDENTITY_PATTERN})\\.[0-9a-f]{12}\\.json$`);
 
 export interface ChooseOptions {
@@ -49,12 +47,10 @@ export class NameClaims {
     { signal, onWait }: ChooseOptions = {},
   ): Promise<void> {
     this.#made ??= createFolder(this.#folder);
-    let lock = FileLock.acquire(this.#folder, "claims");
-    for (let polls = 1; !(lock instanceof FileLock); polls++) {
-      if (polls === 50) onWait?.(`${this.#folder}: waiting for ${lock.text}, which chooses names there`);
-      await sleep(POLL_MS, undefined, signal ? { signal } : {});
-      lock = FileLock.acquire(this.#folder, "claims");
-    }
+    const lock = await whenFree(() => FileLock.acquire(this.#folder, "claims"), {
+      signal,
+      onWait: ({ text }) => onWait?.(`${this.#folder}: waiting for ${text}, which chooses names there`),
+    });
     try {
       const before = this.#names.size;
       for (const path of choose(this.#claimsOfOthers())) this.#names.add(NameClaims.key(path));

@@ -45,6 +45,8 @@ export interface ShardBatchesOptions
   device: string;
   /** Latents become x with these statistics, whatever the data say: those of the training data, for validation. */
   normalization?: LatentNormalization;
+  /** The setting that says how large batches are, for an error; by default `trainer.batch_size`. */
+  batchSizeKey?: string;
 }
 
 /** A row on its way through the loader. */
@@ -84,7 +86,7 @@ export class ShardBatches implements BatchSource {
    * @throws InvalidInputError naming what does not fit the network; ShardError naming a bad shard
    */
   static async open(options: ShardBatchesOptions): Promise<ShardBatches> {
-    const { data, network, seed, batchSize } = options;
+    const { data, network, seed, batchSize, batchSizeKey = "trainer.batch_size" } = options;
     const own = Object.keys(trainingSetOptionsSchema.shape);
     const set = await TrainingSet.open(
       { ...Object.fromEntries(Object.entries(data).filter(([key]) => own.includes(key))), root: rootsOf(data) },
@@ -96,7 +98,7 @@ export class ShardBatches implements BatchSource {
       warnOfUnpaired(set, options);
       if (set.length < batchSize) {
         const most = `at most ${set.length}, the samples of ${rootsOf(data).join(", ")} that pass the filters`;
-        throw new InvalidInputError(`trainer.batch_size: expected ${most} (received ${batchSize})`);
+        throw new InvalidInputError(`${batchSizeKey}: expected ${most} (received ${batchSize})`);
       }
       const normalization = await normalizationFor(set, options);
       const text = await textModels(options);

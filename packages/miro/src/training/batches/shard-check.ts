@@ -49,7 +49,7 @@ export async function checkShards(
   if (samples === 0) checks.push(noSamples(looked.length, shards.length));
   if (without > 0 || found.some((paths) => paths.length === 0)) return { samples: null, checks };
   if (checks.some(({ status }) => status === "missing")) return { samples, checks };
-  const passing = await checkSelection(roots, data, batchSize, checks);
+  const passing = await checkSelection(roots, data, { batchSize }, checks);
   if (passing !== null && data.binCoherence) await checkBins(roots, data, config, checks);
   return { samples: passing ?? samples, checks };
 }
@@ -68,7 +68,7 @@ export function checkUncond({ uncondEmbedding: path }: ShardData, { labelDim }: 
 async function checkSelection(
   roots: string[],
   data: ShardData,
-  batchSize: number,
+  { batchSize, key = "trainer.batch_size" }: { batchSize: number; key?: string },
   checks: DataCheck[],
   prefix = "",
 ): Promise<number | null> {
@@ -82,8 +82,8 @@ async function checkSelection(
         checks.push({
           status: "missing",
           subject,
-          finding: `${length < set.length ? words : length}, fewer than the ${batchSize} of trainer.batch_size`,
-          remedy: "add shards, filter fewer out, or lower trainer.batch_size",
+          finding: `${length < set.length ? words : length}, fewer than the ${batchSize} of ${key}`,
+          remedy: `add shards, filter fewer out, or lower ${key}`,
         });
       else if (length < set.length) checks.push({ status: "ok", subject, finding: words });
       return length;
@@ -115,8 +115,8 @@ function noSamples(looked: number, all: number, prefix = ""): DataCheck {
 /** Looks at the validation shards: their members, not their scores, which are not read. */
 export async function checkValidationShards(
   training: ShardData,
-  root: string | string[],
-  { network, batchSize }: Pick<SourceRecipe, "network" | "batchSize">,
+  { root, batchSize }: { root: string | string[]; batchSize: number },
+  { network }: Pick<SourceRecipe, "network">,
 ): Promise<DataCheck[]> {
   const checks: DataCheck[] = [];
   const data = validationData(training, root);
@@ -129,9 +129,10 @@ export async function checkValidationShards(
   const own = { ...data, coherenceScores: [], scoreColumns: undefined };
   if (first.length > 0 && checkMembers(first, own, config, checks, "validation ") === 0)
     checks.push(noSamples(first.length, found.flat().length, "validation "));
+  const batch = { batchSize, key: "validation.batch_size" };
   const known = found.every((paths) => paths.length > 0 && paths.every((path) => ShardTable.isStored(path)));
   if (known && checks.every(({ status }) => status !== "missing"))
-    await checkSelection(roots, data, batchSize, checks, "validation ");
+    await checkSelection(roots, data, batch, checks, "validation ");
   return checks;
 }
 

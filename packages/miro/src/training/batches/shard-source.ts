@@ -11,11 +11,10 @@ export const shardSource: SourceSpec<ShardData> = {
   schema: shardDataSchema,
   faults,
   facts,
-  async check(data, recipe, validationRoot, readAll) {
+  async check(data, recipe, validation, readAll) {
     const report = await checkShards(data, recipe, readAll);
     report.checks.push(...checkUncond(data, recipe.network));
-    if (validationRoot !== undefined)
-      report.checks.push(...(await checkValidationShards(data, validationRoot, recipe)));
+    if (validation !== undefined) report.checks.push(...(await checkValidationShards(data, validation, recipe)));
     return report;
   },
   async open(data, context) {
@@ -24,7 +23,11 @@ export const shardSource: SourceSpec<ShardData> = {
   },
   async openValidation(data, root, context) {
     const { ShardBatches } = await import("./shard-batches.js");
-    const source = await ShardBatches.open({ ...context, data: validationData(data, root) });
+    const source = await ShardBatches.open({
+      ...context,
+      data: validationData(data, root),
+      batchSizeKey: "validation.batch_size",
+    });
     return { source, batches: Math.floor(source.set.length / context.batchSize) };
   },
 };

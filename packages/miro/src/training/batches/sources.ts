@@ -132,13 +132,13 @@ export interface SourceSpec<D = SourceData> {
   ): Promise<ValidationBatches>;
   /**
    * Whether the data are there; computes nothing.
-   * @param validationRoot where the recipe validates
+   * @param validation the samples that the recipe validates with, and how large their batches are
    * @param readAll look at all of the data, so that the number of samples is known
    */
   check(
     data: D,
     recipe: SourceRecipe,
-    validationRoot?: string | string[],
+    validation?: { root: string | string[]; batchSize: number },
     readAll?: boolean,
   ): SourceReport | Promise<SourceReport>;
 }

@@ -6,6 +6,7 @@ import { join } from "node:path";
 import { promisify } from "node:util";
 import { checkObject } from "../../arguments.js";
 import { InvalidInputError, MiroError, systemReason } from "../../errors.js";
+import { FileLock, whenFree } from "../../files/file-lock.js";
 import { makeFolder } from "../../files/make-folder.js";
 import { sha256 } from "../../files/sha256.js";
 import { readTextFile } from "../../files/text-file.js";
@@ -17,6 +18,14 @@ import { jobScript } from "./job-script.js";
 import type { JobPlan } from "./plan.js";
 import { sbatchEnvironment } from "./site-options.js";
 import { packRuntime, stagedScript } from "./staging.js";
+
+/** How {@link submitJob} and {@link writeJob} go about it. */
+interface WriteOptions {
+  /** Stops before the job is submitted. */
+  signal?: AbortSignal | undefined;
+  /** Told what a person should know. */
+  onMessage?: ((message: string) => void) | undefined;
+}
 
 /** A job whose files are written. */
 export interface WrittenJob {
@@ -35,35 +44,46 @@ export interface SubmittedJob extends WrittenJob {
 }
 
 /**
- * Submits a job.
- * @param signal stops before the job is submitted
+ * Submits a job; another launch of the same run waits meanwhile, so that each submits its own script.
  * @throws MiroError with what sbatch says; the signal's reason when it is aborted
  */
-export async function submitJob(
-  plan: JobPlan,
-  { signal }: { signal?: AbortSignal | undefined } = {},
-): Promise<SubmittedJob> {
-  checkObject("plan", plan, "a plan, as planJob gives it", ["job"]);
-  const written = await writeJob(plan, { signal });
-  await breathe(signal);
-  const job = await sbatch(written.script);
-  try {
-    writeRecord(plan, job);
-  } catch (error) {
-    throw new MiroError(message`job ${job} was submitted, and is not noted: ${error}`, { cause: error });
-  }
-  return { job, ...written };
+export async function submitJob(plan: JobPlan, options: WriteOptions = {}): Promise<SubmittedJob> {
+  return withFolder(plan, options, async () => {
+    const written = await writeFiles(plan, options);
+    await breathe(options.signal);
+    const job = await sbatch(written.script);
+    try {
+      writeRecord(plan, job);
+    } catch (error) {
+      throw new MiroError(message`job ${job} was submitted, and is not noted: ${error}`, { cause: error });
+    }
+    return { job, ...written };
+  });
 }
 
 /**
  * Writes the script and all that it refers to.
  * @throws InvalidInputError where the folder is for people and holds another script, which somebody may have edited
  */
-export async function writeJob(
-  plan: JobPlan,
-  { signal }: { signal?: AbortSignal | undefined } = {},
-): Promise<WrittenJob> {
+export async function writeJob(plan: JobPlan, options: WriteOptions = {}): Promise<WrittenJob> {
+  return withFolder(plan, options, () => writeFiles(plan, options));
+}
+
+/** Does something while no other launch writes to the folder of the job. */
+async function withFolder<T>(plan: JobPlan, { signal, onMessage }: WriteOptions, use: () => Promise<T>): Promise<T> {
   checkObject("plan", plan, "a plan, as planJob gives it", ["job"]);
+  const lock = await whenFree(() => FileLock.acquire(plan.folder, "launch"), {
+    signal,
+    onWait: ({ text }) => onMessage?.(`${plan.folder}: waiting for ${text}, which launches this run`),
+  });
+  try {
+    return await use();
+  } finally {
+    lock.release();
+  }
+}
+
+async function writeFiles(plan: JobPlan, { signal }: WriteOptions): Promise<WrittenJob> {
   const { job, folder, environment, recipes } = plan;
   const script = join(folder, "job.sh");
   const text = jobScript(job);
@@ -71,8 +91,7 @@ export async function writeJob(
     throw new InvalidInputError(
       message`${script}: is another script, which may have been edited; remove it, or choose another ${option("write")}`,
     );
-  makeJobFolder(folder);
-  makeJobFolder(job.logs);
+  makeLogsFolder(job.logs);
   writeFileAtomic(environment.path, environment.text, { overwrite: true, mode: 0o600 });
   for (const [path, text] of recipes) writeFileAtomic(path, text, { overwrite: true });
   if (job.staging !== undefined) {
@@ -119,7 +138,7 @@ async function sbatch(script: string): Promise<string> {
   return id;
 }
 
-function makeJobFolder(path: string): void {
+function makeLogsFolder(path: string): void {
   try {
     makeFolder(path);
   } catch (error) {

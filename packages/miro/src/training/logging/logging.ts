@@ -24,6 +24,8 @@ export class MetricsLog {
   readonly #file: LogFile;
   /** What the log has of the step that it was opened at: a run that is finished, or nearly, measures that anew. */
   readonly #known = new Set<string>();
+  /** The same, figure by figure. */
+  readonly #figures = new Set<string>();
 
   /** @param onTrouble called when the file cannot be written, which does not end a run */
   constructor(path: string, step: number, onTrouble?: (message: string) => void) {
@@ -38,12 +40,20 @@ export class MetricsLog {
     for (const line of readLinesOf(path)) {
       const record = parse(line);
       if (record === null || !(record.step <= step)) continue;
-      if (record.step === step) this.#known.add(columnsOf(record));
+      if (record.step === step) {
+        this.#known.add(columnsOf(record));
+        for (const name of Object.keys(record)) this.#figures.add(`${step} ${name}`);
+      }
       if (lines.push(`${line}\n`) < LINES) continue;
       yield Buffer.from(lines.join(""));
       lines = [];
     }
     yield Buffer.from(lines.join(""));
+  }
+
+  /** Whether it had a figure when it was opened, of the step that it was opened at. */
+  has(step: number, name: string): boolean {
+    return this.#figures.has(`${step} ${name}`);
   }
 
   write(record: LogRecord): void {

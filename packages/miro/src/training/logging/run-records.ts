@@ -31,6 +31,11 @@ export class RunRecords {
     this.#events?.scalars(step, figures);
   }
 
+  /** Whether the log had a figure when this began, of the step that it began at. */
+  has(step: number, name: string): boolean {
+    return this.#log?.has(step, name) ?? false;
+  }
+
   /** Figures that were measured after a step, where there are any. */
   measured(step: number, figures: Record<string, number> | null | undefined): void {
     if (figures && Object.keys(figures).length > 0) this.figures({ step, ...figures });

@@ -40,6 +40,18 @@ describe("the training loop", () => {
     expect(await events({}, {}, 4)).toEqual({ finished: true, heard: [] });
   });
 
+  it("does at the beginning what may have been left after the last step", async () => {
+    const heard: string[] = [];
+    const run = (at: number) => void heard.push(`samples ${at}`);
+    const left = { everyNSteps: 2, offset: 1, atStart: true, run };
+    await events({ recurring: [left], maxSteps: 4 }, {}, 3);
+    expect(heard).toEqual(["samples 3"]);
+    await events({ recurring: [left], maxSteps: 3 }, {}, 3);
+    expect(heard).toEqual(["samples 3", "samples 3"]);
+    await events({ recurring: [left, { ...left, atStart: false }], maxSteps: 4 }, {}, 2);
+    expect(heard).toEqual([...["samples 3", "samples 3"], ...["samples 3", "samples 3"]]);
+  });
+
   it("tells how far it is and how long the rest takes", async () => {
     const told: object[] = [];
     await events({ maxSteps: 2, onProgress: (progress) => void told.push(progress) });

@@ -25,6 +25,8 @@ export interface Recurring {
   everyNSteps: number;
   /** How many steps after a multiple of `everyNSteps`; 0 by default. */
   offset?: number;
+  /** Whether it is due at the beginning, too, where the step that was done last is one of those. */
+  atStart?: boolean;
   run(step: number): void | Promise<void>;
 }
 
@@ -55,6 +57,16 @@ export async function runLoop(work: Work, options: LoopOptions): Promise<boolean
       throw error;
     }
   };
+  /** @returns whether all that is due of these was done */
+  const recur = async (those: readonly Recurring[]): Promise<boolean> => {
+    const { step } = work;
+    for (const { everyNSteps, offset = 0, run } of those) {
+      if (everyNSteps === 0 || step % everyNSteps !== offset % everyNSteps) continue;
+      if (!(await done(() => run(step)))) return false;
+    }
+    return true;
+  };
+  if (!(await recur(recurring.filter(({ atStart }) => atStart)))) return work.step >= maxSteps;
   while (work.step < maxSteps && !stop()) {
     const waitingSince = performance.now();
     const waited = await done(async () => {
@@ -73,10 +85,7 @@ export async function runLoop(work: Work, options: LoopOptions): Promise<boolean
       secondsLeft: (maxSteps - step) / stepsPerSecond,
     });
     if (step % logEveryNSteps === 0) work.log();
-    for (const { everyNSteps, offset = 0, run } of recurring) {
-      if (everyNSteps === 0 || step % everyNSteps !== offset % everyNSteps) continue;
-      if (!(await done(() => run(step)))) return step >= maxSteps;
-    }
+    if (!(await recur(recurring))) break;
   }
   return work.step >= maxSteps;
 }

@@ -5,8 +5,7 @@ import { wholeNumber } from "../../numbers.js";
 import type { BatchSource } from "../batches/batches.js";
 import { type FrozenNeeds, type SourceContext, sourceOf } from "../batches/sources.js";
 import type { DataParallelGroup } from "../process-group/process-group.js";
-import { planOf } from "../recipes/batch-plan.js";
-import type { Recipe } from "../recipes/recipe.js";
+import { type Recipe, validationBatchSize } from "../recipes/recipe.js";
 import { Validation } from "./validation.js";
 
 interface Hooks {
@@ -52,12 +51,12 @@ export async function openValidation(
   group: DataParallelGroup,
   hooks: Hooks,
 ): Promise<Validation | null> {
-  const { data, validation, trainer } = recipe;
+  const { data, validation } = recipe;
   const source = sourceOf(data);
   const { normalization } = training;
   if (validation.everyNSteps === 0 || validation.root === undefined) return null;
   if (source.openValidation === undefined || normalization === undefined) return null;
-  const batchSize = validation.batchSize ?? planOf(trainer).deviceBatchSize;
+  const batchSize = validationBatchSize(recipe);
   const context = { ...contextOf(recipe, group), ...hooks, batchSize, normalization };
   const opened = await source.openValidation(data, validation.root, context);
   const batches = Math.min(validation.batches, opened.batches);

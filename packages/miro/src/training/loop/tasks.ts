@@ -11,6 +11,7 @@ import { checkName } from "../../arguments.js";
 import { describe, InvalidInputError, invalid } from "../../errors.js";
 import { setting } from "../../options.js";
 import type { DataCheck } from "../batches/finding.js";
+import { deviceName } from "../recipes/schema.js";
 
 const count = z.int().positive();
 
@@ -33,7 +34,7 @@ const trainerShape = z.strictObject({
     z.number().min(0).nullable().default(1),
     "largest norm of all gradients together; larger ones are scaled down to it. 0 or null: none are",
   ),
-  device: setting(z.string().default("cpu"), "where network and batches lie: cpu, cuda or cuda:N"),
+  device: setting(deviceName.default("cpu"), "where network and batches lie: cpu, cuda or cuda:N"),
   threads: setting(z.int().nonnegative().default(0), "threads of one tensor operation; 0 leaves libtorch's choice"),
   logEveryNSteps: setting(count.default(20), "steps from one line of the log to the next"),
   evaluateEveryNSteps: setting(count.default(500), "steps from one measurement to the next"),

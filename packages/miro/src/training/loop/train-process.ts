@@ -114,6 +114,7 @@ async function trainInGroup(options: RunOptions, group: DataParallelGroup, lock:
     replicas = threads > 1 ? new Replicas(recipe, threads, parts) : null;
     const drawn = { recipe, source, network: ema.module, preconditioning };
     samples = first ? await openRunSamples({ ...drawn, output, records, onTrouble: warn, signal }) : null;
+    const [draws] = await group.sum([Number(samples !== null)]);
     const texts = first ? await modelTexts(recipe, [...emas.keys()]) : {};
     const capture = createCapture(recipe, warn);
     await group.agree("whether CUDA graphs are there", String(capture !== null));
@@ -127,7 +128,8 @@ async function trainInGroup(options: RunOptions, group: DataParallelGroup, lock:
       {
         ...trainerOptions(recipe, network, group),
         spans,
-        samples: samples === null ? { everyNSteps: 0, offset: 0 } : recipe.samples,
+        resumes: newest !== undefined,
+        samples: draws ? recipe.samples : { everyNSteps: 0, offset: 0 },
       },
       {
         onLog: (record) => records.figures(record),
@@ -142,12 +144,17 @@ async function trainInGroup(options: RunOptions, group: DataParallelGroup, lock:
         onCheckpoint: store,
         beforeChange: () => writer.copied(),
         onSamples: async (step) => {
+          if (samples === null || (step === newest?.step && samples.isDrawn(step))) return;
           group.note(`drawing the samples of step ${step}`);
-          records.measured(step, await samples?.draw(step));
+          records.measured(step, await samples.draw(step));
         },
         onValidate: async (step) => {
+          const [isMeasured] = await group.sum([Number(records.has(step, "val/loss"))]);
+          if (isMeasured || validation === null) return true;
           group.note(`validating step ${step}`);
-          records.measured(step, await validation?.measure(networks, signal));
+          const figures = await validation.measure(networks, signal);
+          records.measured(step, figures);
+          return figures !== null;
         },
       },
     );

@@ -63,6 +63,11 @@ export type TrainerOptions = Pick<Recipe, "seed"> &
     ema: Pick<Recipe["ema"], "updateOnSkippedSteps">;
     samples: Pick<Recipe["samples"], "everyNSteps" | "offset">;
     validation: Pick<Recipe["validation"], "everyNSteps">;
+    /**
+     * Whether samples and validation are due at the beginning, too, after the step that the run goes on from: it may
+     * have been stopped before they were done.
+     */
+    resumes?: boolean;
     /** Whether the figures of a step are read when those of the next one are queued; by default on a GPU. */
     readsLater?: boolean;
     /** Whether texts are padded to a few lengths; by default on a GPU, and where gradients are recorded. */
@@ -84,8 +89,10 @@ export interface TrainerHooks {
   onCheckpoint?(): void | Promise<void>;
   /** Awaited before weights change. */
   beforeChange?(): Promise<void>;
+  /** Of several processes, all are asked to. */
   onSamples?(step: number): Promise<void>;
-  onValidate?(step: number): Promise<void>;
+  /** @returns false where any process has been asked to stop meanwhile: then all of them stop at this step */
+  onValidate?(step: number): Promise<boolean>;
   /** Something went wrong that the run survives. */
   onWarning?(step: number, message: string): void;
 }

@@ -131,7 +131,8 @@ export class Trainer {
     const { options, parts } = this;
     const hooks = this.#hooks;
     const group = this.#group;
-    const { maxSteps, batchSize, logEveryNSteps, checkpointEveryNSteps, samples, validation, work } = options;
+    const { maxSteps, batchSize, logEveryNSteps, checkpointEveryNSteps } = options;
+    const { samples, validation, resumes = false, work } = options;
     const meter = new Meter(work?.peakFlops ?? null, this.#meter.unlogged);
     this.#meter = meter;
     let stored = this.step;
@@ -193,8 +194,8 @@ export class Trainer {
         },
         recurring: [
           { everyNSteps: checkpointEveryNSteps, run: checkpoint },
-          { ...validation, run: onceRead(async (step) => hooks.onValidate?.(step)) },
-          { ...samples, run: onceRead(() => this.#drawSamples(signal)) },
+          { ...validation, atStart: resumes, run: onceRead((step) => this.#validate(step)) },
+          { ...samples, atStart: resumes, run: onceRead(() => this.#drawSamples(signal)) },
         ],
       });
     } finally {
@@ -202,6 +203,11 @@ export class Trainer {
     }
     if (stored !== this.step) await checkpoint();
     return finished;
+  }
+
+  /** What a request to stop has left undone is made up for by a run that goes on from this very step. */
+  async #validate(step: number): Promise<void> {
+    if ((await this.#hooks.onValidate?.(step)) === false) this.#stopAgreed = true;
   }
 
   /** A sheet that cannot be drawn is no reason to lose a run. */
@@ -212,6 +218,9 @@ export class Trainer {
       if (!signal?.aborted)
         this.#hooks.onWarning?.(this.step, `step ${this.step}: no samples: ${(error as Error).message}`);
     }
+    if (this.#group.isAlone) return;
+    const [stops] = await this.#group.sum([Number(signal?.aborted === true)]);
+    if (stops! > 0) this.#stopAgreed = true;
   }
 
   /**

@@ -15,10 +15,11 @@ afterAll(() => {
   rmSync(root, { recursive: true, force: true });
 });
 
+const TRAINER = { max_steps: 4, batch_size: 2, checkpoint_every_n_steps: 2 };
+
 function recipe(validation: object, rest: object = {}) {
-  const trainer = { max_steps: 4, batch_size: 2, checkpoint_every_n_steps: 2 };
   const data = { kind: "shards", dir: published.path, root: "cc12m", max_bad_rate: 0.1 };
-  const json = tinyRecipeJson(trainer, { data, loss: {}, ...rest });
+  const json = tinyRecipeJson(TRAINER, { data, loss: {}, ...rest });
   const sizes = { data_size: 8, label_dim: 16, num_cond_tokens: 20, coherence_keys: scores };
   return parseRecipe({ ...json, network: { ...(json.network as object), ...sizes }, validation });
 }
@@ -61,17 +62,35 @@ describe("validation", () => {
     );
   });
 
-  it("is left at once by a run that is to stop, which stores the step", async () => {
-    const output = join(root, "left");
+  it.each([2, 4])("is left at once by a run that is to stop after step %i, and made up for", async (last) => {
+    const output = join(root, `left-${last}`);
     const stop = new AbortController();
+    const options = { recipe: recipe(every2), output };
     const result = await runTraining({
-      recipe: recipe(every2),
-      output,
+      ...options,
       signal: stop.signal,
-      onProgress: ({ step }) => step === 2 && stop.abort(),
+      onProgress: ({ step }) => step === last && stop.abort(),
     });
-    expect(result).toMatchObject({ finished: false, step: 2, checkpoint: expect.stringMatching(/step-00000002$/) });
-    expect(figures(output).size).toBe(0);
+    const checkpoint = expect.stringMatching(new RegExp(`step-0000000${last}$`));
+    expect(result).toMatchObject({ finished: last === 4, step: last, checkpoint });
+    expect([...figures(output).keys()]).toEqual(last === 4 ? [2] : []);
+    await runTraining({ ...options, resume: true });
+    expect(figures(output)).toEqual(figures(join(root, "whole")));
+    // Once is enough.
+    await runTraining({ ...options, resume: true });
+    const lines = readFileSync(join(output, "log.jsonl"), "utf8").split("\n");
+    expect(lines.filter((line) => line.includes("val/loss"))).toHaveLength(2);
+  });
+
+  it("of several processes is made up for, too", { timeout: 120_000 }, async () => {
+    const two = recipe({ ...every2, batch_size: 1, batches: 8 }, { trainer: { ...TRAINER, devices: 2, threads: 1 } });
+    const [whole, parts] = [join(root, "two"), join(root, "two-parts")];
+    await runTraining({ recipe: two, output: whole });
+    const stop = new AbortController();
+    const options = { recipe: two, output: parts };
+    await runTraining({ ...options, signal: stop.signal, onProgress: ({ step }) => step === 2 && stop.abort() });
+    await runTraining({ ...options, resume: true });
+    expect(figures(parts)).toEqual(figures(whole));
   });
 
   it("asks the same of every network at every time: equal weights have equal losses", async () => {

@@ -1,7 +1,7 @@
 /** Whether the data of a recipe are there; what is missing, and the command that makes it. */
 import type { DataCheck } from "../batches/finding.js";
 import { sourceOf } from "../batches/sources.js";
-import { type Recipe, sourceRecipe } from "../recipes/recipe.js";
+import { type Recipe, sourceRecipe, validationBatchSize } from "../recipes/recipe.js";
 
 /** What `checkData` found. */
 export interface DataReport {
@@ -21,7 +21,7 @@ export async function checkData(recipe: Recipe, readAll = false): Promise<DataRe
   const report = await sourceOf(recipe.data).check(
     recipe.data,
     sourceRecipe(recipe),
-    everyNSteps > 0 ? root : undefined,
+    everyNSteps > 0 && root !== undefined ? { root, batchSize: validationBatchSize(recipe) } : undefined,
     readAll,
   );
   return { ready: report.checks.every(({ status }) => status !== "missing"), ...report };

@@ -184,8 +184,12 @@ describe("a dry run", () => {
     const validation = { everyNSteps: 1, batches: 1, root: "laion" };
     expect((await found(trained(7, { validation }))).ready).toBe(true);
     expect((await found(trained(8, { validation }))).about(/^validation samples/)).toMatchObject([
-      { status: "missing", finding: expect.stringMatching(/^7 of 8 .*, fewer than the 8 of trainer\.batch_size/) },
+      { status: "missing", finding: expect.stringMatching(/^7 of 8 .*, fewer than the 8 of validation\.batch_size/) },
     ]);
+    // Its batches are as large as what a device computes at once, or as is said.
+    const inTwoSteps = { ...trained(8, { validation }), trainer: { ...batchOf(8).trainer, accumulateGradBatches: 2 } };
+    expect((await found(inTwoSteps)).ready).toBe(true);
+    expect((await found(trained(8, { validation: { ...validation, batchSize: 7 } }))).ready).toBe(true);
   });
 
   it("finds a reward without two different values, which has no bins", async () => {

@@ -62,6 +62,7 @@ describe("loadRecipe", () => {
     ["model.loss.cond_drop_rate=0.1", /unknown key model\.loss\.cond_drop_rate; .* is loss\.cond_drop_rate here$/],
     ["computer.devices=2", /unknown key computer\.devices; the published code's .* is trainer\.devices here$/],
     ["trainer.batch_size=0", /trainer\.batch_size: .*\(received 0\)/],
+    ["trainer.device=gpu", /trainer\.device: expected cpu, cuda or cuda:N \(received "gpu"\)$/],
     ["trainer.precision=fp8", /trainer\.precision: expected one of 32-true, bf16-mixed/],
     ["loss.cond_drop_rate=2", /loss\.cond_drop_rate: .*\(received 2\)/],
     [

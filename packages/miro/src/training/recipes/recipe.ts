@@ -6,6 +6,7 @@ import { checkText } from "../../arguments.js";
 import { invalid } from "../../errors.js";
 import { parsePrecondConfig, parseRinConfig, precondConfigToJson, rinConfigToJson } from "../../networks/config.js";
 import type { SourceRecipe } from "../batches/sources.js";
+import { planOf } from "./batch-plan.js";
 import { checkRecipe, refuseRecipe, toFile } from "./checked-yaml.js";
 import { composeRecipe, type Origins } from "./recipe-source.js";
 import { checkRules } from "./rules.js";
@@ -45,6 +46,11 @@ function leaveOutCpuSettings({ trainer }: Recipe, origins?: Origins): void {
 /** What a source of data needs to know of the rest of its recipe. */
 export function sourceRecipe({ network, loss, trainer }: Recipe): SourceRecipe {
   return { network: parseRinConfig(network), loss, batchSize: trainer.batchSize };
+}
+
+/** Samples of a batch of the validation: by default as many as a device computes at once. */
+export function validationBatchSize({ validation, trainer }: Recipe): number {
+  return validation.batchSize ?? planOf(trainer).deviceBatchSize;
 }
 
 /** A recipe as its file would state it, every value included; by default one of the diffusion network. */

@@ -160,6 +160,9 @@ const strategySchema = z.strictObject({
   ),
 });
 
+/** Whether this machine has it is another question. */
+export const deviceName = z.string().regex(/^(?:cpu|cuda(?::\d+)?)$/, "expected cpu, cuda or cuda:N");
+
 const trainerSchema = z.strictObject({
   maxSteps: setting(count, "optimizer steps of the whole run", "trainer.max_steps"),
   maxMinutes: setting(
@@ -174,7 +177,7 @@ const trainerSchema = z.strictObject({
     "samples of a micro-batch, which a device computes at once; the rest of its share follows in further accumulation steps; by default all of it",
   ),
   accumulateGradBatches: setting(count.optional(), "the same, stated as the number of accumulation steps"),
-  device: setting(z.string().default("cpu"), "cpu, cuda or cuda:N", "computer.accelerator"),
+  device: setting(deviceName.default("cpu"), "cpu, cuda or cuda:N", "computer.accelerator"),
   strategy: setting(strategySchema.prefault({}), "how several processes work together", "trainer.strategy"),
   precision: setting(
     z.enum(PRECISIONS).default("32-true"),

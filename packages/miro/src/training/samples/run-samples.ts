@@ -1,4 +1,5 @@
 /** The pictures that a run draws on its way: a sheet of the recipe's prompts, or grids of a prompt testbed. */
+import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { loadAutoencoder } from "../../autoencoder/index.js";
 import { InvalidInputError } from "../../errors.js";
@@ -55,6 +56,8 @@ export interface RunSamples {
    * @returns figures of the samples for the log, by name
    */
   draw(step: number): Promise<Record<string, number>>;
+  /** Whether the picture of a step is there, which is written last. */
+  isDrawn(step: number): boolean;
   dispose(): void;
 }
 
@@ -101,15 +104,15 @@ export async function openRunSamples(options: RunSamplesOptions): Promise<RunSam
       } finally {
         autoencoder.dispose();
       }
-      storeSheet(options, sheet.png, step);
-      try {
-        return await scores.measure(sheet);
-      } catch (error) {
+      const figures = await scores.measure(sheet).catch((error: Error) => {
         if (signal?.aborted) throw error;
-        onTrouble(`samples.scorers: ${(error as Error).message}`);
+        onTrouble(`samples.scorers: ${error.message}`);
         return {};
-      }
+      });
+      storeSheet(options, sheet.png, step);
+      return figures;
     },
+    isDrawn: (step) => existsSync(sheetPath(options, step)),
     dispose: () => sheets.dispose(),
   };
 }
@@ -158,9 +161,13 @@ function titleOf({ name }: Recipe, step: number): string {
   return `${name}, step ${wholeNumber(step)}`;
 }
 
+function sheetPath({ output }: Pick<RunSamplesOptions, "output">, step: number): string {
+  return join(output, "samples", `step-${String(step).padStart(8, "0")}.png`);
+}
+
 /** Writes a sheet into the folder of the run, and records it. */
 function storeSheet({ output, records, onTrouble }: RunSamplesOptions, png: Uint8Array, step: number): void {
-  const path = join(output, "samples", `step-${String(step).padStart(8, "0")}.png`);
+  const path = sheetPath({ output }, step);
   try {
     writeFileAtomic(path, png, { overwrite: true });
   } catch (error) {
