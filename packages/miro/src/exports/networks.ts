@@ -36,11 +36,13 @@ export {
 export { dynamicShift, LinearSchedule, type ScheduleOptions } from "../flow/schedule.js";
 export {
   type FlowPrecondConfig,
+  type FlowPrecondConfigInput,
   parsePrecondConfig,
   parseRinConfig,
   precondConfigToJson,
   REWARD_KEYS,
   type RinConfig,
+  type RinConfigInput,
   rinConfigToJson,
 } from "../networks/config.js";
 export { type ForwardWork, forwardFlops, forwardWork, trainingFlops } from "../networks/flops.js";

@@ -103,5 +103,6 @@ describe("FlowMatchingLoss", () => {
     expect(() => make({ condDropRate: 1.5 })).toThrow(/condDropRate: expected a probability/);
     expect(() => make({ condDropRate: 0.6, textDropRate: 0.5 })).toThrow(/textDropRate: expected at most 1 together/);
     expect(() => make({ uncondEmbedding: ones([24]) })).toThrow(/uncondEmbedding/);
+    expect(() => make({ uncondEmbedding: undefined as never })).toThrow(/options with schedule and uncondEmbedding/);
   });
 });

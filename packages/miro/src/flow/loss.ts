@@ -12,6 +12,7 @@
  * Sources: MIRO (arXiv 2510.25897), the order and shapes of the random draws as in the published implementation.
  */
 import { type Generator, inferenceMode, noGrad, type Tensor } from "@miro-t2i/torch";
+import { checkObject } from "../arguments.js";
 import { invalid } from "../errors.js";
 import { message } from "../message.js";
 import type { ConditioningInput } from "../networks/conditioning.js";
@@ -136,6 +137,8 @@ export class FlowMatchingLoss {
 
   /** @throws InvalidInputError for a rate that is no probability, or an empty prompt of another shape */
   constructor(options: FlowMatchingLossOptions) {
+    const needed = ["schedule", "uncondEmbedding"] as const;
+    checkObject("options", options, `an object of options with ${needed.join(" and ")}`, needed);
     const { uncondEmbedding } = options;
     if (uncondEmbedding.ndim !== 2)
       throw invalid(

@@ -107,6 +107,8 @@ export const rinConfigSchema = z
 
 /** All constructor arguments of {@link Rin}, defaults filled in. */
 export type RinConfig = z.output<typeof rinConfigSchema>;
+/** Those that must be given, and those that may be. */
+export type RinConfigInput = z.input<typeof rinConfigSchema>;
 
 export const precondConfigSchema = z.strictObject({
   numLatents: setting(size.default(256), "that of the network, which fills it in"),
@@ -126,6 +128,8 @@ export const precondConfigSchema = z.strictObject({
 
 /** All constructor arguments of {@link FlowPrecond}, defaults filled in. */
 export type FlowPrecondConfig = z.output<typeof precondConfigSchema>;
+/** Those that may be given. */
+export type FlowPrecondConfigInput = z.input<typeof precondConfigSchema>;
 
 /**
  * Reads the `network` object of a `config.json`.

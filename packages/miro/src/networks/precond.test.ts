@@ -17,6 +17,13 @@ const batch = () => ({
 });
 
 describe("FlowPrecond", () => {
+  it("refuses arguments that there are not, and values that they cannot have", () => {
+    expect(() => new FlowPrecond({ sigma: 1 } as never)).toThrow("preconditioning: ");
+    expect(() => new FlowPrecond({ sigmaData: 0 })).toThrow(
+      "preconditioning: sigmaData: expected a number above 0, received 0",
+    );
+  });
+
   it("scales by c_in and c_out", () => {
     scope(() => {
       const precond = new FlowPrecond();

@@ -7,7 +7,8 @@
  */
 import { nn, type Tensor, zeros } from "@miro-t2i/torch";
 import { invalid } from "../errors.js";
-import { type FlowPrecondConfig, parsePrecondConfig } from "./config.js";
+import { checkContent } from "../expectations.js";
+import { type FlowPrecondConfig, type FlowPrecondConfigInput, precondConfigSchema } from "./config.js";
 import { FourierEmbedding } from "./embedders.js";
 import type { RinOutput } from "./rin.js";
 import type { RinInput } from "./rin-input.js";
@@ -36,9 +37,10 @@ export class FlowPrecond extends nn.Module {
   readonly #logvarLayers: LogVariance | null;
   readonly #normalises: boolean;
 
-  constructor(config: Partial<FlowPrecondConfig> = {}) {
+  /** @throws InvalidInputError naming the first argument that is unknown or impossible */
+  constructor(config: FlowPrecondConfigInput = {}) {
     super();
-    this.config = { ...parsePrecondConfig({}), ...config };
+    this.config = checkContent(precondConfigSchema, config, "preconditioning");
     this.#normalises = this.config.doNormalization === true || this.config.doNormalization === "noise_driven";
     const { doGradnormReweighting, logvarChannels, logvarMlpLayers } = this.config;
     this.#logvarLayers = doGradnormReweighting

@@ -419,8 +419,13 @@ it("the layer of self-conditioning is as wide as latent_mlp_multiplier says", ()
   });
 });
 
-it("without a reward is refused, as a configuration that nothing has checked may be", () => {
-  expect(() => new Rin({ ...tinyConfig(), coherenceKeys: [] })).toThrow(
-    /coherenceKeys: expected a list of at least one/,
-  );
+it("is refused with arguments that make no network, all of which need not be given", () => {
+  const { coherenceKeys, ...others } = tinyConfig();
+  expect(() => new Rin({ ...others, coherenceKeys: [] })).toThrow("network: coherenceKeys: must be a list of keys");
+  expect(() => new Rin({ ...tinyConfig(), patchSize: 3 })).toThrow("network: patchSize: must divide data_size");
+  expect(() => new Rin({ ...tinyConfig(), layers: 3 } as never)).toThrow("layers");
+  expect(() => new Rin({ coherenceKeys } as never)).toThrow("network: dataSize: expected an integer, received nothing");
+  expect(() => new Rin(undefined as never)).toThrow("network: expected an object, received nothing");
+  const { computeHeads: _, ...some } = tinyConfig();
+  expect(new Rin({ ...some, latentsDim: 16 }).config.computeHeads).toBe(16);
 });

@@ -10,6 +10,7 @@
  */
 import { cat, isGradEnabled, nn, noGrad, ones, scope, type Tensor, where, zeros, zerosLike } from "@miro-t2i/torch";
 import { invalid } from "../errors.js";
+import { checkContent } from "../expectations.js";
 import { message } from "../message.js";
 import { type CrossAttentionBlock, type KeyMask, type KeyValue, TransformerBlock } from "./attention.js";
 import {
@@ -20,7 +21,13 @@ import {
   rewardMatrix,
   trimText,
 } from "./conditioning.js";
-import { CONDITIONING_HEADS, CONDITIONING_LAYERS, type RinConfig } from "./config.js";
+import {
+  CONDITIONING_HEADS,
+  CONDITIONING_LAYERS,
+  type RinConfig,
+  type RinConfigInput,
+  rinConfigSchema,
+} from "./config.js";
 import { ScalarEmbedder } from "./embedders.js";
 import { GeluMlp } from "./feed-forward.js";
 import { inTurn } from "./fused.js";
@@ -71,14 +78,21 @@ export class Rin extends nn.Module {
   readonly blocks: nn.ModuleList<RinBlock>;
   readonly toPatches: ToPatches;
 
+  readonly config: RinConfig;
+
+  /**
+   * A network with random weights.
+   * @throws InvalidInputError naming the first argument that is unknown, missing or impossible
+   */
   constructor(
-    readonly config: RinConfig,
+    given: RinConfigInput,
     readonly options: RinOptions = {},
   ) {
     super();
+    const config = checkContent(rinConfigSchema, given, "network");
+    this.config = config;
     const { latentsDim: L, dataDim: D, coherenceKeys, numTextRegisters: R } = config;
     const K = coherenceKeys.length;
-    if (K === 0) throw invalid("coherenceKeys", "a list of at least one reward key", coherenceKeys);
     const M = (config.dataSize / config.patchSize) ** 2;
     const learned = config.concatCondTokenToLatents ? config.numLatents - config.numCondTokens - 1 : config.numLatents;
     const patch = config.patchSize ** 2 * config.numInputChannels;
