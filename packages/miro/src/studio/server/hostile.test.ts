@@ -320,6 +320,39 @@ describe("what grows when it is unpacked", () => {
   });
 });
 
+it("a body that is too large is refused while its sender sends on, who hears why", async () => {
+  const { hostname, port } = new URL(studio.url);
+  const head = (path: string, type: string, bytes: number) =>
+    `POST ${path} HTTP/1.1\r\nHost: ${hostname}:${port}\r\nAuthorization: Bearer ${KEY}\r\n` +
+    `Content-Type: ${type}\r\nContent-Length: ${bytes}\r\n\r\n`;
+  for (const [path, type, most] of [
+    ["/api/jobs", "application/json", 1],
+    ["/v1/images/generations", "application/json; charset=utf-8", 1],
+    ["/sdapi/v1/img2img", "application/json", 32],
+    ["/api/inspect", "image/png", 32],
+  ] as const) {
+    const socket = connect(Number(port), hostname);
+    let heard = "";
+    socket.on("data", (data) => {
+      heard += data;
+    });
+    try {
+      const bytes = most * 2 ** 20 + 1;
+      socket.write(head(path, type, bytes));
+      await expect.poll(() => heard).toContain(`it holds more than ${most} MiB`);
+      expect(heard).toMatch(/^HTTP\/1\.1 413 /);
+      heard = "";
+      // All of it is taken, and the connection is good for the next request.
+      socket.write(Buffer.alloc(bytes));
+      socket.write(head("/api/jobs", "application/json", 2));
+      socket.write("{}");
+      await expect.poll(() => heard).toMatch(/^HTTP\/1\.1 400 /);
+    } finally {
+      socket.destroy();
+    }
+  }
+});
+
 it("a body that never ends is not waited for for ever", () => {
   const { requestTimeout } = studio.app.server;
   expect(requestTimeout > 0 && requestTimeout <= 3_600_000).toBe(true);

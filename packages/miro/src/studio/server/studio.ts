@@ -20,7 +20,7 @@ import { Engine } from "./engine.js";
 import { Gallery } from "./gallery.js";
 import type { Job, JobWork } from "./job.js";
 import { addJobRoutes } from "./job-routes.js";
-import { CLOSE_MS, MAX_JSON_BYTES, MAX_UPLOAD_BYTES, REQUEST_MS } from "./limits.js";
+import { CLOSE_MS, MAX_JSON_BYTES, MAX_UPLOAD_BYTES, REQUEST_MS, SEND_ON_MS } from "./limits.js";
 import { Metrics } from "./metrics.js";
 import { addOpenaiRoutes } from "./openai-routes.js";
 import { type StudioOptions, studioSchema } from "./options.js";
@@ -141,6 +141,7 @@ export class Studio implements StudioParts {
     const told = readable(error, request);
     const status = statusOf(told, request.url);
     if (status === 429 || status === 503) reply.header("retry-after", "2");
+    if (status === 413) letSend(request, reply);
     // What a route said of the picture that it meant to send holds for no refusal.
     for (const name of ["etag", "content-type", "content-length", "content-disposition"]) reply.removeHeader(name);
     reply.header("cache-control", "no-store");
@@ -222,10 +223,20 @@ function listenError(error: NodeJS.ErrnoException, { host, port }: Settings): Er
   });
 }
 
+/** Lets a client send on what nobody reads: it would not hear why over a connection that is closed meanwhile. */
+function letSend({ raw }: FastifyRequest, reply: FastifyReply): void {
+  reply.removeHeader("connection");
+  if (raw.complete) return;
+  const tooLong = setTimeout(() => raw.destroy(), SEND_ON_MS).unref();
+  raw.once("close", () => clearTimeout(tooLong));
+}
+
 /** What fastify says of a body that it does not read, as an error of ours. */
 function readable(error: FastifyError, { url, headers, routeOptions }: FastifyRequest): Error {
   if (error.code === "FST_ERR_CTP_BODY_TOO_LARGE") {
-    const most = (routeOptions.bodyLimit ?? MAX_JSON_BYTES) / 2 ** 20;
+    const [type = ""] = headers["content-type"]?.toLowerCase().split(";", 1) ?? [];
+    const most =
+      (FILE_TYPES.includes(type.trim()) ? MAX_UPLOAD_BYTES : (routeOptions.bodyLimit ?? MAX_JSON_BYTES)) / 2 ** 20;
     const otherwise = url.startsWith("/api/jobs") ? "; pictures can be files of a form (multipart/form-data)" : "";
     return new RefusedBody(`the body is too large: it holds more than ${most} MiB${otherwise}`, 413);
   }
