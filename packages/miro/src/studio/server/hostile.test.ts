@@ -320,6 +320,27 @@ describe("what grows when it is unpacked", () => {
   });
 });
 
+it("what is no request is refused in the form of all refusals", async () => {
+  const { hostname, port } = new URL(studio.url);
+  for (const [sent, status, told] of [
+    ["\0\0\0\0\r\n\r\n", "400 Bad Request", "the request is not HTTP"],
+    [`GET /${"a".repeat(20_000)} HTTP/1.1\r\nHost: x\r\n\r\n`, "431 Request Header Fields Too Large", "too large"],
+    ["POST / HTTP/1.1\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n", "400 Bad Request", "not HTTP"],
+  ] as const) {
+    const socket = connect(Number(port), hostname);
+    let heard = "";
+    socket.on("data", (data) => {
+      heard += data;
+    });
+    socket.on("error", () => {});
+    socket.write(sent);
+    await new Promise((resolve) => socket.on("close", resolve));
+    const [head = "", body = ""] = heard.split("\r\n\r\n");
+    expect(head.split("\r\n")[0]).toBe(`HTTP/1.1 ${status}`);
+    expect(JSON.parse(body)).toEqual({ error: { message: expect.stringContaining(told) } });
+  }
+});
+
 it("a body that is too large is refused while its sender sends on, who hears why", async () => {
   const { hostname, port } = new URL(studio.url);
   const head = (path: string, type: string, bytes: number) =>

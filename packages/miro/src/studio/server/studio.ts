@@ -27,7 +27,7 @@ import { type StudioOptions, studioSchema } from "./options.js";
 import type { StudioParts } from "./parts.js";
 import { addPictureRoutes } from "./picture-routes.js";
 import { JobQueue } from "./queue.js";
-import { refusalOf, shown, statusOf } from "./refusals.js";
+import { refusalOf, refuseConnection, shown, statusOf } from "./refusals.js";
 import { FILE_TYPES, RefusedBody } from "./request-bodies.js";
 import { checkedBySchema, documentTransform, schemaTransform } from "./schemas.js";
 import { checkKey, guard } from "./security.js";
@@ -61,6 +61,7 @@ export class Studio implements StudioParts {
       routerOptions: { maxParamLength: 200 },
       // Errors from before a route is found, such as an address that is none.
       frameworkErrors: (error, request, reply) => this.#refuse(error, request, reply),
+      clientErrorHandler: refuseConnection,
     });
   }
 
