@@ -55,6 +55,11 @@ export function contents(types: Readonly<Record<string, z.ZodType>>, description
   return { content, ...(description !== undefined && { description }) };
 }
 
+/** Whether a body may be a form. */
+export function takesForms(body: object): boolean {
+  return "content" in body && "multipart/form-data" in (body as Contents).content;
+}
+
 /** The body of a refusal. */
 export const errorBody = named(
   "Error",

@@ -29,7 +29,7 @@ import { addPictureRoutes } from "./picture-routes.js";
 import { JobQueue } from "./queue.js";
 import { refusalOf, refuseConnection, shown, statusOf } from "./refusals.js";
 import { FILE_TYPES, RefusedBody } from "./request-bodies.js";
-import { checkedBySchema, documentTransform, schemaTransform } from "./schemas.js";
+import { checkedBySchema, documentTransform, schemaTransform, takesForms } from "./schemas.js";
 import { checkKey, guard } from "./security.js";
 import { addServerRoutes } from "./server-routes.js";
 import { addWebuiRoutes } from "./webui-routes.js";
@@ -185,6 +185,11 @@ export class Studio implements StudioParts {
       app.addContentTypeParser(type, { parseAs: "buffer", bodyLimit: MAX_UPLOAD_BYTES }, (_, body, done) =>
         done(null, body),
       );
+    app.addHook("preValidation", async (request) => {
+      const { body } = request.routeOptions.schema ?? {};
+      // Other routes would find no body at all.
+      if (body && request.isMultipart() && !takesForms(body)) throw anotherType(request);
+    });
     app.setErrorHandler((error: FastifyError, request, reply) => this.#refuse(error, request, reply));
     app.setNotFoundHandler((request, reply) => {
       const missing = new MiroError(`there is no ${request.method} ${request.url.split("?", 1)[0]}`);
@@ -233,7 +238,8 @@ function letSend({ raw }: FastifyRequest, reply: FastifyReply): void {
 }
 
 /** What fastify says of a body that it does not read, as an error of ours. */
-function readable(error: FastifyError, { url, headers, routeOptions }: FastifyRequest): Error {
+function readable(error: FastifyError, request: FastifyRequest): Error {
+  const { url, headers, routeOptions } = request;
   if (error.code === "FST_ERR_CTP_BODY_TOO_LARGE") {
     const [type = ""] = headers["content-type"]?.toLowerCase().split(";", 1) ?? [];
     const most =
@@ -246,11 +252,12 @@ function readable(error: FastifyError, { url, headers, routeOptions }: FastifyRe
     return encoding === undefined
       ? invalid("body", "JSON", message`another text`)
       : new RefusedBody(`the body's content-encoding: expected none, received ${encoding}`, 415);
-  if (error.code === "FST_ERR_CTP_INVALID_MEDIA_TYPE") {
-    const given = (headers["content-type"] ?? "no type").slice(0, 100);
-    return new RefusedBody(`the body's content-type: expected application/json, received ${given}`, 415);
-  }
-  return error;
+  return error.code === "FST_ERR_CTP_INVALID_MEDIA_TYPE" ? anotherType(request) : error;
+}
+
+function anotherType({ headers }: FastifyRequest): RefusedBody {
+  const given = (headers["content-type"] ?? "no type").slice(0, 100);
+  return new RefusedBody(`the body's content-type: expected application/json, received ${given}`, 415);
 }
 
 /** The built files of the page, where they are. */
