@@ -23,6 +23,7 @@ import { type ImageSettings, isSheet, readSettings, settingsToText } from "../..
 import type { JobView } from "./job.js";
 import { KEEP_JOB_MS } from "./limits.js";
 import { qualityOf } from "./recode.js";
+import { named } from "./schemas.js";
 
 /** A new form of the index makes it anew. */
 const VERSION = 1;
@@ -31,8 +32,9 @@ const THUMBNAIL_SIDE = 256;
 const FORGOTTEN_AT_ONCE = 100;
 
 /** A picture as the gallery lists it. */
-export const pictureEntry = z
-  .object({
+export const pictureEntry = named(
+  "Picture",
+  z.object({
     id: z.string(),
     prompt: z.string(),
     model: z.string(),
@@ -42,8 +44,8 @@ export const pictureEntry = z
     createdAt: z.string(),
     favourite: z.boolean(),
     rewardTargets: z.record(z.string(), z.number()),
-  })
-  .meta({ id: "Picture" });
+  }),
+);
 
 /** As {@link pictureEntry} has it. */
 export type PictureEntry = z.output<typeof pictureEntry>;

@@ -177,8 +177,11 @@ describe("every route", () => {
         ["multipart/form-data; boundary=a", "--a\r\n\r\n--a--"],
       ] as const) {
         const answer = await ask(method, at, form, type);
-        expect([path, answer.status >= 400 && answer.status < 500]).toEqual([path, true]);
-        await answer.text();
+        const isTaken = path === "/api/jobs";
+        expect([path, answer.status, await answer.text()]).toEqual([
+          ...[path, isTaken ? 400 : 415],
+          expect.stringMatching(isTaken ? /expected/ : /expected application\/json, received multipart\/form-data/),
+        ]);
       }
       const large = await ask(method, at, new Uint8Array(33 * 2 ** 20));
       expect([path, large.status, await large.text()]).toEqual([path, 413, expect.stringMatching(/more than \d+ MiB/)]);
@@ -318,6 +321,60 @@ describe("what grows when it is unpacked", () => {
     expect(answer.status).toBeLessThan(500);
     await alive();
   });
+});
+
+it("what is no request is refused in the form of all refusals", async () => {
+  const { hostname, port } = new URL(studio.url);
+  for (const [sent, status, told] of [
+    ["\0\0\0\0\r\n\r\n", "400 Bad Request", "the request is not HTTP"],
+    [`GET /${"a".repeat(20_000)} HTTP/1.1\r\nHost: x\r\n\r\n`, "431 Request Header Fields Too Large", "too large"],
+    ["POST / HTTP/1.1\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n", "400 Bad Request", "not HTTP"],
+  ] as const) {
+    const socket = connect(Number(port), hostname);
+    let heard = "";
+    socket.on("data", (data) => {
+      heard += data;
+    });
+    socket.on("error", () => {});
+    socket.write(sent);
+    await new Promise((resolve) => socket.on("close", resolve));
+    const [head = "", body = ""] = heard.split("\r\n\r\n");
+    expect(head.split("\r\n")[0]).toBe(`HTTP/1.1 ${status}`);
+    expect(JSON.parse(body)).toEqual({ error: { message: expect.stringContaining(told) } });
+  }
+});
+
+it("a body that is too large is refused while its sender sends on, who hears why", async () => {
+  const { hostname, port } = new URL(studio.url);
+  const head = (path: string, type: string, bytes: number) =>
+    `POST ${path} HTTP/1.1\r\nHost: ${hostname}:${port}\r\nAuthorization: Bearer ${KEY}\r\n` +
+    `Content-Type: ${type}\r\nContent-Length: ${bytes}\r\n\r\n`;
+  for (const [path, type, most] of [
+    ["/api/jobs", "application/json", 1],
+    ["/v1/images/generations", "application/json; charset=utf-8", 1],
+    ["/sdapi/v1/img2img", "application/json", 32],
+    ["/api/inspect", "image/png", 32],
+  ] as const) {
+    const socket = connect(Number(port), hostname);
+    let heard = "";
+    socket.on("data", (data) => {
+      heard += data;
+    });
+    try {
+      const bytes = most * 2 ** 20 + 1;
+      socket.write(head(path, type, bytes));
+      await expect.poll(() => heard).toContain(`it holds more than ${most} MiB`);
+      expect(heard).toMatch(/^HTTP\/1\.1 413 /);
+      heard = "";
+      // All of it is taken, and the connection is good for the next request.
+      socket.write(Buffer.alloc(bytes));
+      socket.write(head("/api/jobs", "application/json", 2));
+      socket.write("{}");
+      await expect.poll(() => heard).toMatch(/^HTTP\/1\.1 400 /);
+    } finally {
+      socket.destroy();
+    }
+  }
 });
 
 it("a body that never ends is not waited for for ever", () => {

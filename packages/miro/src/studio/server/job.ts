@@ -4,6 +4,7 @@
 import { randomBytes } from "node:crypto";
 import { z } from "zod";
 import type { DrawCall } from "./engine.js";
+import { named } from "./schemas.js";
 
 export const JOB_STATUSES = ["queued", "running", "done", "failed", "cancelled"] as const;
 export type JobStatus = (typeof JOB_STATUSES)[number];
@@ -36,8 +37,9 @@ export interface JobWork {
 }
 
 /** A job's state for people and programs. */
-export const jobView = z
-  .object({
+export const jobView = named(
+  "Job",
+  z.object({
     id: z.string(),
     status: z.enum(JOB_STATUSES),
     /** Jobs before it; null once it has begun. */
@@ -55,8 +57,8 @@ export const jobView = z
     error: z.string().nullable(),
     /** Of a sweep that is done: where its sheet is. */
     sheet: z.string().nullable().optional(),
-  })
-  .meta({ id: "Job" });
+  }),
+);
 
 /** As {@link jobView} has it. */
 export type JobView = z.output<typeof jobView>;

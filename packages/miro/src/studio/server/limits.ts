@@ -15,5 +15,7 @@ export const BATCH = 8;
 export const HEARTBEAT_MS = 15_000;
 /** How long a request may take to arrive: an upload over a slow line, and no more of one that has broken off. */
 export const REQUEST_MS = 600_000;
+/** How long a client may send on a body that was refused. */
+export const SEND_ON_MS = 30_000;
 /** How long the end of the server may take. */
 export const CLOSE_MS = 5_000;

@@ -19,7 +19,7 @@ import type { JobQueue } from "./queue.js";
 import { maskOfAlpha, recoded } from "./recode.js";
 import { refusalOf, shown, statusOf } from "./refusals.js";
 import { formToJson, readForm } from "./request-bodies.js";
-import { checkedByRoute, contents, file, openaiError } from "./schemas.js";
+import { checkedByRoute, contents, file, named, openaiError } from "./schemas.js";
 
 const { prompt: _, prompts: __, imagesPerPrompt: ___, cancelOnDisconnect: ____, ...native } = jobBody.shape;
 
@@ -72,9 +72,10 @@ const imagesBody = z.strictObject({
   ...native,
 });
 
-const model = z
-  .object({ id: z.string(), object: z.literal("model"), created: z.int(), owned_by: z.string() })
-  .meta({ id: "OpenAIModel" });
+const model = named(
+  "OpenAIModel",
+  z.object({ id: z.string(), object: z.literal("model"), created: z.int(), owned_by: z.string() }),
+);
 
 const usage = z.object({
   input_tokens: z.number(),
@@ -82,8 +83,9 @@ const usage = z.object({
   total_tokens: z.number(),
   input_tokens_details: z.object({ text_tokens: z.number(), image_tokens: z.number() }),
 });
-const images = z
-  .object({
+const images = named(
+  "OpenAIImages",
+  z.object({
     created: z.int(),
     data: z.array(
       z.object({
@@ -98,8 +100,8 @@ const images = z
     size: z.string(),
     quality: z.string(),
     usage,
-  })
-  .meta({ id: "OpenAIImages" });
+  }),
+);
 
 /** Answers of routes that draw. */
 const drawn = {

@@ -1,5 +1,8 @@
 /** How errors are told over HTTP: one status, and a body in the form of the family of routes that was asked. */
 
+import { STATUS_CODES } from "node:http";
+import type { Socket } from "node:net";
+import type { ConnectionError } from "fastify";
 import { describe, InvalidInputError, MiroError } from "../../errors.js";
 import { ImageError } from "../../pictures/image-error.js";
 import { UnknownModel } from "./bodies.js";
@@ -81,4 +84,25 @@ function webuiRefusal(status: number, error: Error) {
 /** An error whose reason is not told to who asks, unless it was made for people to read. */
 export function shown(status: number, error: Error): Error {
   return status >= 500 && !(error instanceof MiroError) ? new MiroError("an error in the server") : error;
+}
+
+/** What is said of what is no request, by the code of the error. */
+const NO_REQUEST = new Map([
+  ["ERR_HTTP_REQUEST_TIMEOUT", { status: 408, text: "the request took too long to arrive" }],
+  ["HPE_HEADER_OVERFLOW", { status: 431, text: "the address and the headers of the request are too large" }],
+]);
+
+/** Ends a connection over which something came that is no request. */
+export function refuseConnection(error: ConnectionError, socket: Socket): void {
+  if (error.code === "ECONNRESET" || socket.destroyed) return;
+  const { status, text } = NO_REQUEST.get(error.code) ?? { status: 400, text: "the request is not HTTP" };
+  const body = JSON.stringify(refusalOf("/", status, new MiroError(text)));
+  const head = [
+    `HTTP/1.1 ${status} ${STATUS_CODES[status]}`,
+    "Connection: close",
+    "Content-Type: application/json; charset=utf-8",
+    `Content-Length: ${Buffer.byteLength(body)}`,
+  ];
+  if (socket.writable) socket.write(`${head.join("\r\n")}\r\n\r\n${body}`);
+  socket.destroy(error);
 }

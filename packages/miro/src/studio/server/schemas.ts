@@ -2,8 +2,9 @@
 import type { FastifySchemaCompiler } from "fastify";
 import {
   createJsonSchemaTransform,
+  createJsonSchemaTransformObject,
   type jsonSchemaTransform,
-  jsonSchemaTransformObject,
+  type jsonSchemaTransformObject,
 } from "fastify-type-provider-zod";
 import { z } from "zod";
 import { invalid } from "../../errors.js";
@@ -30,6 +31,15 @@ export const checkedBySchema: FastifySchemaCompiler<unknown> = (route) => (value
 export const checkedByRoute: FastifySchemaCompiler<unknown> = (route) =>
   route.httpPart === "body" ? (value: unknown) => ({ value }) : checkedBySchema(route);
 
+/** The schemas that the description names, apart from those of a program that describes routes of its own. */
+const names = z.registry<{ id: string }>();
+
+/** Gives a schema a name in the description. */
+export function named<T extends z.ZodType>(id: string, schema: T): T {
+  names.add(schema, { id });
+  return schema;
+}
+
 /** Bodies of a request or of an answer by their type. */
 export interface Contents {
   description?: string;
@@ -45,39 +55,47 @@ export function contents(types: Readonly<Record<string, z.ZodType>>, description
   return { content, ...(description !== undefined && { description }) };
 }
 
+/** Whether a body may be a form. */
+export function takesForms(body: object): boolean {
+  return "content" in body && "multipart/form-data" in (body as Contents).content;
+}
+
 /** The body of a refusal. */
-export const errorBody = z
-  .object({
+export const errorBody = named(
+  "Error",
+  z.object({
     error: z.object({
       message: z.string(),
       field: z.string().optional(),
       expected: z.string().optional(),
       received: z.unknown().optional(),
     }),
-  })
-  .meta({ id: "Error" });
+  }),
+);
 
 /** The body of a refusal in the form of OpenAI. */
-export const openaiError = z
-  .object({
+export const openaiError = named(
+  "OpenAIError",
+  z.object({
     error: z.object({
       message: z.string(),
       type: z.string(),
       param: z.string().nullable(),
       code: z.string().nullable(),
     }),
-  })
-  .meta({ id: "OpenAIError" });
+  }),
+);
 
 /** The body of a refusal in the form of the web UI. */
-export const webuiError = z
-  .object({
+export const webuiError = named(
+  "WebUIError",
+  z.object({
     error: z.string(),
     detail: z.union([z.string(), z.array(z.object({ loc: z.array(z.string()), msg: z.string(), type: z.string() }))]),
     body: z.string(),
     errors: z.string(),
-  })
-  .meta({ id: "WebUIError" });
+  }),
+);
 
 /** The families of routes, by the beginning of their paths. */
 const FAMILIES = [
@@ -86,14 +104,18 @@ const FAMILIES = [
   { begins: "/", tag: "MIRO", refusal: errorBody },
 ];
 
-const describeSchemas = createJsonSchemaTransform({
+const config = {
+  schemaRegistry: names,
   zodToJsonConfig: {
-    override: ({ zodSchema, jsonSchema }) => {
-      const schema = zodSchema as unknown as z.ZodType;
-      if (isDeclared(schema)) jsonSchema.description = wordsOf(declarationOf(schema).help);
+    override: ({ zodSchema, jsonSchema }: { zodSchema: unknown; jsonSchema: object }) => {
+      const schema = zodSchema as z.ZodType;
+      Object.assign(jsonSchema, schema.meta());
+      if (isDeclared(schema)) Object.assign(jsonSchema, { description: wordsOf(declarationOf(schema).help) });
     },
   },
-});
+};
+const describeSchemas = createJsonSchemaTransform(config);
+const describeNames = createJsonSchemaTransformObject(config);
 
 /** Routes as OpenAPI has them, with the help of declared options, and with the refusals that every route may give. */
 export const schemaTransform: typeof jsonSchemaTransform = (document) => {
@@ -120,7 +142,7 @@ export const schemaTransform: typeof jsonSchemaTransform = (document) => {
 
 /** The whole description; of what answers and requests could share, no request has anything. */
 export const documentTransform: typeof jsonSchemaTransformObject = (document) => {
-  const whole = jsonSchemaTransformObject(document);
+  const whole = describeNames(document);
   const schemas = "components" in whole ? whole.components?.schemas : undefined;
   for (const name of Object.keys(schemas ?? {})) if (name.endsWith("Input")) delete schemas![name];
   return whole;

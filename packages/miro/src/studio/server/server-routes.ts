@@ -8,7 +8,7 @@ import { MAX_UPLOAD_BYTES } from "./limits.js";
 import type { ModelCard } from "./model-card.js";
 import type { StudioParts } from "./parts.js";
 import { rewardStyle } from "./reward-styles.js";
-import { contents } from "./schemas.js";
+import { contents, named } from "./schemas.js";
 
 /** Keys of the scorers that may choose among a model's pictures, first the one that suits it and needs no download. */
 function scorersFor({ name }: ModelCard): string[] {
@@ -24,8 +24,9 @@ const health = z.object({
   uptimeSeconds: z.int(),
 });
 
-const modelEntry = z
-  .object({
+const modelEntry = named(
+  "Model",
+  z.object({
     id: z.string(),
     name: z.string(),
     license: z.string().nullable(),
@@ -49,8 +50,8 @@ const modelEntry = z
     examples: z.array(z.string()),
     limits: z.object({ images: z.number(), steps: z.number(), uploadBytes: z.number() }),
     loaded: z.boolean(),
-  })
-  .meta({ id: "Model" });
+  }),
+);
 
 export function addServerRoutes(studio: StudioParts): void {
   const app = studio.app.withTypeProvider<ZodTypeProvider>();

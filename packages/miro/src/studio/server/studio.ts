@@ -20,16 +20,16 @@ import { Engine } from "./engine.js";
 import { Gallery } from "./gallery.js";
 import type { Job, JobWork } from "./job.js";
 import { addJobRoutes } from "./job-routes.js";
-import { CLOSE_MS, MAX_JSON_BYTES, MAX_UPLOAD_BYTES, REQUEST_MS } from "./limits.js";
+import { CLOSE_MS, MAX_JSON_BYTES, MAX_UPLOAD_BYTES, REQUEST_MS, SEND_ON_MS } from "./limits.js";
 import { Metrics } from "./metrics.js";
 import { addOpenaiRoutes } from "./openai-routes.js";
 import { type StudioOptions, studioSchema } from "./options.js";
 import type { StudioParts } from "./parts.js";
 import { addPictureRoutes } from "./picture-routes.js";
 import { JobQueue } from "./queue.js";
-import { refusalOf, shown, statusOf } from "./refusals.js";
+import { refusalOf, refuseConnection, shown, statusOf } from "./refusals.js";
 import { FILE_TYPES, RefusedBody } from "./request-bodies.js";
-import { checkedBySchema, documentTransform, schemaTransform } from "./schemas.js";
+import { checkedBySchema, documentTransform, schemaTransform, takesForms } from "./schemas.js";
 import { checkKey, guard } from "./security.js";
 import { addServerRoutes } from "./server-routes.js";
 import { addWebuiRoutes } from "./webui-routes.js";
@@ -61,6 +61,7 @@ export class Studio implements StudioParts {
       routerOptions: { maxParamLength: 200 },
       // Errors from before a route is found, such as an address that is none.
       frameworkErrors: (error, request, reply) => this.#refuse(error, request, reply),
+      clientErrorHandler: refuseConnection,
     });
   }
 
@@ -141,6 +142,7 @@ export class Studio implements StudioParts {
     const told = readable(error, request);
     const status = statusOf(told, request.url);
     if (status === 429 || status === 503) reply.header("retry-after", "2");
+    if (status === 413) letSend(request, reply);
     // What a route said of the picture that it meant to send holds for no refusal.
     for (const name of ["etag", "content-type", "content-length", "content-disposition"]) reply.removeHeader(name);
     reply.header("cache-control", "no-store");
@@ -183,6 +185,11 @@ export class Studio implements StudioParts {
       app.addContentTypeParser(type, { parseAs: "buffer", bodyLimit: MAX_UPLOAD_BYTES }, (_, body, done) =>
         done(null, body),
       );
+    app.addHook("preValidation", async (request) => {
+      const { body } = request.routeOptions.schema ?? {};
+      // Other routes would find no body at all.
+      if (body && request.isMultipart() && !takesForms(body)) throw anotherType(request);
+    });
     app.setErrorHandler((error: FastifyError, request, reply) => this.#refuse(error, request, reply));
     app.setNotFoundHandler((request, reply) => {
       const missing = new MiroError(`there is no ${request.method} ${request.url.split("?", 1)[0]}`);
@@ -222,10 +229,21 @@ function listenError(error: NodeJS.ErrnoException, { host, port }: Settings): Er
   });
 }
 
+/** Lets a client send on what nobody reads: it would not hear why over a connection that is closed meanwhile. */
+function letSend({ raw }: FastifyRequest, reply: FastifyReply): void {
+  reply.removeHeader("connection");
+  if (raw.complete) return;
+  const tooLong = setTimeout(() => raw.destroy(), SEND_ON_MS).unref();
+  raw.once("close", () => clearTimeout(tooLong));
+}
+
 /** What fastify says of a body that it does not read, as an error of ours. */
-function readable(error: FastifyError, { url, headers, routeOptions }: FastifyRequest): Error {
+function readable(error: FastifyError, request: FastifyRequest): Error {
+  const { url, headers, routeOptions } = request;
   if (error.code === "FST_ERR_CTP_BODY_TOO_LARGE") {
-    const most = (routeOptions.bodyLimit ?? MAX_JSON_BYTES) / 2 ** 20;
+    const [type = ""] = headers["content-type"]?.toLowerCase().split(";", 1) ?? [];
+    const most =
+      (FILE_TYPES.includes(type.trim()) ? MAX_UPLOAD_BYTES : (routeOptions.bodyLimit ?? MAX_JSON_BYTES)) / 2 ** 20;
     const otherwise = url.startsWith("/api/jobs") ? "; pictures can be files of a form (multipart/form-data)" : "";
     return new RefusedBody(`the body is too large: it holds more than ${most} MiB${otherwise}`, 413);
   }
@@ -234,11 +252,12 @@ function readable(error: FastifyError, { url, headers, routeOptions }: FastifyRe
     return encoding === undefined
       ? invalid("body", "JSON", message`another text`)
       : new RefusedBody(`the body's content-encoding: expected none, received ${encoding}`, 415);
-  if (error.code === "FST_ERR_CTP_INVALID_MEDIA_TYPE") {
-    const given = (headers["content-type"] ?? "no type").slice(0, 100);
-    return new RefusedBody(`the body's content-type: expected application/json, received ${given}`, 415);
-  }
-  return error;
+  return error.code === "FST_ERR_CTP_INVALID_MEDIA_TYPE" ? anotherType(request) : error;
+}
+
+function anotherType({ headers }: FastifyRequest): RefusedBody {
+  const given = (headers["content-type"] ?? "no type").slice(0, 100);
+  return new RefusedBody(`the body's content-type: expected application/json, received ${given}`, 415);
 }
 
 /** The built files of the page, where they are. */
