@@ -1,4 +1,11 @@
-/** Whether only this machine reaches an address, as it is written: `localhost`, `::1`, `127.0.0.1` and its like. */
+import { BlockList, isIP } from "node:net";
+
+const ADDRESSES = new BlockList();
+ADDRESSES.addSubnet("127.0.0.0", 8);
+ADDRESSES.addAddress("::1", "ipv6");
+
+/** Whether only this machine reaches an address: `localhost`, `127.0.0.1` and its like, `::1` however it is written. */
 export function isLoopback(host: string): boolean {
-  return host === "localhost" || host === "::1" || /^127(?:\.\d{1,3}){3}$/.test(host);
+  const version = isIP(host);
+  return version === 0 ? host === "localhost" : ADDRESSES.check(host, version === 4 ? "ipv4" : "ipv6");
 }

@@ -1,6 +1,7 @@
 /** The studio in a program. */
 import { existsSync } from "node:fs";
 import { Server } from "node:net";
+import { networkInterfaces } from "node:os";
 import { join } from "node:path";
 import { afterAll, expect, it, vi } from "vitest";
 import type { StudioOptions } from "./options.js";
@@ -26,6 +27,15 @@ it("serves until it is closed, however often, and frees its port and its folder"
   await expect(ask("a-long-key")).rejects.toThrow();
   expect(existsSync(join(output, ".studio", "index.sqlite"))).toBe(true);
   await (await startStudio({ ...options, port })).close();
+});
+
+const hasIpv6 = Object.values(networkInterfaces()).some((all) => all?.some(({ address }) => address === "::1"));
+
+it.skipIf(!hasIpv6)("takes an address of IPv6 as it stands in a URL", async () => {
+  const studio = await startStudio({ models: [studios.model()], port: 0, output: studios.folder(), host: "[::1]" });
+  expect(studio.url).toMatch(/^http:\/\/\[::1\]:\d+$/);
+  expect((await fetch(`${studio.url}/health`)).status).toBe(200);
+  await studio.close();
 });
 
 it("does not start once its signal has stopped it", async () => {

@@ -71,7 +71,9 @@ export class Studio implements StudioParts {
    *   or the folder is taken
    */
   static async start(given: StudioOptions = {}): Promise<Studio> {
-    const options = parseOptions(studioSchema, given);
+    const { host, ...rest } = parseOptions(studioSchema, given);
+    // As addresses of IPv6 stand in a URL.
+    const options = { ...rest, host: host.replace(/^\[(.*)\]$/, "$1") };
     if (options.key !== undefined) checkKey(options.key, "key");
     if (!isLoopback(options.host) && options.key === undefined && !options.insecure)
       throw invalid(
