@@ -6,6 +6,7 @@ import { afterEach, describe, expect, it } from "vitest";
 import { runCaptured } from "../../cli/testing/run-captured.js";
 import { indexShards } from "../../data/dataset/index-shards.js";
 import { copyPublished, recorded } from "../../data/dataset/testing/published.js";
+import { TrainingSet } from "../../data/dataset/training-set.js";
 import { MEAN, sampleFields, WIDTH, writeShard } from "../../data/shards/testing/make-shards.js";
 import { loadRecipe, parseRecipe } from "../recipes/recipe.js";
 import { tinyRecipeJson } from "../testing/tiny.js";
@@ -175,6 +176,20 @@ describe("a dry run", () => {
     expect(report.about(/^samples/)).toMatchObject([
       { status: "ok", finding: expect.stringMatching(/^16 of 32 have .* \(.*clip_filter_threshold 0\.3/) },
     ]);
+    expect(report.about(/^filters/)).toMatchObject([
+      { status: "note", finding: expect.stringMatching(/^1 of 32 samples has no width .* whatever the scores/) },
+    ]);
+    // The start says it too, and neither does where no threshold is set.
+    const open = async (thresholds: object) => {
+      const messages: string[] = [];
+      const run = { scores: [...scores], seed: 1, batchSize: 4 };
+      const onMessage = (text: string) => void messages.push(text);
+      const root = ["cc12m", "laion"].map((name) => join(dir, name));
+      (await TrainingSet.open({ root, ...thresholds }, run, { onMessage })).close();
+      return messages.filter((text) => text.includes("width and height"));
+    };
+    expect(await open({ clipFilterThreshold: 0.3 })).toEqual([expect.stringMatching(/laion: 1 of 32 samples has no/)]);
+    expect(await open({})).toEqual([]);
     const trained = (batch: number, more: object = {}) => ({ ...fitting(dir, filters), ...more, ...batchOf(batch) });
     const batchOf = (batchSize: number) => ({ trainer: { ...fitting(dir).trainer, batchSize } });
     expect((await found(trained(16))).ready).toBe(true);
