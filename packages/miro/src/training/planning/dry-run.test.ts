@@ -7,6 +7,7 @@ import { runCaptured } from "../../cli/testing/run-captured.js";
 import { indexShards } from "../../data/dataset/index-shards.js";
 import { copyPublished, recorded } from "../../data/dataset/testing/published.js";
 import { TrainingSet } from "../../data/dataset/training-set.js";
+import { TarFile } from "../../data/shards/tar-file.js";
 import { MEAN, sampleFields, WIDTH, writeShard } from "../../data/shards/testing/make-shards.js";
 import { loadRecipe, parseRecipe } from "../recipes/recipe.js";
 import { tinyRecipeJson } from "../testing/tiny.js";
@@ -117,6 +118,40 @@ describe("a dry run", () => {
         remedy: expect.stringContaining("miro preprocess again"),
       },
     ]);
+  });
+
+  it("counts the texts that are cut, those of synthetic captions where they are read", async () => {
+    const dir = fresh();
+    const lengths = (name: string) =>
+      ["cc12m", "laion"].flatMap((root) =>
+        readdirSync(join(dir, root))
+          .filter((file) => file.endsWith(".tar"))
+          .flatMap((file) => {
+            const tar = TarFile.open(join(dir, root, file));
+            tar.close();
+            // Of float16 with 16 numbers a token, behind a header of 128 bytes.
+            return tar.members.filter((one) => one.name.endsWith(`.${name}`)).map(({ size }) => (size - 128) / 32);
+          }),
+      );
+    await indexShards({ folders: ["cc12m", "laion"].map((name) => join(dir, name)) });
+    const own = lengths("flan_t5_xl_embeddings.npy");
+    const all = [...own, ...lengths("synthetic_flan_t5_xl_embeddings.npy")];
+    for (const [texts, synthetic_embedding_prob] of [
+      [own, 0],
+      [all, 0.5],
+    ] as const) {
+      const limit = Math.max(...texts) - 1;
+      const long = texts.filter((length) => length > limit).length;
+      const about = async (max_text_len: number) =>
+        (await found(fitting(dir, { max_text_len, synthetic_embedding_prob }))).about(/^texts/);
+      expect(await about(limit)).toMatchObject([
+        {
+          status: "note",
+          finding: expect.stringMatching(`^${long} of ${texts.length} texts .* the longest has ${limit + 1}$`),
+        },
+      ]);
+      expect(await about(limit + 1)).toEqual([]);
+    }
   });
 
   it("names missing folders, members, scores and sizes, each with what puts it right", async () => {
