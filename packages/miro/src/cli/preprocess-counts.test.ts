@@ -72,6 +72,17 @@ it("rows of a table that name no picture are left out, and the others prepared",
   }
 });
 
+it("samples without a row of synthetic captions are counted among those that are written", async () => {
+  const src = source("captioned");
+  const broken = [["c.png", "no picture"] as const, ["c.txt", "red"] as const, ["c.json", "{}"] as const];
+  await tar(join(src, "0.tar"), [...sample("a"), ...sample("b"), ...broken]);
+  const table = join(src, "captions.tsv");
+  writeFileSync(table, "a.png\tshort\tlong\n");
+  const { stderr, shards } = await preprocess(src, "--stage", "rewards", "--synthetic-captions", table);
+  expect(shards).toMatchObject([{ seen: 3, written: 2, withoutSynthetic: 1 }]);
+  expect(stderr).toBe(`${table}: has no row for 1 sample, left without a synthetic caption\n`);
+});
+
 it("a shard that fails in two stages is one", async () => {
   const src = source("broken");
   await tar(join(src, "0.tar"), sample("a"));

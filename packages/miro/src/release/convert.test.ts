@@ -231,6 +231,14 @@ describe("a published checkpoint", () => {
     expect(await refused(broken, "--output", at("none"))).toMatch(
       /missing \(1\): network\.data_ln\.weight; not of this network \(1\): network\.extra; of another shape \(1\): network\.time_embedder\.map_time_input\.bias: expected \[16\], found \[3\]/,
     );
+    scope(() => {
+      using file = TorchCheckpoint.open(ckpt);
+      const state = (file.root as Map<string, Map<string, TorchTensor>>).get("state_dict")!;
+      const tensors = new Map([...state].map(([name, tensor]) => [name, file.read(tensor)]));
+      tensors.delete("ema_network.text_registers"); // its shape is looked at
+      writeTorchCheckpoint(broken, { state_dict: tensors });
+    });
+    expect(await refused(broken, "--output", at("none"))).toMatch(/the tensor ema_network\.text_registers is missing/);
     expect(existsSync(at("none"))).toBe(false);
   });
 });

@@ -11,7 +11,7 @@ function inferred(config: ReturnType<typeof parseRinConfig>, given: Record<strin
   return scope(() => {
     const network = new Rin(config);
     try {
-      return inferNetwork("file", network.stateDict(), config.numInputChannels, given);
+      return inferNetwork({ path: "file", module: "network" }, network.stateDict(), config.numInputChannels, given);
     } finally {
       network.dispose();
     }

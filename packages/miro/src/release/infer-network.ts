@@ -18,16 +18,22 @@ const REWARD = /^coherence_embedder\.(.+)_coherence\.encode_time\.freqs$/;
 const MATTERS_LITTLE = { num_cond_tokens: 77 };
 
 /**
- * @param path of the checkpoint, for errors
+ * @param source path of the checkpoint, and the module in it that the tensors lie below, for errors
  * @param channels of the latents
  * @param given arguments that a configuration file states
  * @throws MiroError when the tensors are of no such network; InvalidInputError when the file contradicts them
  */
-export function inferNetwork(path: string, tensors: Tensors, channels: number, given: GivenArguments): RinConfig {
+export function inferNetwork(
+  source: { path: string; module: string },
+  tensors: Tensors,
+  channels: number,
+  given: GivenArguments,
+): RinConfig {
+  const { path, module } = source;
   const shape = (name: string): readonly number[] => {
     const weight = tensors.get(name);
     if (weight === undefined)
-      throw new MiroError(`${path}: is no network of MIRO: the tensor network.${name} is missing`);
+      throw new MiroError(`${path}: is no network of MIRO: the tensor ${module}.${name} is missing`);
     return infoOf(weight).shape;
   };
   const size = (name: string, dimension: number): number => shape(name)[dimension] ?? 0;

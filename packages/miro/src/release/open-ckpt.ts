@@ -58,7 +58,7 @@ export function openCkpt(path: string, { ema, uncondEmbedding }: OpenCkptOptions
     for (const module of ["data_preprocessing", "postprocessing"]) take(module, module);
     const scale = weights.get("postprocessing.scale");
     const channels = scale === undefined ? SDXL_CHANNELS : (infoOf(scale).shape[1] ?? 0);
-    const network = inferNetwork(path, tensors, channels, {
+    const network = inferNetwork({ path, module: name }, tensors, channels, {
       ...(json && rinConfigToJson(json.network)),
       ...yaml?.network,
     });

@@ -15,9 +15,15 @@ export const filterOptionsSchema = z.strictObject({
     help: "smallest width and height of the original picture",
   }),
   /** Smallest clip_score. Default: 0. */
-  clipFilterThreshold: field(z.number().default(0), { expected: "a number", help: "smallest clip_score" }),
+  clipFilterThreshold: field(z.number().default(0), {
+    expected: "a number",
+    help: "smallest clip_score, of samples whose size is known",
+  }),
   /** Smallest aesthetic_score. Default: 0. */
-  aestheticThreshold: field(z.number().default(0), { expected: "a number", help: "smallest aesthetic_score" }),
+  aestheticThreshold: field(z.number().default(0), {
+    expected: "a number",
+    help: "smallest aesthetic_score, of samples whose size is known",
+  }),
 });
 
 /** What a sample must have, every value given. */

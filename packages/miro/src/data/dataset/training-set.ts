@@ -4,7 +4,7 @@
  * and texts are not read here.
  */
 import { InvalidInputError } from "../../errors.js";
-import { counted } from "../../numbers.js";
+import { counted, plural } from "../../numbers.js";
 import { type OptionsOf, parseOptions } from "../../options.js";
 import { IMAGE_EXTENSIONS } from "../../pictures/decode.js";
 import type { SampleOrder } from "../shards/order.js";
@@ -74,6 +74,8 @@ export class TrainingSet {
         throw new InvalidInputError(
           `${roots.join(", ")}: none of ${counted(shards.length, "sample")} passes the filters (${filterWords(options)})`,
         );
+      const unfiltered = unfilteredWords(shards, options);
+      if (unfiltered !== null) hooks.onMessage?.(`${roots.join(", ")}: ${unfiltered}`);
       const bins =
         options.binCoherence && scores.length > 0 ? (await binsOf(shards, { ...options, scores }, hooks)).edges : null;
       const order = await orderOf(selection, options, shards, roots, { ...run, seed: options.samplerSeed ?? run.seed });
@@ -143,6 +145,23 @@ export function selectSamples(shards: ShardSet, options: SelectingOptions): Sele
   const { vaeEmbeddingNameMean: mean, vaeEmbeddingNameStd: std } = options;
   const members = [`${mean}.npy`, ...(std === null ? [] : [`${std}.npy`]), textMember(options, false)];
   return shards.select({ members, where: filterOf(options) });
+}
+
+/**
+ * What is to be known of samples that pass thresholds of scores because their size is unknown; null where there are
+ * none.
+ */
+export function unfilteredWords(shards: ShardSet, options: FilterOptions): string | null {
+  if (options.clipFilterThreshold === 0 && options.aestheticThreshold === 0) return null;
+  let count = 0;
+  shards.shards.forEach(({ count: samples }, i) => {
+    const table = shards.table(i);
+    for (let sample = 0; sample < samples; sample++)
+      if (["width", "height"].some((side) => Number.isNaN(table.value(sample, side)))) count++;
+  });
+  if (count === 0) return null;
+  const found = `${count} of ${counted(shards.length, "sample")} ${plural(count, "has", "have")} no width and height in the JSON`;
+  return `${found}, and so ${plural(count, "passes", "pass")} the filters whatever the scores, as in the published code`;
 }
 
 /** The filters with their values, as a recipe names them. */

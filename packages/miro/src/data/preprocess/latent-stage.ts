@@ -66,7 +66,7 @@ export async function latentShard(
     orient: options.exifOrientation,
   });
   const samples = await withScores(content.samples, scores, { shard, context, skips, job });
-  const { captions, counts } = await resolveCaptions(samples, {
+  const texts = await resolveCaptions(samples, {
     table,
     stored: scores,
     scoresPath: scoresPath(csvDir, shard),
@@ -74,11 +74,11 @@ export async function latentShard(
   });
   const cutBefore = models.cutCaptions;
   let notFinite = 0;
-  let written = 0;
+  const written = new Set<string>();
   const writer = await TarWriter.create(output);
   try {
     const write = async (batch: DecodedSample[]): Promise<void> => {
-      const encoded = await timed(timings, "compute", () => encode(batch, captions, models, options));
+      const encoded = await timed(timings, "compute", () => encode(batch, texts.captions, models, options));
       await timed(timings, "write", async () => {
         for (const [i, { sample, image }] of batch.entries()) {
           const fields = encoded[i]!;
@@ -93,7 +93,7 @@ export async function latentShard(
             txt: Buffer.from(sample.caption),
             json: Buffer.from(json, "latin1"),
           });
-          written++;
+          written.add(sample.key);
         }
       });
     };
@@ -103,7 +103,7 @@ export async function latentShard(
     const { bytes, sha256 } = await timed(timings, "write", () => writer.finish());
     timings.total = performance.now() - started;
     return outcomeOf(
-      { content, skips, counts, timings },
+      { content, skips, texts, timings },
       {
         output: { file: output, bytes, sha256 },
         written,

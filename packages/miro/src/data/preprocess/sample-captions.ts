@@ -27,10 +27,9 @@ export interface SampleCaptions {
   source: SyntheticSource;
 }
 
-/** Counts of what captions were made of. */
-export interface CaptionCounts {
-  /** Samples by the source of their synthetic captions. */
-  sources: Record<SyntheticSource, number>;
+/** The captions of a shard's samples. */
+export interface ShardCaptions {
+  captions: Map<string, SampleCaptions>;
   /** Samples for which a table has several different rows: none of them is taken. */
   ambiguous: number;
 }
@@ -52,8 +51,8 @@ export async function resolveCaptions(
     scoresPath,
     use,
   }: { table: SyntheticTable | null; stored: ScoreTable; scoresPath: string; use: boolean },
-): Promise<{ captions: Map<string, SampleCaptions>; counts: CaptionCounts }> {
-  const counts: CaptionCounts = { sources: { table: 0, json: 0, scores: 0, none: 0 }, ambiguous: 0 };
+): Promise<ShardCaptions> {
+  let ambiguous = 0;
   const captions = new Map<string, SampleCaptions>();
   const rows = use && table !== null ? await table.forKeys(samples.map(({ key }) => key)) : null;
   for (const { key, caption, metadata } of samples) {
@@ -62,7 +61,7 @@ export async function resolveCaptions(
     let source: SyntheticSource = "none";
     if (use) {
       const row = rows?.get(key);
-      if (row === "ambiguous") counts.ambiguous++;
+      if (row === "ambiguous") ambiguous++;
       const given = rows === null ? captionsOfJson(metadata) : row && row !== "ambiguous" ? captionsOfRow(row) : null;
       const long = stored.get(key)?.get(LONG_COLUMN);
       if (typeof long === "string") {
@@ -82,8 +81,7 @@ export async function resolveCaptions(
         source = rows === null ? "json" : "table";
       }
     }
-    counts.sources[source]++;
     captions.set(key, { original, synthetic, source });
   }
-  return { captions, counts };
+  return { captions, ambiguous };
 }

@@ -64,12 +64,13 @@ export async function scoreShard(
   const content = await timed(timings, "read", () => shard.read());
   skips.add(...content.skipped);
   // The stage that comes first decides on the captions; the later one takes what it has stored.
-  const { captions, counts } = await resolveCaptions(content.samples, {
+  const texts = await resolveCaptions(content.samples, {
     table,
     stored: stage === "vqa" ? readScores(path) : new Map(),
     scoresPath: path,
     use: options.synthetic,
   });
+  const { captions } = texts;
   if (stage === "rewards" && !options.overwrite) refuseOtherCaptions(path, captions, scorers);
   const results: ScoreTable = new Map();
   const cut = new Map<string, number>();
@@ -92,10 +93,10 @@ export async function scoreShard(
   timings.total = performance.now() - started;
   const cutCaptions = [...cut].map(([key, count]) => [`cutCaptions.${key}`, count]);
   return outcomeOf(
-    { content, skips, counts, timings },
+    { content, skips, texts, timings },
     {
       output: { file: path, bytes: Buffer.byteLength(text), sha256: sha256(text) },
-      written: results.size,
+      written: new Set(results.keys()),
       details: { ...countGaps(skips.entries), ...Object.fromEntries(cutCaptions) },
     },
   );

@@ -9,7 +9,7 @@ import { type Message, message, option } from "../../message.js";
 import type { DecodedImage, DecodeJob, DecodePool } from "./decode-pool.js";
 import { countReasons, type Outcome } from "./manifest.js";
 import type { ResolvedOptions, Stage } from "./options.js";
-import type { CaptionCounts } from "./sample-captions.js";
+import type { ShardCaptions } from "./sample-captions.js";
 import {
   type RawSample,
   type ShardContent,
@@ -17,7 +17,7 @@ import {
   type SourceShard,
   seenSamples,
 } from "./sources/raw-sample.js";
-import type { SyntheticTable } from "./synthetic-captions.js";
+import type { SyntheticSource, SyntheticTable } from "./synthetic-captions.js";
 
 /**
  * Milliseconds by part of the work. `wait` is the time that the computation stood still for want of a decoded picture.
@@ -126,20 +126,29 @@ export class SkipList {
   }
 }
 
-/** What a shard came to, for its manifest. @param details what the stage counts besides captions */
+/**
+ * What a shard came to, for its manifest.
+ * @param written the keys of the samples that were not left out
+ * @param details what the stage counts besides captions
+ */
 export function outcomeOf(
-  { content, skips, counts, timings }: FinishedWork,
-  { output, written, details }: { output: Outcome["output"]; written: number; details: Record<string, number> },
+  { content, skips, texts, timings }: FinishedWork,
+  {
+    output,
+    written,
+    details,
+  }: { output: Outcome["output"]; written: ReadonlySet<string>; details: Record<string, number> },
 ): { outcome: Outcome; skipped: Skipped[] } {
-  const sources = Object.entries(counts.sources).map(([name, count]) => [`syntheticFrom.${name}`, count]);
+  const sources: Record<SyntheticSource, number> = { table: 0, json: 0, scores: 0, none: 0 };
+  for (const key of written) sources[texts.captions.get(key)!.source]++;
   return {
     skipped: skips.entries,
     outcome: {
       output,
-      samples: { seen: seenSamples(content), written, skipped: countReasons(skips.entries) },
+      samples: { seen: seenSamples(content), written: written.size, skipped: countReasons(skips.entries) },
       details: {
-        ...Object.fromEntries(sources),
-        ambiguousSyntheticCaptions: counts.ambiguous,
+        ...Object.fromEntries(Object.entries(sources).map(([name, count]) => [`syntheticFrom.${name}`, count])),
+        ambiguousSyntheticCaptions: texts.ambiguous,
         ...(skips.unturned > 0 && { [UNTURNED]: skips.unturned }),
         ...details,
       },
@@ -152,7 +161,7 @@ export function outcomeOf(
 interface FinishedWork {
   content: ShardContent;
   skips: SkipList;
-  counts: CaptionCounts;
+  texts: ShardCaptions;
   timings: Timings;
 }
 

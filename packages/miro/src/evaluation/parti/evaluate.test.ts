@@ -114,6 +114,7 @@ describe("miro evaluate parti", () => {
     [["--prompt-range", "2-9"], /--prompt-range: expected FIRST-LAST with 0 <= FIRST <= LAST < 4/],
     [["--n-samples", "0"], /--n-samples: expected an integer from 1/],
     [["--scorers", "beauty"], /--scorers: "beauty" is not known/],
+    [["--reward", "beauty=1"], /--reward: this checkpoint was not trained on beauty/],
   ])("refuses %j before it draws", async (args, message) => {
     const { code, stderr } = await parti("refused", ...args);
     expect({ code, stderr }).toMatchObject({ code: 2, stderr: expect.stringMatching(message) });

@@ -95,9 +95,10 @@ export async function evaluateParti(given: PartiOptions): Promise<PartiResult> {
     throw invalid("promptRange", `FIRST-LAST with 0 <= FIRST <= LAST < ${prompts.length}`, `${first}-${last}`);
   const columns = rewardColumns(scoring?.scorers, weightsByKey(scoring?.weights ?? {}));
   const pictures = planPictures(prompts, [first, last], given);
-  for (let p = first; p <= last; p++) writeMetadata(join(outdir, folderName(p)), prompts[p]!, overwrite);
+  const metadata = new Map<string, string>();
+  for (let p = first; p <= last; p++) addMetadata(metadata, join(outdir, folderName(p)), prompts[p]!, overwrite);
   const keys = columns.map(({ key }) => key);
-  const { drawn, skipped } = await draw(pictures, keys, { first, given });
+  const { drawn, skipped } = await draw(pictures, metadata, keys, { first, given });
   // Processes that share the pictures come here together; all but the first find the scores there.
   const score = (folder: string) => scoreFolder(folder, { ...scoring, signal });
   const [rewards] = (await scoreShared([outdir], score, { output: outdir, signal, onMessage })) as [FolderRewards];
@@ -121,9 +122,13 @@ export async function evaluateParti(given: PartiOptions): Promise<PartiResult> {
   return { summary, rewards, drawn, skipped };
 }
 
-/** Draws what is not there, together with other processes on the same folder. */
+/**
+ * Draws what is not there, together with other processes on the same folder.
+ * @param metadata texts of files by their paths, which are written once it is known that the checkpoint can draw
+ */
 async function draw(
   pictures: readonly PlannedPicture[],
+  metadata: ReadonlyMap<string, string>,
   scorerKeys: readonly string[],
   { first, given }: { first: number; given: PartiOptions },
 ): Promise<{ drawn: number; skipped: number }> {
@@ -132,6 +137,8 @@ async function draw(
   const pipe = await given.load();
   try {
     for (const key of scorerKeys) checkScorerFor(pipe, key, "scorers");
+    await pipe.plan(pictures[0]!.prompt, pictures[0]!.options);
+    for (const [path, text] of metadata) writeFileAtomic(path, text, { overwrite: true });
     const warnings = new Set<string>();
     let [done, drawn] = [0, 0];
     const drawAll = async (some: readonly PlannedPicture[], onPicture?: () => void) => {
@@ -164,8 +171,11 @@ async function draw(
   }
 }
 
-/** @throws InvalidInputError where the folder is of another prompt, unless that is overwritten */
-function writeMetadata(folder: string, prompt: PartiPrompt, overwrite: boolean): void {
+/**
+ * Adds the text of a prompt's file where it is not there.
+ * @throws InvalidInputError where the folder is of another prompt, unless that is overwritten
+ */
+function addMetadata(texts: Map<string, string>, folder: string, prompt: PartiPrompt, overwrite: boolean): void {
   const path = join(folder, "metadata.jsonl");
   const record = JSON.stringify(prompt);
   if (existsSync(path)) {
@@ -176,7 +186,7 @@ function writeMetadata(folder: string, prompt: PartiPrompt, overwrite: boolean):
       throw new InvalidInputError(message`${path}: is of another prompt than ${describe(prompt.prompt)}; ${remedy}`);
     }
   }
-  writeFileAtomic(path, record, { overwrite: true });
+  texts.set(path, record);
 }
 
 /** Means of the pictures of each category, or of each challenge, by its name. */

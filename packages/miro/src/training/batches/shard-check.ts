@@ -8,7 +8,7 @@ import { isAbsolute, join, resolve } from "node:path";
 import { keptBins } from "../../data/dataset/bins-of.js";
 import { syntheticName } from "../../data/dataset/caption-source.js";
 import { openShards } from "../../data/dataset/open-shards.js";
-import { filterWords, selectSamples } from "../../data/dataset/training-set.js";
+import { filterWords, selectSamples, unfilteredWords } from "../../data/dataset/training-set.js";
 import { ShardSet, tarsIn } from "../../data/shards/shard-set.js";
 import { ShardTable } from "../../data/shards/shard-table.js";
 import { FINISH, unfinishedShards } from "../../data/shards/unfinished.js";
@@ -86,6 +86,14 @@ async function checkSelection(
           remedy: `add shards, filter fewer out, or lower ${key}`,
         });
       else if (length < set.length) checks.push({ status: "ok", subject, finding: words });
+      const unfiltered = unfilteredWords(set, data);
+      if (unfiltered !== null)
+        checks.push({
+          status: "note",
+          subject: `${prefix}filters`,
+          finding: unfiltered,
+          remedy: "add width and height to the JSON",
+        });
       return length;
     } finally {
       set.close();

@@ -6,7 +6,7 @@ import { CUT_REMEDY, cutProblem } from "../../data/shards/shard-error.js";
 import { ShardTable } from "../../data/shards/shard-table.js";
 import { MiroError } from "../../errors.js";
 import type { RinConfig } from "../../networks/config.js";
-import { counted } from "../../numbers.js";
+import { counted, plural } from "../../numbers.js";
 import { scorerSpecs } from "../../rewards/registry.js";
 import type { DataCheck } from "./finding.js";
 import { pairedScores, type ShardData, scoresOf, withoutPairs } from "./shard-data.js";
@@ -30,6 +30,8 @@ interface Holdings {
   fields: Set<string>;
   /** Arrays of other shapes than the network's, in words. */
   misshapen: Set<string>;
+  /** Texts, those of synthetic captions too where they are read; how many have too many tokens, and the most tokens. */
+  texts: { count: number; long: number; longest: number };
 }
 
 /**
@@ -46,7 +48,10 @@ export function checkMembers(
   const wanted = wantedMembers(data, config);
   const scores = scoresOf(data, config.coherenceKeys);
   const paired = pairedScores(data, scores);
-  const held = holdingsOf(usableTables(paths, data, checks), wanted, [...scores, ...paired.map(syntheticName)]);
+  const held = holdingsOf(usableTables(paths, data, checks), wanted, {
+    columns: [...scores, ...paired.map(syntheticName)],
+    maxTextLen: data.maxTextLen,
+  });
   for (const finding of held.misshapen)
     checks.push({
       status: "missing",
@@ -62,6 +67,14 @@ export function checkMembers(
         remedy: "miro preprocess --stage vae",
       }),
     );
+  const { count, long, longest } = held.texts;
+  if (long > 0)
+    checks.push({
+      status: "note",
+      subject: `${prefix}texts`,
+      finding: `${long} of ${counted(count, "text")} looked at ${plural(long, "has", "have")} more than ${data.maxTextLen} tokens and ${plural(long, "is", "are")} cut; the longest has ${longest}`,
+      remedy: "data.max_text_len says how many are kept",
+    });
   const others = `; ${foundFields([...held.fields])}${held.fields.size > 0 ? ", each of which can be a reward" : ""}`;
   for (const name of scores)
     checks.push(
@@ -131,7 +144,7 @@ function* usableTables(
 function holdingsOf(
   tables: Iterable<{ path: string; table: ShardTable }>,
   wanted: readonly WantedMember[],
-  columns: readonly string[],
+  { columns, maxTextLen }: { columns: readonly string[]; maxTextLen: number },
 ): Holdings {
   const held: Holdings = {
     samples: 0,
@@ -139,11 +152,21 @@ function holdingsOf(
     scores: new Map(),
     fields: new Set(),
     misshapen: new Set(),
+    texts: { count: 0, long: 0, longest: 0 },
   };
+  const texts = wanted.filter(({ shape: [length] }) => length === null).map(({ member }) => member);
   const add = (counts: Map<string, number>, name: string, n: number) => counts.set(name, (counts.get(name) ?? 0) + n);
   for (const { path, table } of tables) {
     held.samples += table.count;
     for (const name of table.header.columns) if (!name.startsWith(syntheticName(""))) held.fields.add(name);
+    for (const member of texts)
+      for (let sample = 0; sample < table.count; sample++) {
+        const [tokens] = table.array(sample, member)?.shape ?? [];
+        if (tokens === undefined) continue;
+        held.texts.count++;
+        if (tokens > maxTextLen) held.texts.long++;
+        held.texts.longest = Math.max(held.texts.longest, tokens);
+      }
     for (const { name, present } of table.header.extensions) add(held.members, name, present);
     for (const name of columns)
       add(held.scores, name, table.columns.get(name)?.reduce((n, value) => n + Number(Number.isFinite(value)), 0) ?? 0);

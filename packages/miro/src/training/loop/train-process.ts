@@ -98,9 +98,6 @@ async function trainInGroup(options: RunOptions, group: DataParallelGroup, lock:
   const records = new RunRecords();
   try {
     await group.agree("the data", source.identity ?? "", () => "the shards that this machine sees are others");
-    if (first) noteData(join(output, "data.json"), source, { step: newest?.step ?? 0, allowChanges, onMessage });
-    const known = constantsOf(source);
-    if (first && known !== null) writeConstants(output, known);
     validation = await group.firstRankFirst("opening the validation's data", () =>
       openValidation(recipe, source, group, { signal, onMessage }),
     );
@@ -158,6 +155,10 @@ async function trainInGroup(options: RunOptions, group: DataParallelGroup, lock:
         },
       },
     );
+    // The first that is written: a run that cannot start leaves nothing.
+    if (first) noteData(join(output, "data.json"), source, { step: newest?.step ?? 0, allowChanges, onMessage });
+    const known = constantsOf(source);
+    if (first && known !== null) writeConstants(output, known);
     restore(trainer, recipe, newest?.path, onMessage);
     if (newest && first)
       for (const path of setAsideNewer(checkpoints, newest.step)) onMessage(`a later checkpoint is set aside: ${path}`);

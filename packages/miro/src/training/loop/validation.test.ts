@@ -1,4 +1,4 @@
-import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, describe, expect, it } from "vitest";
@@ -60,6 +60,13 @@ describe("validation", () => {
         .flatMap((name) => [`val/${name}`, `val/${name}_ema`])
         .sort(),
     );
+  });
+
+  it("whose data are not there ends the run before it has written anything", async () => {
+    const output = join(root, "nowhere");
+    const run = runTraining({ recipe: recipe({ ...every2, root: "nowhere" }), output });
+    await expect(run).rejects.toThrow(/nowhere: no such file or directory/);
+    expect(existsSync(output)).toBe(false);
   });
 
   it.each([2, 4])("is left at once by a run that is to stop after step %i, and made up for", async (last) => {

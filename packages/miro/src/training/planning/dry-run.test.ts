@@ -6,6 +6,8 @@ import { afterEach, describe, expect, it } from "vitest";
 import { runCaptured } from "../../cli/testing/run-captured.js";
 import { indexShards } from "../../data/dataset/index-shards.js";
 import { copyPublished, recorded } from "../../data/dataset/testing/published.js";
+import { TrainingSet } from "../../data/dataset/training-set.js";
+import { TarFile } from "../../data/shards/tar-file.js";
 import { MEAN, sampleFields, WIDTH, writeShard } from "../../data/shards/testing/make-shards.js";
 import { loadRecipe, parseRecipe } from "../recipes/recipe.js";
 import { tinyRecipeJson } from "../testing/tiny.js";
@@ -118,6 +120,40 @@ describe("a dry run", () => {
     ]);
   });
 
+  it("counts the texts that are cut, those of synthetic captions where they are read", async () => {
+    const dir = fresh();
+    const lengths = (name: string) =>
+      ["cc12m", "laion"].flatMap((root) =>
+        readdirSync(join(dir, root))
+          .filter((file) => file.endsWith(".tar"))
+          .flatMap((file) => {
+            const tar = TarFile.open(join(dir, root, file));
+            tar.close();
+            // Of float16 with 16 numbers a token, behind a header of 128 bytes.
+            return tar.members.filter((one) => one.name.endsWith(`.${name}`)).map(({ size }) => (size - 128) / 32);
+          }),
+      );
+    await indexShards({ folders: ["cc12m", "laion"].map((name) => join(dir, name)) });
+    const own = lengths("flan_t5_xl_embeddings.npy");
+    const all = [...own, ...lengths("synthetic_flan_t5_xl_embeddings.npy")];
+    for (const [texts, synthetic_embedding_prob] of [
+      [own, 0],
+      [all, 0.5],
+    ] as const) {
+      const limit = Math.max(...texts) - 1;
+      const long = texts.filter((length) => length > limit).length;
+      const about = async (max_text_len: number) =>
+        (await found(fitting(dir, { max_text_len, synthetic_embedding_prob }))).about(/^texts/);
+      expect(await about(limit)).toMatchObject([
+        {
+          status: "note",
+          finding: expect.stringMatching(`^${long} of ${texts.length} texts .* the longest has ${limit + 1}$`),
+        },
+      ]);
+      expect(await about(limit + 1)).toEqual([]);
+    }
+  });
+
   it("names missing folders, members, scores and sizes, each with what puts it right", async () => {
     const dir = fresh();
     const nowhere = await found(fitting(dir, { root: ["elsewhere"] }));
@@ -175,6 +211,20 @@ describe("a dry run", () => {
     expect(report.about(/^samples/)).toMatchObject([
       { status: "ok", finding: expect.stringMatching(/^16 of 32 have .* \(.*clip_filter_threshold 0\.3/) },
     ]);
+    expect(report.about(/^filters/)).toMatchObject([
+      { status: "note", finding: expect.stringMatching(/^1 of 32 samples has no width .* whatever the scores/) },
+    ]);
+    // The start says it too, and neither does where no threshold is set.
+    const open = async (thresholds: object) => {
+      const messages: string[] = [];
+      const run = { scores: [...scores], seed: 1, batchSize: 4 };
+      const onMessage = (text: string) => void messages.push(text);
+      const root = ["cc12m", "laion"].map((name) => join(dir, name));
+      (await TrainingSet.open({ root, ...thresholds }, run, { onMessage })).close();
+      return messages.filter((text) => text.includes("width and height"));
+    };
+    expect(await open({ clipFilterThreshold: 0.3 })).toEqual([expect.stringMatching(/laion: 1 of 32 samples has no/)]);
+    expect(await open({})).toEqual([]);
     const trained = (batch: number, more: object = {}) => ({ ...fitting(dir, filters), ...more, ...batchOf(batch) });
     const batchOf = (batchSize: number) => ({ trainer: { ...fitting(dir).trainer, batchSize } });
     expect((await found(trained(16))).ready).toBe(true);
