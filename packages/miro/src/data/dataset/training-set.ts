@@ -160,8 +160,9 @@ export function unfilteredWords(shards: ShardSet, options: FilterOptions): strin
       if (["width", "height"].some((side) => Number.isNaN(table.value(sample, side)))) count++;
   });
   if (count === 0) return null;
-  const found = `${count} of ${counted(shards.length, "sample")} ${plural(count, "has", "have")} no width and height in the JSON`;
-  return `${found}, and so ${plural(count, "passes", "pass")} the filters whatever the scores, as in the published code`;
+  const [have, pass] = [plural(count, "has", "have"), plural(count, "passes", "pass")];
+  const found = `${count} of ${counted(shards.length, "sample")} ${have} no width and height in the JSON`;
+  return `${found}, and so ${pass} the filters whatever the scores, as in the published code`;
 }
 
 /** The filters with their values, as a recipe names them. */

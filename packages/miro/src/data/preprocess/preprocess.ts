@@ -206,7 +206,8 @@ function reportEarlier({ options, all }: Prepared): void {
   const others = readdirSync(dest).filter((name) => /^\d{5,}\.tar$/.test(name) && !present.has(name));
   const made = others.filter((name) => readManifest(join(dest, name.replace(/tar$/, "manifest.json"))) !== null);
   if (made.length === 0) return;
-  const found = message`${counted(made.length, "shard is", "shards are")} of an earlier preparation (${listed(made.sort())})`;
+  const shards = counted(made.length, "shard is", "shards are");
+  const found = message`${shards} of an earlier preparation (${listed(made.sort())})`;
   const why = message`of other pictures or another ${option("shardSize")}`;
   const [them, their] = [plural(made.length, "it", "them"), plural(made.length, "its", "their")];
   const remedy = `remove ${them}, or training reads ${their} samples too`;

@@ -68,13 +68,16 @@ export function checkMembers(
       }),
     );
   const { count, long, longest } = held.texts;
-  if (long > 0)
+  if (long > 0) {
+    const [have, are] = [plural(long, "has", "have"), plural(long, "is", "are")];
+    const found = `${long} of ${counted(count, "text")} looked at ${have} more than ${data.maxTextLen} tokens`;
     checks.push({
       status: "note",
       subject: `${prefix}texts`,
-      finding: `${long} of ${counted(count, "text")} looked at ${plural(long, "has", "have")} more than ${data.maxTextLen} tokens and ${plural(long, "is", "are")} cut; the longest has ${longest}`,
+      finding: `${found} and ${are} cut; the longest has ${longest}`,
       remedy: "data.max_text_len says how many are kept",
     });
+  }
   const others = `; ${foundFields([...held.fields])}${held.fields.size > 0 ? ", each of which can be a reward" : ""}`;
   for (const name of scores)
     checks.push(
