@@ -11,7 +11,7 @@ import { checkName } from "../../arguments.js";
 import { describe, InvalidInputError, invalid } from "../../errors.js";
 import { setting } from "../../options.js";
 import type { DataCheck } from "../batches/finding.js";
-import { deviceName } from "../recipes/schema.js";
+import { deviceName } from "../recipes/device-name.js";
 
 const count = z.int().positive();
 
