@@ -14,6 +14,8 @@ import { tmpdir } from "node:os";
 import { delimiter, join, resolve } from "node:path";
 import { afterAll, afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { parse } from "yaml";
+import { FileLock } from "../files/file-lock.js";
+import { RUN_LOCK } from "../training/state/run-lock.js";
 import { tinyRecipeJson } from "../training/testing/tiny.js";
 import { runCaptured, runStoppable } from "./testing/run-captured.js";
 
@@ -244,6 +246,19 @@ describe("miro launch", () => {
     expect(err).toMatch(/MISSING {2}initialization\.from: .*\n.*\n {4}MISSING {2}disk: /);
     expect(err).toMatch(/error: the job cannot start: 2 things are missing: initialization\.from, disk\n$/);
     for (const path of [run, join(folder, "submitted")]) expect(existsSync(path)).toBe(false);
+  });
+
+  it("submits what waits for another job, which may make what is missing, and says what that is", async () => {
+    fakeSbatch("echo 5");
+    const run = join(folder, "runs/after");
+    const lock = FileLock.acquire(run, RUN_LOCK) as FileLock;
+    const waits = ["--dependency", "afterany:4", "initialization.from=/nowhere/model"];
+    const { code, out, err } = await call(recipe, "--output", run, ...waits);
+    lock.release();
+    expect([code, out]).toEqual([0, "5\n"]);
+    expect(err).toMatch(/MISSING {2}initialization\.from: .*\n.*\n {4}MISSING {2}output: .* trains here\n/);
+    expect(err).toMatch(/^the job is submitted all the same, as it waits for afterany:4$/m);
+    expect(readFileSync(join(run, "slurm/job.sh"), "utf8")).toMatch(/^#SBATCH --dependency=afterany:4$/m);
   });
 
   it("trains what the recipe was when it was submitted, whatever is submitted or edited later", async () => {

@@ -71,11 +71,14 @@ async function launch({ print, json, ...options }: z.output<typeof schema>, cont
   }
 }
 
-/** Submits nothing that could not start, as `miro train --dry-run` finds it; all of it is told at once. */
+/**
+ * Submits nothing that could not start, as `miro train --dry-run` finds it; all of it is told at once. What a job waits
+ * for may still make what is missing, or end the run that trains in its folder.
+ */
 async function refuseUnready(
   { tasks }: JobPlan,
-  { allowChanges }: Pick<LaunchOptions, "allowChanges">,
-  { stderr, signal }: CliContext,
+  { allowChanges, dependency }: Pick<LaunchOptions, "allowChanges" | "dependency">,
+  { stderr, note, signal }: CliContext,
 ): Promise<void> {
   const found = new Map<string, DataCheck>();
   for (const { recipe, output } of tasks) {
@@ -85,5 +88,6 @@ async function refuseUnready(
   }
   const checks = [...found.values()];
   if (checks.length > 0) stderr(`${checkLines(checks).join("\n")}\n`);
-  refuseBlocked("the job", checks);
+  if (dependency === undefined) refuseBlocked("the job", checks);
+  else if (checks.length > 0) note(`the job is submitted all the same, as it waits for ${dependency}\n`);
 }

@@ -1,5 +1,6 @@
 /** Devices and dtypes: what a name means on this machine. */
 import { buildInfo, cuda, type DType } from "@miro-t2i/torch";
+import { z } from "zod";
 import { checkText } from "../../arguments.js";
 import { InvalidInputError, invalid } from "../../errors.js";
 import { about, message } from "../../message.js";
@@ -8,6 +9,9 @@ import { about, message } from "../../message.js";
 export const COMPUTE_DTYPES = ["auto", "float32", "bfloat16", "float16"] as const;
 /** One of `COMPUTE_DTYPES`. */
 export type ComputeDType = (typeof COMPUTE_DTYPES)[number];
+
+/** The name of a device, which this machine may have or not. */
+export const deviceName = z.string().regex(/^(?:cpu|cuda(?::\d+)?)$/, "expected cpu, cuda or cuda:N");
 
 /**
  * The devices that this machine and this build of libtorch offer.

@@ -21,6 +21,7 @@ import { defaultNormalization, normalize } from "../../autoencoder/normalization
 import { sampleLatents } from "../../data/dataset/latents.js";
 import { COUNTS, copyPublished, recorded, recordedTensors, SHARDS } from "../../data/dataset/testing/published.js";
 import { type ShardBatch, ShardLoader } from "../../data/shards/loader.js";
+import type { BatchSpan } from "../../data/shards/order.js";
 import { makeTinyParts } from "../../emoji/training/testing/tiny-emoji.js";
 import { parseRinConfig } from "../../networks/config.js";
 import { runTraining } from "../loop/run.js";
@@ -55,6 +56,7 @@ async function open(
   seed = 7,
   onMessage?: (message: string) => void,
   rows?: Rows,
+  spans?: readonly BatchSpan[],
 ): Promise<ShardBatches> {
   const recipe = parseRecipe(recipeJson(data));
   return ShardBatches.open({
@@ -63,6 +65,7 @@ async function open(
     seed,
     batchSize,
     rows,
+    spans,
     device: "cpu",
     sigmaData: 0.5,
     onMessage,
@@ -319,6 +322,23 @@ describe("batches from shards", () => {
     expect(new Set(seen).size).toBe(seen.length);
     expect(seen).not.toEqual([...seen].sort((a, b) => a - b));
     await source.close();
+  });
+
+  it("of several streams come once an epoch, too, when the size of the batch changes in mid-epoch", async () => {
+    const order = { sampler: "shard_exclusive", streams: 3 };
+    const seen: number[] = [];
+    const first = await open(order, 4);
+    for (const step of [0, 1]) seen.push(...(await dumpOf(first, step)).samples);
+    const spans = [
+      { from: 0, batchSize: 4 },
+      { from: 2, batchSize: 3 },
+    ];
+    const second = await open(order, 3, 7, undefined, undefined, spans);
+    const rest = Math.floor((second.set.length - 8) / 3);
+    for (let step = 2; step < 2 + rest; step++) seen.push(...(await dumpOf(second, step)).samples);
+    expect(seen).toHaveLength(8 + 3 * rest);
+    expect(new Set(seen).size).toBe(seen.length);
+    for (const source of [first, second]) await source.close();
   });
 
   it("come from each root by its weight", async () => {

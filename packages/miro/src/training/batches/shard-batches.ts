@@ -87,10 +87,12 @@ export class ShardBatches implements BatchSource {
    */
   static async open(options: ShardBatchesOptions): Promise<ShardBatches> {
     const { data, network, seed, batchSize, batchSizeKey = "trainer.batch_size" } = options;
+    // The order stays that of the first batches, whatever size they have had since.
+    const firstSize = options.spans?.[0]?.batchSize ?? batchSize;
     const own = Object.keys(trainingSetOptionsSchema.shape);
     const set = await TrainingSet.open(
       { ...Object.fromEntries(Object.entries(data).filter(([key]) => own.includes(key))), root: rootsOf(data) },
-      { scores: scoreColumnsOf(data, network.coherenceKeys), seed, batchSize },
+      { scores: scoreColumnsOf(data, network.coherenceKeys), seed, batchSize: firstSize },
       options,
     );
     try {

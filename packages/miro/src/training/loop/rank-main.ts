@@ -15,7 +15,8 @@ import { trainProcess } from "./train-process.js";
 surviveLostOutput();
 const stop = new AbortController();
 // A signal to a whole session or job reaches every process; one is enough for all of them to stop after the same step.
-for (const signal of ["SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1"]) process.on(signal, () => stop.abort());
+for (const signal of ["SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1"])
+  process.on(signal, () => stop.abort(new MiroError(`was asked to stop before it trained (${signal})`)));
 const orphaned = () => process.exit(1);
 process.on("disconnect", orphaned);
 process.on("message", (message: ToRank) => {

@@ -10,8 +10,8 @@ import { z } from "zod";
 import { checkName } from "../../arguments.js";
 import { describe, InvalidInputError, invalid } from "../../errors.js";
 import { setting } from "../../options.js";
+import { deviceName } from "../../pipeline/loading/device.js";
 import type { DataCheck } from "../batches/finding.js";
-import { deviceName } from "../recipes/schema.js";
 
 const count = z.int().positive();
 

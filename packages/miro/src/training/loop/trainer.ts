@@ -212,6 +212,7 @@ export class Trainer {
 
   /** A sheet that cannot be drawn is no reason to lose a run. */
   async #drawSamples(signal?: AbortSignal): Promise<void> {
+    if (this.#stopAgreed) return;
     try {
       await this.#hooks.onSamples?.(this.step);
     } catch (error) {

@@ -5,6 +5,7 @@ import { afterAll, describe, expect, it } from "vitest";
 import { copyPublished, recorded } from "../../data/dataset/testing/published.js";
 import { parseRecipe } from "../recipes/recipe.js";
 import { bits, tinyRecipeJson } from "../testing/tiny.js";
+import { trained } from "../testing/trained.js";
 import { runTraining } from "./run.js";
 
 const published = copyPublished();
@@ -99,6 +100,24 @@ describe("validation", () => {
     await runTraining({ ...options, resume: true });
     expect(figures(parts)).toEqual(figures(whole));
   });
+
+  it.each([false, true])(
+    "that ends for a request to stop is the last, before a sheet (later: %s)",
+    async (readsLater) => {
+      const done: string[] = [];
+      const hooks = {
+        onValidate: async (step: number) => {
+          done.push(`validation ${step}`);
+          return step < 4;
+        },
+        onSamples: async (step: number) => void done.push(`samples ${step}`),
+      };
+      const due = { validation: { everyNSteps: 2 }, samples: { everyNSteps: 2, offset: 0 } };
+      const { stored, error } = await trained({}, {}, { readsLater, ...due, hooks });
+      expect(done).toEqual(["validation 2", "samples 2", "validation 4"]);
+      expect([stored.at(-1)![0], error]).toEqual([4, null]);
+    },
+  );
 
   it("asks the same of every network at every time: equal weights have equal losses", async () => {
     const output = join(root, "equal");

@@ -7,6 +7,7 @@ import { z } from "zod";
 import { setting } from "../../options.js";
 import { type SourceData, sourceCount, sourceDataSchema } from "../batches/sources.js";
 import "../batches/built-in.js";
+import { deviceName } from "../../pipeline/loading/device.js";
 import { PRECISIONS } from "./precision.js";
 
 const count = z.int().positive();
@@ -159,9 +160,6 @@ const strategySchema = z.strictObject({
     "how long a process waits for the others before it gives up",
   ),
 });
-
-/** Whether this machine has it is another question. */
-export const deviceName = z.string().regex(/^(?:cpu|cuda(?::\d+)?)$/, "expected cpu, cuda or cuda:N");
 
 const trainerSchema = z.strictObject({
   maxSteps: setting(count, "optimizer steps of the whole run", "trainer.max_steps"),

@@ -7,6 +7,7 @@ import { assemble } from "../loop/assemble.js";
 import { WarmupCosine } from "../loop/lr-schedule.js";
 import { openBatches } from "../loop/open-data.js";
 import { Trainer } from "../loop/trainer.js";
+import type { TrainerHooks, TrainerOptions } from "../loop/trainer-parts.js";
 import { DataParallelGroup } from "../process-group/process-group.js";
 import { planOf } from "../recipes/batch-plan.js";
 import { bitsOf, tinyRecipe } from "./tiny.js";
@@ -31,8 +32,13 @@ export async function trained(
     readsLater = false,
     capture = null,
     group = DataParallelGroup.alone(),
+    hooks = {},
     ...options
-  }: { readsLater?: boolean; padsTexts?: boolean; capture?: Capture | null; group?: DataParallelGroup } = {},
+  }: Partial<Pick<TrainerOptions, "readsLater" | "padsTexts" | "validation" | "samples">> & {
+    capture?: Capture | null;
+    group?: DataParallelGroup;
+    hooks?: Pick<TrainerHooks, "onValidate" | "onSamples">;
+  } = {},
 ): Promise<Told> {
   const recipe = tinyRecipe(trainer, rest);
   const { trainer: settings } = recipe;
@@ -75,6 +81,7 @@ export async function trained(
       ...options,
     },
     {
+      ...hooks,
       onLog: ({ step, ...figures }) => {
         const steady = Object.entries(figures).filter(([name]) => !/^(speed|memory|seconds)/.test(name));
         told.taken.push(taken);
