@@ -3,7 +3,6 @@
  * engine's `TorchError`): one line that says what happened, where, what was expected and what to do. The command line
  * prints the line alone and ends with `exitCode`.
  */
-
 import { about, Message, message } from "./message.js";
 
 /** Something failed that was not wrong usage: a file, the network, the device. Exit code 1. */

@@ -6,7 +6,6 @@
  * All norms are group norms with epsilon 1e-6, the activation is SiLU. Channels come first in memory: with channels
  * last oneDNN's float32 convolutions are up to 40 % faster, but ten times less exact.
  */
-
 import { cat, nn, scope, type Tensor } from "@miro-t2i/torch";
 import { takeAll } from "@miro-t2i/torch/io";
 import { z } from "zod";

@@ -14,7 +14,6 @@
  * Shapes: B batch, C channels, H and W sides of the picture, p `patch_size`; latents are (B, latent_channels, H/2p,
  * W/2p).
  */
-
 import { cat, nn, noGrad, scope, type Tensor, tensor } from "@miro-t2i/torch";
 import { takeAll } from "@miro-t2i/torch/io";
 import { z } from "zod";

@@ -1,5 +1,4 @@
 /** The two files of an autoencoder's folder: `config.json` and its weights. */
-
 import { existsSync } from "node:fs";
 import path from "node:path";
 import { nn, scope } from "@miro-t2i/torch";

@@ -2,7 +2,6 @@
  * `miro launch`: submits a training to SLURM. Parses, calls {@link planJob} and {@link submitJob} or {@link writeJob},
  * prints.
  */
-
 import "./extensions.js";
 import { z } from "zod";
 import { flag } from "../options.js";

@@ -1,5 +1,4 @@
 /** What cannot be written is told before anything is done, by every option of every command that names an output. */
-
 import { mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";

@@ -16,7 +16,6 @@
  * instead of both, or none when it is empty. A flag overrides all of them. A value is read as its flag reads it, with
  * the same errors, which name file and line.
  */
-
 import { existsSync, statSync } from "node:fs";
 import { homedir } from "node:os";
 import { dirname, isAbsolute, join, resolve } from "node:path";

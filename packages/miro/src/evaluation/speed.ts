@@ -1,5 +1,4 @@
 /** How fast a pipeline draws on this machine: seconds of a picture, of a step, and of what surrounds the steps. */
-
 import { z } from "zod";
 import { checkObject } from "../arguments.js";
 import { abortSignal, callback, field, type OptionsOf, parseOptions, readOnly } from "../options.js";

@@ -2,7 +2,6 @@
  * Weights of a folder, in whichever of the usual ways they are stored: one safetensors file, several with an index,
  * or a checkpoint of `torch.save`.
  */
-
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { empty, scope, type Tensor } from "@miro-t2i/torch";

@@ -1,5 +1,4 @@
 /** YAML files from strangers: one mapping of plain data, with the line of every key. */
-
 import { relative } from "node:path";
 import { Composer, type Document, isCollection, isMap, isScalar, LineCounter, Parser, visit } from "yaml";
 import { isObject } from "../arguments.js";

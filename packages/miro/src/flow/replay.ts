@@ -8,7 +8,6 @@
  * for the first evaluation of a picture, which has no previous latents; those that were not used for longest go. Where
  * recording fails for another reason than memory, evaluations run as they are from then on.
  */
-
 import { type Replayable, scope, type Tensor } from "@miro-t2i/torch";
 import { isOutOfMemory } from "../errors.js";
 import type { Predict } from "./guidance.js";

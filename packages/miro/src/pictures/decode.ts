@@ -15,7 +15,6 @@
  * premultiplied alpha (within 1). Pillow reads also TIFF in Lab, of 12 bits, in separate planes of tiles, and
  * compressed by zstd or LZMA; these are refused here.
  */
-
 import type { Metadata, OutputInfo, Sharp } from "sharp";
 import { z } from "zod";
 import { checkBytes } from "../arguments.js";

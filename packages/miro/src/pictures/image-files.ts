@@ -2,7 +2,6 @@
  * Pictures as files: PNG, WebP or JPEG, with the settings inside, and back. PNG is lossless and keeps the settings in
  * text chunks (png.ts); the other two keep them in EXIF and XMP (exif.ts), pixels through sharp.
  */
-
 import { extname } from "node:path";
 import { z } from "zod";
 import { checkImage } from "../arguments.js";

@@ -1,7 +1,6 @@
 /**
  * Pictures in a table with a title, labels for its columns and rows, and a line under each picture.
  */
-
 import type { OverlayOptions } from "sharp";
 import { checkCount, checkImage, checkList, checkObject, checkText, isText } from "../arguments.js";
 import { invalid } from "../errors.js";

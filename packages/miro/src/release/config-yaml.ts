@@ -3,7 +3,6 @@
  * refer to others (`${data.label_dim}`). References to the environment or to the launcher stay open; what they stand
  * for is not needed here.
  */
-
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { isObject } from "../arguments.js";

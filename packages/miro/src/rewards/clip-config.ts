@@ -2,7 +2,6 @@
  * Shapes of the published CLIPs, and those that a folder states for itself: transformers' `config.json` or open_clip's
  * `open_clip_config.json`. What a file leaves out is as in the published model.
  */
-
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { z } from "zod";

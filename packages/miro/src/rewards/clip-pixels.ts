@@ -8,7 +8,6 @@
  *   letterbox     HPSv2's own benchmark: as tensor, but the longer side resized and the rest black
  *   square        VQAScore: as transformers, of the picture padded to a square with the mean colour
  */
-
 import { F, scope, type Tensor, tensor } from "@miro-t2i/torch";
 import { checkImage } from "../arguments.js";
 import { invalid } from "../errors.js";

@@ -12,7 +12,6 @@
  * comes from its own repository. Beside the weights, `architecture.json`, `med_config.json` and `tokenizer/` replace
  * the published shape and vocabulary.
  */
-
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { type DType, noGrad, scope, stack, type Tensor, tensor } from "@miro-t2i/torch";

@@ -4,7 +4,6 @@
  * and `preprocessor_config.json`. What a file leaves out is as in the published model. What changes the arithmetic, and
  * not the shape, must be as in the published model.
  */
-
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { z } from "zod";

@@ -1,5 +1,4 @@
 /** The published scorers. The networks of one are imported when it is loaded. */
-
 import type { ClipScorer } from "./clip-facts.js";
 import { aestheticFacts, clipFacts, clipOpenai, HPS, hpsName, hpsv2, pickScore, sciScore } from "./clip-facts.js";
 import { imageRewardFacts } from "./image-reward-facts.js";

@@ -1,5 +1,4 @@
 /** What is known of the scorers before one is loaded: where from, how large, on which terms, what is cached. */
-
 import { existsSync, readdirSync } from "node:fs";
 import { join } from "node:path";
 import { checkObject } from "../arguments.js";

@@ -2,7 +2,6 @@
  * The shape of a CLIP-FlanT5: `config.json` of its folder, and `architecture.json` beside it for a vision tower that is
  * not OpenAI's.
  */
-
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { z } from "zod";

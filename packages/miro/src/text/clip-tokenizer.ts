@@ -13,7 +13,6 @@
  * `@huggingface/tokenizers` 0.2 is not used: it lower-cases whole texts ("Σ" at the end of a word) and has JavaScript's
  * white space, so the ids of one odd text in twenty are others.
  */
-
 import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { brotliDecompressSync, gunzipSync } from "node:zlib";

@@ -3,7 +3,6 @@
  * the kinds that T5 tokenisers have had in any release of transformers (`Precompiled`, alone or in a `Sequence` with
  * `Strip` and `Replace`) and the plain Unicode forms.
  */
-
 import { z } from "zod";
 import type { InvalidInputError } from "../errors.js";
 import { expectation } from "../expectations.js";

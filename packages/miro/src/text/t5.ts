@@ -3,7 +3,6 @@
  * Variants Improve Transformer"), with the state-dict names of transformers' `T5EncoderModel`. Its layers are in
  * t5-stack.ts. Shapes: B texts, T tokens, d width of the states.
  */
-
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import { nn, scope, type Tensor } from "@miro-t2i/torch";

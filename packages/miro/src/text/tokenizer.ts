@@ -3,7 +3,6 @@
  * XLM-RoBERTa. The order of work is that of Hugging Face tokenizers: added tokens are cut out, the rest is normalised,
  * cut into words, and each word segmented by the Unigram model; then the template adds `</s>`.
  */
-
 import { stat } from "node:fs/promises";
 import { join } from "node:path";
 import { type Tensor, tensor } from "@miro-t2i/torch";

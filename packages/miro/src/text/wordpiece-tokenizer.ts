@@ -9,7 +9,6 @@
  * `@huggingface/tokenizers` 0.2 is not used: it lower-cases whole texts ("Σ" at the end of a word), and removes and
  * splits by the Unicode of the JavaScript engine. The ids of one odd text in twenty are others.
  */
-
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { type Tensor, tensor } from "@miro-t2i/torch";

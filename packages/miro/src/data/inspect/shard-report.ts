@@ -2,7 +2,6 @@
  * What shards hold: samples, members with the shapes of their arrays, numbers of the metadata with histograms, and what
  * is wrong. Works from the tables beside the shards (which it makes where they are missing), one shard after another.
  */
-
 import { statSync } from "node:fs";
 import { setImmediate as nextTurn } from "node:timers/promises";
 import { ScoreSummary, type SummaryJson } from "../dataset/statistics.js";

@@ -1,5 +1,4 @@
 /** A contact sheet of shards: pictures spread evenly over all samples, each with its caption and its scores. */
-
 import { MiroError } from "../../errors.js";
 import { decodeText } from "../../files/text-file.js";
 import { decodeImage, IMAGE_EXTENSIONS } from "../../pictures/decode.js";

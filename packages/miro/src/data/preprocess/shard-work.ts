@@ -1,7 +1,6 @@
 /**
  * What the stages share: a shard under work, its timings, its progress, and the names of the files beside its output.
  */
-
 import { join } from "node:path";
 import { setImmediate as nextTurn } from "node:timers/promises";
 import { MiroError } from "../../errors.js";

@@ -2,7 +2,6 @@
  * Makes the missing tables of many shards in worker threads. It is a matter of reading headers, some 5,000 samples a
  * second and core; a data set of ten million samples takes half an hour on one core.
  */
-
 import { accessSync, constants } from "node:fs";
 import { availableParallelism } from "node:os";
 import { dirname } from "node:path";

@@ -2,7 +2,6 @@
  * Several shards as one numbered list of samples: tables loaded when needed and given back when many are, files opened
  * when read and closed when others need their place.
  */
-
 import { readdirSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { setImmediate as nextTurn } from "node:timers/promises";

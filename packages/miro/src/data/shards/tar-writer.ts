@@ -5,7 +5,6 @@
  * header is needed unless a name is too long for ustar. The archive grows under a temporary name in the same folder, is
  * flushed to the disk, and then renamed.
  */
-
 import { createHash } from "node:crypto";
 import { type FileHandle, open, rm } from "node:fs/promises";
 import { beginFile, publishFile } from "@miro-t2i/torch/io";

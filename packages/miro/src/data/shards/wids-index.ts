@@ -6,7 +6,6 @@
  * Paths are relative to the index, as `wids` takes them. The published training code takes them relative to the folder
  * that it is started in instead; for it, write absolute ones.
  */
-
 import { existsSync, readFileSync } from "node:fs";
 import { basename, dirname, isAbsolute, join, relative, resolve, sep } from "node:path";
 import { setImmediate as nextTurn } from "node:timers/promises";

@@ -1,5 +1,4 @@
 /** Which colour lies behind the object of a picture. */
-
 import type { RgbImage } from "../../pictures/rgb.js";
 import { COLOUR_NAMES, type ColourName, NAMED_COLOURS, type Rgb, WHITE } from "../scenes/captions.js";
 

@@ -3,7 +3,6 @@
  * retrieval test (`classifier.ts`), which knows nothing of the scorer, says which of them show it. If the scorer is of
  * use, the picture that it ranks first is recognised more often than the first drawn.
  */
-
 import { rankCorrelation } from "../../evaluation/statistics.js";
 import type { RgbImage } from "../../pictures/rgb.js";
 import type { MiroPipeline } from "../../pipeline/pipeline.js";

@@ -13,7 +13,6 @@
  *
  * Pictures are checked as they are drawn, and only those of the sheets are kept.
  */
-
 import { invalid } from "../../errors.js";
 import { inRows, labelledSheet, type SheetCell } from "../../pictures/labelled-sheet.js";
 import type { RgbImage } from "../../pictures/rgb.js";

@@ -6,7 +6,6 @@
  * Each name is asked for in the plain form ("a fox") and on a named background; other forms are other names of the same
  * things ("an apple" for the red one) and the sentences of the training ("an icon of a fox against a red background").
  */
-
 import type { RgbImage } from "../../pictures/rgb.js";
 import {
   aliasPrompt,

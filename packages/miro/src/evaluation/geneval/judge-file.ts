@@ -3,7 +3,6 @@
  * "options"}]}`. Detections are `{class: [[x1, y1, x2, y2, score], …]}`, colours the answers for the kept objects of a
  * class, best first; a case's options override the file's.
  */
-
 import { z } from "zod";
 import { checkName, isObject } from "../../arguments.js";
 import { InvalidInputError } from "../../errors.js";

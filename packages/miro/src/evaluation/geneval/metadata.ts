@@ -2,7 +2,6 @@
  * What a GenEval prompt asks for: a record of `evaluation_metadata.jsonl`, which the folder of its pictures repeats.
  * Keys that are not known here are kept, since result files carry the record whole.
  */
-
 import { z } from "zod";
 import { InvalidInputError } from "../../errors.js";
 import { checkContent } from "../../expectations.js";

@@ -8,7 +8,6 @@
  * The last file lets a second run compute only what is missing. Columns of scorers that are not asked for stay. Where
  * the folder cannot be written, the last two lie beside the rows and are named after them.
  */
-
 import { existsSync } from "node:fs";
 import { dirname, isAbsolute, join, parse, relative, resolve } from "node:path";
 import { z } from "zod";

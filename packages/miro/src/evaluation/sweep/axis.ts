@@ -15,7 +15,6 @@
  *   variant=NAME,NAME          variants of the checkpoint; `main` is the checkpoint itself
  *   prompt                     the prompts of the call
  */
-
 import type { z } from "zod";
 import { checkList, checkObject, checkText, isText } from "../../arguments.js";
 import { invalid } from "../../errors.js";

@@ -1,7 +1,6 @@
 /**
  * A finished sweep for people and for programs: one labelled sheet, and one JSON object with every setting and score.
  */
-
 import { checkObject } from "../../arguments.js";
 import { counted } from "../../numbers.js";
 import { labelledSheet } from "../../pictures/labelled-sheet.js";

@@ -3,7 +3,6 @@
  * else being equal, seeds included. Pictures of one checkpoint that differ in prompt, seed and rewards only are drawn
  * in one call; checkpoints are loaded one after another.
  */
-
 import { checkList, checkObject, isText } from "../../arguments.js";
 import { InvalidInputError, invalid } from "../../errors.js";
 import { evaluationsOf, stepsWithin, withOptionsOf } from "../../flow/samplers/index.js";

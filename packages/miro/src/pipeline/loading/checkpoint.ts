@@ -9,7 +9,6 @@
  *
  * A folder may also hold `text_encoder/` and `vae/`, which then come before any repository.
  */
-
 import { existsSync, readdirSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { type DType, empty, isFloatingPoint, nn, scope, type Tensor } from "@miro-t2i/torch";

@@ -1,5 +1,4 @@
 /** `config.json` of a release folder: constructor arguments of the network and settings, with upstream's names. */
-
 import { join } from "node:path";
 import { z } from "zod";
 import { checkName } from "../../arguments.js";

@@ -1,5 +1,4 @@
 /** Writes release folders, in the layout that checkpoint.ts reads. */
-
 import { join } from "node:path";
 import { type DType, isFloatingPoint, scope, type Tensor } from "@miro-t2i/torch";
 import { writeNpy, writeSafetensors } from "@miro-t2i/torch/io";

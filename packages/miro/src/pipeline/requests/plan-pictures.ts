@@ -1,5 +1,4 @@
 /** Which pictures a list of prompts means, each with its options checked, and which of them can share a plan. */
-
 import { randomInt } from "node:crypto";
 import { isObject } from "../../arguments.js";
 import { InvalidInputError, invalid } from "../../errors.js";

@@ -5,7 +5,6 @@
  * Operators of a small model are too short to be shared by the cores of a CPU, pictures are not: such a model has a
  * thread for each core, and they share the pictures of a call.
  */
-
 import { availableParallelism, freemem } from "node:os";
 import { cuda } from "@miro-t2i/torch";
 import { isOutOfMemory, MiroError } from "../../errors.js";

@@ -1,5 +1,4 @@
 /** What the server does with requests that mean no good: every route with bodies made from its own schema, and more. */
-
 import { request } from "node:http";
 import { connect } from "node:net";
 import { deflateSync, gzipSync } from "node:zlib";

@@ -1,5 +1,4 @@
 /** Numbers of the server, as Prometheus reads them. */
-
 import { memory } from "@miro-t2i/torch";
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from "prom-client";
 import type { Job } from "./job.js";

@@ -1,5 +1,4 @@
 /** How errors are told over HTTP: one status, and a body in the form of the family of routes that was asked. */
-
 import { STATUS_CODES } from "node:http";
 import type { Socket } from "node:net";
 import type { ConnectionError } from "fastify";

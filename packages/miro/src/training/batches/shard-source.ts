@@ -1,5 +1,4 @@
 /** `data.kind: shards`: enriched shards, as the published preparation and `miro preprocess` write them. */
-
 import type { RinConfig } from "../../networks/config.js";
 import { type RecipeFault, recipeFault } from "./recipe-fault.js";
 import { checkShards, checkUncond, checkValidationShards } from "./shard-check.js";

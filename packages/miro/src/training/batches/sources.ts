@@ -5,7 +5,6 @@
  * what a dry run looks at. Everything else (the order of steps, processes that share a batch, resuming) is the same for
  * all.
  */
-
 import { z } from "zod";
 import { checkName } from "../../arguments.js";
 import type { LatentNormalization } from "../../autoencoder/normalization.js";

@@ -1,5 +1,4 @@
 /** Writes what a job needs into its folder and hands it to `sbatch`. */
-
 import { execFile } from "node:child_process";
 import { existsSync } from "node:fs";
 import { join } from "node:path";

@@ -1,5 +1,4 @@
 /** Charts of what runs have logged: one panel for each name, the runs over each other, raw and smoothed. */
-
 import { z } from "zod";
 import { checkList, isObject } from "../../arguments.js";
 import { invalid } from "../../errors.js";

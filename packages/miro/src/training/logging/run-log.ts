@@ -6,7 +6,6 @@
  * are no records, are counted and left out. A record whose step lies before that of an earlier one starts a resumed
  * part of the run: what was logged after its step is discarded, because the run went back there.
  */
-
 import { statSync } from "node:fs";
 import { basename, dirname, join, resolve } from "node:path";
 import { checkList, checkName } from "../../arguments.js";

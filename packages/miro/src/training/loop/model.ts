@@ -1,5 +1,4 @@
 /** The networks and the loss of a recipe. */
-
 import { arange, noGrad, rand, randn, scope, stack, type Tensor, zeros } from "@miro-t2i/torch";
 import { checkObject } from "../../arguments.js";
 import { InvalidInputError } from "../../errors.js";

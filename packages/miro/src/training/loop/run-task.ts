@@ -10,7 +10,6 @@
  *   RUN/checkpoints/    as in ../state/checkpoint.ts, without EMA weights
  *   RUN/export/         the finished network
  */
-
 import { join } from "node:path";
 import { manualSeed, scope, type Tensor } from "@miro-t2i/torch";
 import { AdamW, clipGradNorm_ } from "@miro-t2i/torch/optim";

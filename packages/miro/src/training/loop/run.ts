@@ -2,7 +2,6 @@
  * A training: in this process alone, as one of several processes that a launcher has started (srun, torchrun), or in
  * processes of its own, one for each device of the recipe. What a process does is in train-process.ts.
  */
-
 import { hostname } from "node:os";
 import { cuda } from "@miro-t2i/torch";
 import { checkObject } from "../../arguments.js";

@@ -4,7 +4,6 @@
  * A task says what its network, its loss, its measurements and its finished form are; the folder of the run, the steps,
  * checkpoints, resuming and the log are the same for all (run-task.ts).
  */
-
 import type { nn, Tensor } from "@miro-t2i/torch";
 import { z } from "zod";
 import { checkName } from "../../arguments.js";

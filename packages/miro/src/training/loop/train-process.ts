@@ -9,7 +9,6 @@
  *   RUN/samples/         sheets by step
  *   RUN/export/          the EMA weights in the release layout, after the last step or when the time is over
  */
-
 import { join } from "node:path";
 import { buildInfo, manualSeed } from "@miro-t2i/torch";
 import { type BatchSpan, samplesBefore } from "../../data/shards/order.js";

@@ -2,7 +2,6 @@
  * Everything that can be known of a training before it starts: sizes, arithmetic, memory, whether the data are there,
  * and what else would stop it.
  */
-
 import { join } from "node:path";
 import { checkObject } from "../../arguments.js";
 import { parseRinConfig } from "../../networks/config.js";

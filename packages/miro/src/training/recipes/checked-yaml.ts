@@ -2,7 +2,6 @@
  * YAML files that are checked by a zod schema: snake_case in the file, camelCase in the program; every error names the
  * key as the file writes it, unknown keys with the nearest valid ones, and where the value came from.
  */
-
 import { z } from "zod";
 import { isObject } from "../../arguments.js";
 import { describe, InvalidInputError } from "../../errors.js";

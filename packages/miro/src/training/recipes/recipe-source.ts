@@ -10,7 +10,6 @@
  * `recipes/NAME.yaml` for a path too. Overrides `a.b.c=value` come last; a value is read as YAML (`3`, `true`, `[a,
  * b]`, `text`). `extends=NAME` as an override applies another recipe on top, before the other overrides.
  */
-
 import { existsSync, readdirSync, realpathSync } from "node:fs";
 import { basename, dirname, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";

@@ -1,5 +1,4 @@
 /** Training recipes: a YAML file and `key=value` overrides, checked as a whole before anything is allocated. */
-
 import { stringify } from "yaml";
 import type { z } from "zod";
 import { checkText } from "../../arguments.js";

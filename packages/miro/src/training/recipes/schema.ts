@@ -5,9 +5,9 @@
  */
 import { z } from "zod";
 import { setting } from "../../options.js";
+import { deviceName } from "../../pipeline/loading/device.js";
 import { type SourceData, sourceCount, sourceDataSchema } from "../batches/sources.js";
 import "../batches/built-in.js";
-import { deviceName } from "../../pipeline/loading/device.js";
 import { PRECISIONS } from "./precision.js";
 
 const count = z.int().positive();

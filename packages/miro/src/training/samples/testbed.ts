@@ -10,7 +10,6 @@
  *
  * File names may be written with or without `.npy`.
  */
-
 import { existsSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";

@@ -2,7 +2,6 @@
  * Worker thread of the checkpoint writer (see checkpoint-writer.ts): receives the training's tensors, copies them,
  * answers that it has, writes the copies, answers with the path.
  */
-
 import { parentPort } from "node:worker_threads";
 import { empty, noGrad, receive, scope, setNumThreads, type Tensor } from "@miro-t2i/torch";
 import { message } from "../../message.js";

@@ -18,7 +18,6 @@
  * is whole whenever the process is killed. Removal renames first, for the same reason. The link is replaced by renaming
  * too, after the folder is in place and before older ones go; who resumes takes the newest folder and needs no link.
  */
-
 import { mkdirSync, readdirSync, readFileSync, renameSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { basename, join } from "node:path";
 import { scope, type Tensor, TorchError } from "@miro-t2i/torch";

@@ -1,5 +1,4 @@
 /** Raw samples of a folder of pictures: the caption is `name.txt`, or the field `caption` or `text` of `name.json`. */
-
 import { extname, join } from "node:path";
 import { InvalidInputError } from "../../../errors.js";
 import { byCodePoint } from "../../../files/code-point-order.js";

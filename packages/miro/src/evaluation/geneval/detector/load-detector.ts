@@ -1,5 +1,4 @@
 /** GenEval's detector by name: a weight file, a folder or a repository, and what is done with pictures. */
-
 import { statSync } from "node:fs";
 import { basename, dirname, join } from "node:path";
 import { noGrad, scope } from "@miro-t2i/torch";

@@ -5,7 +5,6 @@
  * mmdet 3.x, which MIRO's published numbers come from, resizes floats; mmdet 2.x, which GenEval was written with,
  * bytes.
  */
-
 import { F, scope, type Tensor, tensor } from "@miro-t2i/torch";
 import { checkImage, checkList } from "../../../arguments.js";
 import type { RgbImage } from "../../../pictures/rgb.js";

@@ -2,7 +2,6 @@
  * The shape of a Mask2Former with a Swin backbone: GenEval's, and what a folder's `config.json` of transformers states
  * for itself. What that file leaves out is as in the published model.
  */
-
 import { z } from "zod";
 import { checkName } from "../../../arguments.js";
 import { MiroError } from "../../../errors.js";

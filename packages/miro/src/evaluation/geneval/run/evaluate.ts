@@ -6,7 +6,6 @@
  * Several processes with the same folder share the work: each takes prompts that nobody has taken, and the last step is
  * done by the one that comes to it first.
  */
-
 import { existsSync, readFileSync, rmSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";

@@ -2,7 +2,6 @@
  * `hparams.json`: how the pictures of a folder were made, with the keys of the published generator and behind them what
  * it leaves out. Two runs that differ in anything that decides pixels do not share a folder.
  */
-
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { isObject } from "../../../arguments.js";
