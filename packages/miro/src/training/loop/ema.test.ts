@@ -37,7 +37,7 @@ describe("Ema", () => {
     scope(() => {
       const ema = new Ema(new Toy(1), new Toy(1), { decay: 0.5, warmup: true });
       const decays = Array.from({ length: 12 }, () => {
-        const decay = ema.nextDecay();
+        const decay = ema.decayOf();
         ema.update();
         return decay;
       });
@@ -59,6 +59,17 @@ describe("Ema", () => {
       expect(ema.module.weight.toList()).toEqual(
         [1, 2].map((e) => expect.closeTo(0.9 ** 3 * e + (1 - 0.9 ** 3) * 5, 6)),
       );
+    });
+  });
+
+  it("can make several updates of the warm-up at once, each with its own decay", () => {
+    scope(() => {
+      const source = new Toy(1);
+      const ema = new Ema(source, new Toy(1), { decay: 0.9, everyNSteps: 3, warmup: true });
+      noGrad(() => source.weight.fill_(5));
+      for (let step = 0; step < 3; step++) ema.update();
+      const kept = (1 / 10) * (2 / 11) * (3 / 12);
+      expect(ema.module.weight.toList()).toEqual([1, 2].map((e) => expect.closeTo(kept * e + (1 - kept) * 5, 6)));
     });
   });
 

@@ -1,7 +1,7 @@
 /**
  * Exponential moving average of a network's weights:   ē ← ē + (1 − d)·(p − ē)   after every successful optimizer step.
  *
- * With `everyNSteps` = k, k updates are made at once with decay dᵏ towards the newest weights.
+ * With `everyNSteps` = k, k updates are made at once towards the newest weights, with the product of their decays.
  *
  * With `warmup` the decay of update k (from 0) is min(d, (1 + k) / (10 + k)), so that a short run does not average in
  * its random initial weights. Only tensors that require gradients are averaged; buffers keep the values they were
@@ -61,15 +61,17 @@ export class Ema<M extends nn.Module = nn.Module> {
     module.requiresGrad_(false).eval();
   }
 
-  /** The decay that the next update uses. */
-  nextDecay(): number {
-    return this.warmup ? Math.min(this.decay, (1 + this.updates) / (10 + this.updates)) : this.decay;
+  /** The decay of an update, from 0; by default of the next one. */
+  decayOf(update = this.updates): number {
+    return this.warmup ? Math.min(this.decay, (1 + update) / (10 + update)) : this.decay;
   }
 
   /** Moves the EMA weights towards the weights of the source. Call once after each successful optimizer step. */
   update(): void {
-    const weight = 1 - this.nextDecay() ** this.everyNSteps;
     this.updates++;
-    if (this.updates % this.everyNSteps === 0) this.#averages.lerp_(this.#sources, weight);
+    if (this.updates % this.everyNSteps !== 0) return;
+    let kept = 1;
+    for (let update = this.updates - this.everyNSteps; update < this.updates; update++) kept *= this.decayOf(update);
+    this.#averages.lerp_(this.#sources, 1 - kept);
   }
 }
