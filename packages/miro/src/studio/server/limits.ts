@@ -2,6 +2,8 @@
 /** Bytes of a JSON body, and of an upload with files. */
 export const MAX_JSON_BYTES = 2 ** 20;
 export const MAX_UPLOAD_BYTES = 32 * 2 ** 20;
+/** Bytes of all uploads of jobs that wait, which are held in memory. */
+export const MAX_WAITING_BYTES = 256 * 2 ** 20;
 /** Pixels of a picture that is uploaded. */
 export const MAX_UPLOAD_PIXELS = 64_000_000;
 /** Pictures of a sweep. */

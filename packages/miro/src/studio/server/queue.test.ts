@@ -3,7 +3,7 @@ import { IMAGE_SETTINGS } from "../../pipeline/testing/image-settings.js";
 import type { DrawCall, DrawListeners, Engine } from "./engine.js";
 import type { Gallery } from "./gallery.js";
 import type { Job, JobEvent, JobWork } from "./job.js";
-import { BATCH, KEEP_ID_MS, KEEP_JOB_MS } from "./limits.js";
+import { BATCH, KEEP_ID_MS, KEEP_JOB_MS, MAX_WAITING_BYTES } from "./limits.js";
 import { JobQueue, QueueFull } from "./queue.js";
 
 afterEach(() => void vi.useRealTimers());
@@ -107,6 +107,24 @@ describe("jobs that wait", () => {
     queue.cancel(second);
     expect(second.status).toBe("cancelled");
     expect(queue.submit(work(1)).status).toBe("queued");
+  });
+
+  it("hold uploads of a limited size, and take a large one where none waits", async () => {
+    const { queue } = makeQueue();
+    const over = (image: number, mask = 0) =>
+      work(1, { edits: [{ image: new Uint8Array(image), mask: new Uint8Array(mask) }] });
+    queue.submit(work(1));
+    await settled();
+    const large = queue.submit(over(MAX_WAITING_BYTES + 1));
+    expect(queue.submit(work(1)).status).toBe("queued");
+    expect(() => queue.submit(over(1))).toThrow(QueueFull);
+    queue.cancel(large);
+    const half = queue.submit(over(MAX_WAITING_BYTES / 2));
+    queue.submit(over(MAX_WAITING_BYTES / 4, MAX_WAITING_BYTES / 4));
+    expect(() => queue.submit(over(1))).toThrow(QueueFull);
+    expect(() => queue.submit(over(0, 1))).toThrow(QueueFull);
+    queue.cancel(half);
+    expect(queue.submit(over(1)).status).toBe("queued");
   });
 });
 

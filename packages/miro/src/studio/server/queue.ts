@@ -7,7 +7,7 @@ import { MiroError } from "../../errors.js";
 import type { DrawnEvent, Engine, PictureCall, StepEvent } from "./engine.js";
 import type { Gallery } from "./gallery.js";
 import { Job, type JobStatus, type JobView, type JobWork } from "./job.js";
-import { BATCH, KEEP_ID_MS, KEEP_JOB_MS } from "./limits.js";
+import { BATCH, KEEP_ID_MS, KEEP_JOB_MS, MAX_WAITING_BYTES } from "./limits.js";
 
 /** What the queue tells the metrics. */
 export interface QueueMeter {
@@ -60,6 +60,10 @@ export class JobQueue {
     if (this.#engine.failure) throw this.#engine.failure;
     if (this.#waiting.length >= this.#capacity)
       throw new QueueFull(`the queue is full (${this.#waiting.length} waiting); try again later`);
+    const bytes = uploadedBytes(work);
+    const waiting = this.#waiting.reduce((sum, job) => sum + uploadedBytes(job.work), 0);
+    if (bytes > 0 && waiting > 0 && waiting + bytes > MAX_WAITING_BYTES)
+      throw new QueueFull("the pictures that wait to be drawn over leave no room for more; try again later");
     const job = new Job(work, requestKey);
     this.#jobs.set(job.id, job);
     this.#waiting.push(job);
@@ -246,6 +250,11 @@ export class JobQueue {
     }
     for (const [id, since] of this.#expired) if (now - since > KEEP_ID_MS) this.#expired.delete(id);
   }
+}
+
+/** Bytes of what a job draws over. */
+function uploadedBytes({ call: { edits } }: JobWork): number {
+  return edits.reduce((sum, { image, mask }) => sum + image.length + (mask?.length ?? 0), 0);
 }
 
 /** What jobs have in common that can be drawn in one batch; null for one that is drawn alone. */
