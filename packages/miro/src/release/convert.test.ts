@@ -79,6 +79,19 @@ async function refused(...args: string[]): Promise<string> {
   return stderr;
 }
 
+/** The checkpoint with another state dict, in a folder of its own. */
+function rewritten(name: string, change: (entries: [string, Tensor][]) => [string, Tensor][]): string {
+  const path = join(at(name), "last.ckpt");
+  mkdirSync(at(name));
+  scope(() => {
+    using file = TorchCheckpoint.open(ckpt);
+    const state = (file.root as Map<string, Map<string, TorchTensor>>).get("state_dict")!;
+    const entries = [...state].map(([name, tensor]): [string, Tensor] => [name, file.read(tensor)]);
+    writeTorchCheckpoint(path, { state_dict: new Map(change(entries)) });
+  });
+  return path;
+}
+
 describe("a published checkpoint", () => {
   it.each([
     [[], "ema_network"],
@@ -225,18 +238,6 @@ describe("a published checkpoint", () => {
     expect(readFileSync(join(at("mine"), "thesis.txt"), "utf8")).toBe("words");
   });
 
-  /** The checkpoint with another state dict, in a folder of its own. */
-  function rewritten(name: string, change: (entries: [string, Tensor][]) => [string, Tensor][]): string {
-    const path = join(at(name), "last.ckpt");
-    mkdirSync(at(name));
-    scope(() => {
-      using file = TorchCheckpoint.open(ckpt);
-      const state = (file.root as Map<string, Map<string, TorchTensor>>).get("state_dict")!;
-      const entries = [...state].map(([name, tensor]): [string, Tensor] => [name, file.read(tensor)]);
-      writeTorchCheckpoint(path, { state_dict: new Map(change(entries)) });
-    });
-    return path;
-  }
   /** With other tensors under some names. */
   const replaced = (name: string, tensors: Record<string, number[]>) =>
     rewritten(name, (entries) => [
@@ -610,6 +611,16 @@ describe("cards", () => {
     const { check } = JSON.parse(readFileSync(join(at("release-ema_network"), "release.json"), "utf8"));
     expect(text).toContain(check.sha256);
     expect(text).toContain("float32, EMA weights, step 3");
+  });
+
+  it("write the names of rewards as the shell and Markdown take them", async () => {
+    const odd = rewritten("odd", (entries) =>
+      entries.map(([name, tensor]) => [name.replace("clip_score", "its `look` | $(date)"), tensor]),
+    );
+    await converted(odd, "--output", at("odd-names"), "--repo", "me/toy");
+    const text = readFileSync(join(at("odd-names"), "README.md"), "utf8");
+    expect(text).toContain("| ``its `look` \\| $(date)`` | 0 to 1 |");
+    expect(text).toContain("--reward 'its `look` | $(date)=1' --reward sharpness=0.3\n");
   });
 
   it("of a folder of variants list them", async () => {
