@@ -1,5 +1,10 @@
-import { expect, test } from "vitest";
-import { gpuFindings, libtorchFindings, nodeFinding } from "./doctor.js";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterEach, expect, test, vi } from "vitest";
+import { cacheFinding, gpuFindings, hubFinding, libtorchFindings, nodeFinding } from "./doctor.js";
+
+afterEach(() => vi.unstubAllEnvs());
 
 const h100 = { name: "NVIDIA H100", memoryBytes: 80 * 2 ** 30, capability: [9, 0] as const };
 const t4 = { name: "Tesla T4", memoryBytes: 15 * 2 ** 30, capability: [7, 5] as const };
@@ -41,4 +46,35 @@ test("Node and libtorch are named with their versions, and what no test runs on 
   expect(addon!.value).toContain("prebuilt for libtorch 2.14.0");
   expect(library).toMatchObject({ state: "note", fix: "tested are 2.11, 2.12, 2.13" });
   expect(library!.value).toContain("2.14.0, CUDA 13.0 (");
+});
+
+test("what every request to the Hub would fail with is said, and the token is not", () => {
+  vi.stubEnv("HF_TOKEN", "hf_secret");
+  expect(hubFinding()).toMatchObject({ state: "ok", value: expect.stringContaining("with an access token") });
+  expect(JSON.stringify(hubFinding())).not.toContain("secret");
+  vi.stubEnv("HF_TOKEN", "hf_sec ret");
+  const { state, value, fix } = hubFinding();
+  expect(state).toBe("missing");
+  expect(value).toMatch(/^HF_TOKEN: .*white space at character 7/);
+  expect(value).not.toContain("hf_sec");
+  expect(fix).toMatch(/^copy the token again/);
+  vi.stubEnv("HF_TOKEN", "");
+  vi.stubEnv("HF_HUB_ETAG_TIMEOUT", "soon");
+  expect(hubFinding()).toMatchObject({ state: "missing", value: "HF_HUB_ETAG_TIMEOUT is not right" });
+});
+
+test("a cache that is no folder is said, and one that is not there yet is none", () => {
+  const root = mkdtempSync(join(tmpdir(), "miro-doctor-"));
+  try {
+    const file = join(root, "file");
+    writeFileSync(file, "");
+    for (const path of [file, join(file, "hub")])
+      expect(cacheFinding(path)).toMatchObject({ state: "missing", fix: expect.stringContaining("HF_HUB_CACHE") });
+    expect(cacheFinding(join(root, "later"))).toMatchObject({
+      state: "ok",
+      value: expect.stringContaining("0 models"),
+    });
+  } finally {
+    rmSync(root, { recursive: true });
+  }
 });

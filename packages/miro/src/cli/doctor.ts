@@ -1,14 +1,21 @@
 /** `miro doctor`: what was found on this machine, and how to fix what is missing. */
-import { existsSync, readdirSync } from "node:fs";
+import { readdirSync } from "node:fs";
 import { availableParallelism, cpus, freemem, totalmem } from "node:os";
 import type { CudaDevice } from "@miro-t2i/torch";
 import { z } from "zod";
-import { describe, InvalidInputError, MiroError } from "../errors.js";
+import { describe, type InvalidInputError, MiroError, systemReason } from "../errors.js";
 import { freeBytes } from "../files/free-space.js";
 import { formatMemory, formatSize } from "../files/sizes.js";
 import { counted } from "../numbers.js";
 import { bundledModel } from "../pipeline/loading/bundled.js";
-import { hubCache, hubEndpoint, hubOffline } from "../pipeline/loading/hub-environment.js";
+import {
+  downloadTimeoutMs,
+  hubAuthorization,
+  hubCache,
+  hubEndpoint,
+  hubOffline,
+  metadataTimeoutMs,
+} from "../pipeline/loading/hub-environment.js";
 import { proxyFor } from "../pipeline/loading/hub-proxy.js";
 import { ERASE_LINE } from "../printable.js";
 import { version } from "../version.js";
@@ -121,10 +128,8 @@ async function engine(context: CliContext): Promise<Finding[]> {
   } catch (error) {
     // The message says first what is wrong, then what to do about it.
     const message = (error instanceof Error ? error.message : String(error)).split("\n")[0]!;
-    const end = message.indexOf("; ");
-    const [reason, advice] = end < 0 ? [message, null] : [message.slice(0, end), message.slice(end + 2)];
-    const fix = advice ?? "install again; in a clone, `npm run setup` says what it lacks (a compiler, CMake, libtorch)";
-    return [{ name: "libtorch", value: reason, state: "missing", fix }];
+    const fix = "install again; in a clone, `npm run setup` says what it lacks (a compiler, CMake, libtorch)";
+    return [{ name: "libtorch", state: "missing", fix, ...inTwo(message) }];
   }
   const info = torch.buildInfo();
   const { availableDevices, resolveDType } = await import("../pipeline/loading/device.js");
@@ -200,28 +205,48 @@ function bundled(): Finding {
   };
 }
 
-/** Where models come from, by which proxy, or what is wrong with the variables that say so. */
-function hub(): Finding {
+/** Where models come from, by which proxy, or what is wrong with the variables that say so and who asks. */
+export function hubFinding(): Finding {
   try {
     const proxy = proxyFor(new URL(hubEndpoint()));
     const offline = hubOffline();
+    const token = hubAuthorization() === undefined ? "" : ", with an access token";
+    metadataTimeoutMs();
+    downloadTimeoutMs();
     const way = `${proxy ? `, by the proxy ${proxy.address.origin}` : ""}${offline ? `, offline (${offline})` : ""}`;
-    return { name: "hub", value: hubEndpoint() + way, state: "ok" };
+    return { name: "hub", value: hubEndpoint() + token + way, state: "ok" };
   } catch (error) {
-    if (!(error instanceof InvalidInputError)) throw error;
-    const { parameter, expected, received } = error;
+    if (!(error instanceof MiroError)) throw error;
+    const { parameter, expected, received } = error as Partial<InvalidInputError>;
+    if (parameter === undefined) return { name: "hub", ...inTwo(error.message), state: "missing" };
     const fix = `expected ${expected}, received ${describe(received)}`;
     return { name: "hub", value: `${parameter} is not right`, state: "missing", fix };
   }
 }
 
+/** The part of a message that says what is wrong, and the one that says what to do. */
+function inTwo(message: string): { value: string; fix?: string } {
+  const end = message.indexOf("; ");
+  return end < 0 ? { value: message } : { value: message.slice(0, end), fix: message.slice(end + 2) };
+}
+
+/** The cache of downloads; a folder that is not there yet is made by the first. */
+export function cacheFinding(folder: string): Finding {
+  const name = "model cache";
+  try {
+    const models = readdirSync(folder).filter((name) => name.startsWith("models--")).length;
+    return { name, value: `${folder} (${counted(models, "model")})`, state: "ok" };
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === "ENOENT")
+      return { name, value: `${folder} (${counted(0, "model")})`, state: "ok" };
+    const value = `${folder} cannot be read: ${systemReason(error)}`;
+    return { name, value, state: "missing", fix: "set HF_HUB_CACHE to a folder that can be read and written" };
+  }
+}
+
 function cache(): Finding[] {
   const folder = hubCache();
-  const models = existsSync(folder) ? readdirSync(folder).filter((name) => name.startsWith("models--")).length : 0;
-  const findings: Finding[] = [
-    { name: "model cache", value: `${folder} (${counted(models, "model")})`, state: "ok" },
-    hub(),
-  ];
+  const findings = [cacheFinding(folder), hubFinding()];
   const free = freeBytes(folder);
   if (free !== null) {
     const value = `${formatSize(free)} free for ${folder}`;

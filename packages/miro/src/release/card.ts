@@ -11,6 +11,7 @@ import { counted } from "../numbers.js";
 import { listVariants, weightFiles } from "../pipeline/loading/checkpoint.js";
 import { type ReleaseConfig, readReleaseConfig } from "../pipeline/loading/release-config.js";
 import { ABLATIONS_REPOSITORY, MAIN_REPOSITORY, RELEASES, type Release } from "../pipeline/loading/releases.js";
+import { shellWord } from "../training/cluster/quoting.js";
 import { type ReleaseFacts, readFacts } from "./facts.js";
 import { refuseRun } from "./open-folder.js";
 
@@ -110,9 +111,9 @@ function variantsCard(options: CardOptions): string {
     const facts = readFacts(join(folder, variant));
     const release = publishedAs(repo, variant);
     return [
-      `[\`${variant}\`](${encodeURIComponent(variant)})`,
+      `[${code(variant)}](${encodeURIComponent(variant).replaceAll("(", "%28").replaceAll(")", "%29")})`,
       String(config.coherenceKeys.length),
-      config.coherenceKeys.map((key) => `\`${key}\``).join(", "),
+      config.coherenceKeys.map(code).join(", "),
       facts === null ? "" : millions(facts.parameters),
       release?.title ?? "",
     ];
@@ -171,7 +172,7 @@ function describeModel({ coherenceKeys }: ReleaseConfig): string {
 
 function pictures(folder: string, { samples }: ReleaseFacts): string {
   if (samples === null || !existsSync(join(folder, SAMPLES_FILE))) return "";
-  const prompts = samples.prompts.map((prompt) => `"${oneLineOf(prompt)}"`).join(", ");
+  const prompts = samples.prompts.map((prompt) => `"${plainText(prompt)}"`).join(", ");
   return `![Pictures drawn by this checkpoint](${SAMPLES_FILE})\n\nDrawn by this checkpoint, seeds from ${samples.seed}, not selected: ${prompts}.`;
 }
 
@@ -196,10 +197,10 @@ function factTable(
       "Architecture",
       `RIN, flow matching: ${network.numBlocks} blocks of ${network.numProcessingLayers} layers, ${network.numLatents} latents of ${network.latentsDim}`,
     ],
-    ...(settings.text_encoder_repo ? [["Text encoder", `\`${settings.text_encoder_repo}\``]] : []),
-    ...(settings.vae_repo ? [["Autoencoder", `\`${settings.vae_repo}\``]] : []),
+    ...(settings.text_encoder_repo ? [["Text encoder", code(settings.text_encoder_repo)]] : []),
+    ...(settings.vae_repo ? [["Autoencoder", code(settings.vae_repo)]] : []),
     ...(release ? [["Training data", "CC12M; LAION Aesthetics v2 4.5, subset 6.0+"]] : []),
-    ["Rewards", coherenceKeys.map((key) => `\`${key}\``).join(", ")],
+    ["Rewards", coherenceKeys.map(code).join(", ")],
     ["Weights", `${first}${last}, ${facts.dtype}, ${facts.average}${stepText(facts.step)}`],
   ];
   return table(["", ""], rows);
@@ -224,13 +225,13 @@ function usage({ repo, variant }: CardOptions, { coherenceKeys, settings }: Rele
 /** The same picture on the command line and in TypeScript, with targets for the first rewards that there are. */
 function snippets(repo: string, variant: string | undefined, keys: readonly string[]): string {
   const targets = keys.slice(0, 2).map((key, i) => [key, i === 0 ? 1 : 0.3] as const);
-  const flags = targets.map(([key, value]) => ` --reward ${key}=${value}`).join("");
+  const flags = targets.map(([key, value]) => ` --reward ${shellWord(`${key}=${value}`)}`).join("");
   const options = variant === undefined ? "" : `, { variant: ${JSON.stringify(variant)} }`;
   const rewards = targets.map(([key, value]) => `${JSON.stringify(key)}: ${value}`).join(", ");
   const second = targets.length === 0 ? "" : `, { rewardTargets: { ${rewards} } }`;
   return [
     "```sh",
-    `npx miro-t2i generate "a fox in the snow" --model ${repo}${variant === undefined ? "" : ` --variant ${variant}`}${flags}`,
+    `npx miro-t2i generate "a fox in the snow" --model ${repo}${variant === undefined ? "" : ` --variant ${shellWord(variant)}`}${flags}`,
     "```",
     "",
     "```ts",
@@ -244,11 +245,7 @@ function snippets(repo: string, variant: string | undefined, keys: readonly stri
 }
 
 function rewardSection({ coherenceKeys }: ReleaseConfig): string {
-  const rows = coherenceKeys.map((key) => [
-    `\`${key}\``,
-    "0 to 1",
-    MEANINGS.get(key) ?? "a score of the training data",
-  ]);
+  const rows = coherenceKeys.map((key) => [code(key), "0 to 1", MEANINGS.get(key) ?? "a score of the training data"]);
   return `## Rewards\n\nThese are the rewards that the checkpoint knows. A target is 1 unless another is given; the negative branch of guidance asks for 0.\n\n${table(["key", "range", "meaning"], rows)}`;
 }
 
@@ -289,6 +286,19 @@ function licenseText(license: string, release: Release | null): string {
   return release === null
     ? `${name}.`
     : `${name}, © 2026 Nicolas Dufour. The text encoder and the autoencoder have their own licenses.`;
+}
+
+/** A name as Markdown shows code, whatever is in it: the marks around it are longer than any within. */
+export function code(name: string): string {
+  const text = oneLineOf(name);
+  const marks = "`".repeat(Math.max(0, ...(text.match(/`+/g) ?? []).map((run) => run.length)) + 1);
+  const space = /^`|`$/.test(text) ? " " : "";
+  return `${marks}${space}${text}${space}${marks}`;
+}
+
+/** A text in which nothing is Markdown or HTML. */
+export function plainText(text: string): string {
+  return oneLineOf(text).replace(/[\\`*_~[\]<>&$]/g, "\\$&");
 }
 
 /** A table in Markdown. */

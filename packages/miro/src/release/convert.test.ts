@@ -13,7 +13,14 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 import { full, manualSeed, nn, ones, randn, scope, type Tensor, zeros } from "@miro-t2i/torch";
-import { readSafetensors, TorchCheckpoint, type TorchTensor, writeTorchCheckpoint } from "@miro-t2i/torch/io";
+import {
+  readSafetensors,
+  TorchCheckpoint,
+  type TorchTensor,
+  writeNpy,
+  writeSafetensors,
+  writeTorchCheckpoint,
+} from "@miro-t2i/torch/io";
 import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
 import { parse } from "yaml";
 import { runCaptured, runStoppable } from "../cli/testing/run-captured.js";
@@ -23,6 +30,7 @@ import { FlowPrecond } from "../networks/precond.js";
 import { Rin } from "../networks/rin.js";
 import { tinyConfig } from "../networks/testing/tiny-config.js";
 import { loadCheckpoint } from "../pipeline/loading/checkpoint.js";
+import { readReleaseConfig } from "../pipeline/loading/release-config.js";
 import { RELEASES } from "../pipeline/loading/releases.js";
 import { runTraining } from "../training/loop/run.js";
 import { modelSize } from "../training/planning/model-size.js";
@@ -69,6 +77,19 @@ async function refused(...args: string[]): Promise<string> {
   const { code, stderr } = await runCaptured("convert", ...args);
   expect(code).toBeGreaterThan(0);
   return stderr;
+}
+
+/** The checkpoint with another state dict, in a folder of its own. */
+function rewritten(name: string, change: (entries: [string, Tensor][]) => [string, Tensor][]): string {
+  const path = join(at(name), "last.ckpt");
+  mkdirSync(at(name));
+  scope(() => {
+    using file = TorchCheckpoint.open(ckpt);
+    const state = (file.root as Map<string, Map<string, TorchTensor>>).get("state_dict")!;
+    const entries = [...state].map(([name, tensor]): [string, Tensor] => [name, file.read(tensor)]);
+    writeTorchCheckpoint(path, { state_dict: new Map(change(entries)) });
+  });
+  return path;
 }
 
 describe("a published checkpoint", () => {
@@ -217,30 +238,117 @@ describe("a published checkpoint", () => {
     expect(readFileSync(join(at("mine"), "thesis.txt"), "utf8")).toBe("words");
   });
 
+  /** With other tensors under some names. */
+  const replaced = (name: string, tensors: Record<string, number[]>) =>
+    rewritten(name, (entries) => [
+      ...entries,
+      ...Object.entries(tensors).map(([name, shape]): [string, Tensor] => [name, zeros(shape)]),
+    ]);
+  const without = (name: string, pattern: RegExp) =>
+    rewritten(name, (entries) => entries.filter(([name]) => !pattern.test(name)));
+
   it("whose tensors are not those of a network is refused by name", async () => {
-    const broken = at("broken.ckpt");
-    scope(() => {
-      using file = TorchCheckpoint.open(ckpt);
-      const state = (file.root as Map<string, Map<string, TorchTensor>>).get("state_dict")!;
-      const tensors = new Map([...state].map(([name, tensor]) => [name, file.read(tensor)]));
+    const broken = rewritten("broken", (entries) => {
+      const tensors = new Map(entries);
       tensors.delete("ema_network.data_ln.weight");
       tensors.set("ema_network.time_embedder.map_time_input.bias", zeros([3]));
-      tensors.set("ema_network.extra", zeros([1]));
-      writeTorchCheckpoint(broken, { state_dict: tensors });
+      return [...tensors.set("ema_network.extra", zeros([1]))];
     });
     expect(await refused(broken, "--output", at("none"))).toMatch(
       /missing \(1\): network\.data_ln\.weight; not of this network \(1\): network\.extra; of another shape \(1\): network\.time_embedder\.map_time_input\.bias: expected \[16\], found \[3\]/,
     );
-    scope(() => {
-      using file = TorchCheckpoint.open(ckpt);
-      const state = (file.root as Map<string, Map<string, TorchTensor>>).get("state_dict")!;
-      const tensors = new Map([...state].map(([name, tensor]) => [name, file.read(tensor)]));
-      tensors.delete("ema_network.text_registers"); // its shape is looked at
-      writeTorchCheckpoint(broken, { state_dict: tensors });
-    });
-    expect(await refused(broken, "--output", at("none"))).toMatch(/the tensor ema_network\.text_registers is missing/);
     expect(existsSync(at("none"))).toBe(false);
   });
+
+  it.each([
+    // Its shape is looked at.
+    [
+      () => without("no-registers", /^ema_network\.text_registers$/),
+      /the tensor ema_network\.text_registers is missing/,
+    ],
+    [() => replaced("flat", { "ema_network.latents": [] }), /the tensor ema_network\.latents has the shape \[\]/],
+    [
+      () => replaced("flat-scale", { "postprocessing.scale": [] }),
+      /postprocessing\.scale: expected shape .* found \[\]/,
+    ],
+    [() => without("no-rewards", /coherence_embedder/), /network\.coherence_keys: must be a list of keys/],
+    [() => without("no-layer", /logvar_proj\.1/), /the tensor preconditioning\.logvar_proj\.1\.weight is missing/],
+    [
+      () => replaced("twice", { "ema_network._orig_mod.latents": [1] }),
+      /state_dict holds both ema_network\.latents and ema_network\._orig_mod\.latents/,
+    ],
+  ])("of tensors that are no network is refused with its own name (%#)", async (make, problem) => {
+    const path = make();
+    const said = await refused(path, "--output", at("none"));
+    expect(said).toMatch(problem);
+    expect(said).toContain(path);
+  });
+
+  it("whose tensors were sorted does not tell the order of its rewards, and is the same model where it is said", async () => {
+    const renamed = (entries: [string, Tensor][]) =>
+      entries.map(([name, tensor]): [string, Tensor] => [name.replace("clip_score", "tones"), tensor]);
+    const ordered = rewritten("ordered", renamed);
+    const sorted = rewritten("sorted", (entries) => renamed(entries).sort(([a], [b]) => (a < b ? -1 : 1)));
+    expect(await refused(sorted, "--output", at("none"))).toMatch(
+      /sorted\/last\.ckpt: the tensors are not in the order .*coherence_keys.*config\.yaml/,
+    );
+    await converted(ordered, "--output", at("in-order"));
+    expect(readReleaseConfig(at("in-order")).coherenceKeys).toEqual(["tones", "sharpness"]);
+    copyFileSync(join(at("in-order"), "config.json"), join(at("sorted"), "config.json"));
+    await converted(sorted, "--output", at("of-sorted"));
+    const bytes = (folder: string) => readFileSync(join(at(folder), "model.safetensors"));
+    expect(bytes("of-sorted").equals(bytes("in-order"))).toBe(true);
+    expect(readReleaseConfig(at("of-sorted")).coherenceKeys).toEqual(["tones", "sharpness"]);
+  });
+});
+
+describe("a release as the source of another", () => {
+  const copy = (name: string, ...flags: string[]) => converted(ckpt, "--output", at(name), ...flags);
+
+  it("keeps the constant that it holds, and takes the one that it lacks as drawing does", async () => {
+    await copy("half-constants");
+    const weights = join(at("half-constants"), "model.safetensors");
+    scope(() => {
+      const tensors = readSafetensors(weights);
+      tensors.delete("postprocessing.scale");
+      tensors.delete("data_preprocessing.bias");
+      tensors.set("postprocessing.bias", full([1, 4, 1, 1], 3));
+      const copies = new Map([...tensors].map(([name, tensor]) => [name, tensor.clone()]));
+      writeSafetensors(weights, copies);
+    });
+    await converted(at("half-constants"), "--output", at("whole-constants"));
+    scope(() => {
+      const [before, after] = [loadCheckpoint(at("half-constants")), loadCheckpoint(at("whole-constants"))];
+      for (const part of ["preprocessing", "postprocessing"] as const)
+        for (const constant of ["scale", "bias"] as const)
+          expect(bytesOf(after[part][constant])).toBe(bytesOf(before[part][constant]));
+      expect(after.postprocessing.bias.view(-1).toList()).toEqual([3, 3, 3, 3]);
+    });
+  });
+
+  it("is read as its index says", async () => {
+    await copy("indexed", "--max-shard-size", "50kB");
+    const index = join(at("indexed"), "model.safetensors.index.json");
+    const json = JSON.parse(readFileSync(index, "utf8"));
+    json.weight_map["network.latents"] = json.weight_map["postprocessing.scale"];
+    writeFileSync(index, JSON.stringify(json));
+    expect(await refused(at("indexed"), "--output", at("none"))).toMatch(
+      /indexed\/model-\d+-of-\d+\.safetensors: lacks network\.latents, which .*index\.json says is in it/,
+    );
+  });
+
+  it.each([[[1, 7]], [[0, 6]], [[2, 3, 6]], [[]]])(
+    "with text states of shape %j is refused by their name",
+    async (shape) => {
+      const folder = `states-${shape.join("-")}`;
+      await copy(folder);
+      const file = join(at(folder), "uncond_embedding.npy");
+      scope(() => writeNpy(file, zeros(shape)));
+      expect(await refused(at(folder), "--output", at("none"))).toContain(
+        `${file}: expected shape (6,) or (n, 6), found`,
+      );
+    },
+  );
 });
 
 const CONFIG_YAML = `
@@ -503,6 +611,16 @@ describe("cards", () => {
     const { check } = JSON.parse(readFileSync(join(at("release-ema_network"), "release.json"), "utf8"));
     expect(text).toContain(check.sha256);
     expect(text).toContain("float32, EMA weights, step 3");
+  });
+
+  it("write the names of rewards as the shell and Markdown take them", async () => {
+    const odd = rewritten("odd", (entries) =>
+      entries.map(([name, tensor]) => [name.replace("clip_score", "its `look` | $(date)"), tensor]),
+    );
+    await converted(odd, "--output", at("odd-names"), "--repo", "me/toy");
+    const text = readFileSync(join(at("odd-names"), "README.md"), "utf8");
+    expect(text).toContain("| ``its `look` \\| $(date)`` | 0 to 1 |");
+    expect(text).toContain("--reward 'its `look` | $(date)=1' --reward sharpness=0.3\n");
   });
 
   it("of a folder of variants list them", async () => {

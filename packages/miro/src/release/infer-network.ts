@@ -5,6 +5,7 @@
  */
 import { InvalidInputError, MiroError } from "../errors.js";
 import { type FlowPrecondConfig, parsePrecondConfig, parseRinConfig, type RinConfig } from "../networks/config.js";
+import { ofFile } from "../pipeline/loading/release-config.js";
 import { infoOf, type Weight } from "./weights.js";
 
 /** Arguments as `config.json` has them, as far as they are known. */
@@ -36,7 +37,14 @@ export function inferNetwork(
       throw new MiroError(`${path}: is no network of MIRO: the tensor ${module}.${name} is missing`);
     return infoOf(weight).shape;
   };
-  const size = (name: string, dimension: number): number => shape(name)[dimension] ?? 0;
+  const size = (name: string, dimension: number): number => {
+    const found = shape(name)[dimension];
+    if (found === undefined)
+      throw new MiroError(
+        `${path}: is no network of MIRO: the tensor ${module}.${name} has the shape [${shape(name)}]`,
+      );
+    return found;
+  };
   const count = (pattern: RegExp): number =>
     new Set([...tensors.keys()].flatMap((key) => pattern.exec(key)?.[1] ?? [])).size;
   const has = (name: string): boolean => tensors.has(name);
@@ -81,7 +89,7 @@ export function inferNetwork(
     concat_cond_token_to_latents: concat,
     use_self_conditioning: useSelf,
     num_text_registers: size("text_registers", 0),
-    coherence_keys: [...tensors.keys()].flatMap((key) => REWARD.exec(key)?.[1] ?? []),
+    coherence_keys: rewardsOf(path, [...tensors.keys()], given.coherence_keys),
   };
   // Published configurations leave use_self_conditioning out, and their converter then takes it for true.
   for (const [key, value] of Object.entries(told)) {
@@ -91,7 +99,33 @@ export function inferNetwork(
       `${path}: the configuration states network.${key} = ${JSON.stringify(stated)}, the tensors are of a network with ${JSON.stringify(value)}`,
     );
   }
-  return parseRinConfig({ ...MATTERS_LITTLE, ...given, ...told });
+  return named(path, () => parseRinConfig({ ...MATTERS_LITTLE, ...given, ...told }));
+}
+
+/**
+ * The rewards in the order of their tokens, which is that of their modules. A file whose tensors were sorted has lost
+ * it: biases then stand before their weights.
+ */
+function rewardsOf(path: string, names: readonly string[], stated: unknown): string[] {
+  const rewards = names.flatMap((name) => REWARD.exec(name)?.[1] ?? []);
+  const places = new Map(names.map((name, i) => [name, i]));
+  const placeOfWeight = (bias: string) => places.get(bias.replace(/bias$/, "weight")) ?? -1;
+  const isOrdered = names.every((name, i) => !name.endsWith(".bias") || placeOfWeight(name) < i);
+  if (isOrdered || rewards.length < 2) return rewards;
+  if (!Array.isArray(stated))
+    throw new InvalidInputError(
+      `${path}: the tensors are not in the order of the network, so they do not tell the order of its rewards (coherence_keys); put the run's config.yaml or a config.json beside the checkpoint`,
+    );
+  return String([...stated].sort()) === String([...rewards].sort()) ? stated : rewards;
+}
+
+/** Reads a configuration; what is wrong with it is said of the file. */
+function named<T>(path: string, work: () => T): T {
+  try {
+    return work();
+  } catch (error) {
+    throw ofFile(path, error);
+  }
 }
 
 /** A multiplier that gives the width of a SwiGLU layer, which is rounded up to a multiple of 256. */
@@ -114,12 +148,16 @@ export function inferPreconditioning(
   if (features === undefined) {
     if (given.do_gradnorm_reweighting === true)
       throw new MiroError(`${path}: the tensor preconditioning.logvar_proj.0.freqs is missing`);
-    return parsePrecondConfig({ ...given, ...sizes, do_gradnorm_reweighting: false });
+    return named(path, () => parsePrecondConfig({ ...given, ...sizes, do_gradnorm_reweighting: false }));
   }
-  return parsePrecondConfig({
-    ...given,
-    ...sizes,
-    logvar_channels: infoOf(features).shape[0],
-    logvar_mlp_layers: [...tensors.keys()].filter((key) => /^logvar_proj\.\d+\.weight$/.test(key)).length - 1,
-  });
+  const linears = [...tensors.keys()].filter((key) => /^logvar_proj\.\d+\.weight$/.test(key)).length;
+  if (linears === 0) throw new MiroError(`${path}: the tensor preconditioning.logvar_proj.1.weight is missing`);
+  return named(path, () =>
+    parsePrecondConfig({
+      ...given,
+      ...sizes,
+      logvar_channels: infoOf(features).shape[0],
+      logvar_mlp_layers: linears - 1,
+    }),
+  );
 }

@@ -57,7 +57,7 @@ export function openCkpt(path: string, { ema, uncondEmbedding }: OpenCkptOptions
     const logvar = take("preconditioning", "preconditioning");
     for (const module of ["data_preprocessing", "postprocessing"]) take(module, module);
     const scale = weights.get("postprocessing.scale");
-    const channels = scale === undefined ? SDXL_CHANNELS : (infoOf(scale).shape[1] ?? 0);
+    const channels = scale === undefined ? SDXL_CHANNELS : channelsOf(path, scale);
     const network = inferNetwork({ path, module: name }, tensors, channels, {
       ...(json && rinConfigToJson(json.network)),
       ...yaml?.network,
@@ -93,6 +93,14 @@ export function openCkpt(path: string, { ema, uncondEmbedding }: OpenCkptOptions
     checkpoint.close();
     throw error;
   }
+}
+
+/** Channels of the latents that the scale of their normalization is for. */
+function channelsOf(path: string, scale: Weight): number {
+  const { shape } = infoOf(scale);
+  const [, channels] = shape;
+  if (channels !== undefined && channels > 0) return channels;
+  throw new MiroError(`${path}: postprocessing.scale: expected shape [1, channels, 1, 1], found [${shape}]`);
 }
 
 /** The constants that a checkpoint without its own was trained with. */

@@ -1,13 +1,11 @@
 /** A release folder as what another release, or a training checkpoint, is made from. */
 import { copyFileSync, existsSync } from "node:fs";
 import { join } from "node:path";
-import { readNpy } from "@miro-t2i/torch/io";
+import { scope } from "@miro-t2i/torch";
 import { defaultNormalization } from "../autoencoder/normalization.js";
-import { InvalidInputError } from "../errors.js";
-import { openTensorFile } from "../files/tensor-files.js";
-import { weightFiles } from "../pipeline/loading/checkpoint.js";
+import { InvalidInputError, MiroError } from "../errors.js";
+import { openReleaseFiles, uncondStates } from "../pipeline/loading/checkpoint.js";
 import { copyPart } from "../pipeline/loading/copy-part.js";
-import { readReleaseConfig } from "../pipeline/loading/release-config.js";
 import { isRun } from "../pipeline/loading/run-checkpoint.js";
 import { VOCABULARY_FILE } from "../text/vocabulary.js";
 import type { ReleaseSource } from "./source.js";
@@ -23,32 +21,23 @@ export function refuseRun(folder: string): void {
 
 /** Opens a folder; text states of the empty prompt become (n, d) float32. @throws MiroError naming the file */
 export function openFolder(path: string): ReleaseSource {
-  const config = readReleaseConfig(path);
-  const files = weightFiles(path).map((name) => openTensorFile(join(path, name)));
-  const close = () => {
-    for (const file of files) file[Symbol.dispose]();
-  };
+  const files = openReleaseFiles(path);
+  const { config, uncondPath } = files;
+  const fail = (problem: string) => new MiroError(`${uncondPath}: ${problem}`);
   try {
     const weights = new Map<string, Weight>(
-      files.flatMap((file) =>
-        file
-          .keys()
-          .filter((key) => !key.startsWith("postprocessing.vae."))
-          .map((key) => [key, { file, key }] as const),
-      ),
+      [...files.tensors].filter(([name]) => !name.startsWith("postprocessing.vae.")),
     );
-    for (const module of ["data_preprocessing", "postprocessing"] as const) {
-      if (weights.has(`${module}.scale`)) continue;
-      const { scale, bias } = defaultNormalization(config.settings[module] ?? {});
-      weights.set(`${module}.scale`, scale);
-      weights.set(`${module}.bias`, bias);
-    }
-    const states = readNpy(join(path, "uncond_embedding.npy")).float();
+    for (const module of ["data_preprocessing", "postprocessing"] as const)
+      for (const name of ["scale", "bias"] as const) {
+        const key = `${module}.${name}`;
+        if (!weights.has(key)) weights.set(key, defaultNormalization(config.settings[module] ?? {})[name]);
+      }
     return {
       path,
       config,
       weights,
-      uncondEmbedding: states.view(-1, states.size(-1)),
+      uncondEmbedding: scope(() => uncondStates(files.readUncondEmbedding(), config.network.labelDim, fail).clone()),
       average: "the weights of a release",
       step: null,
       preset: null,
@@ -62,10 +51,10 @@ export function openFolder(path: string): ReleaseSource {
         for (const name of [VOCABULARY_FILE, "examples.txt"])
           if (existsSync(join(path, name))) copyFileSync(join(path, name), join(folder, name));
       },
-      [Symbol.dispose]: close,
+      [Symbol.dispose]: () => files[Symbol.dispose](),
     };
   } catch (error) {
-    close();
+    files[Symbol.dispose]();
     throw error;
   }
 }

@@ -6,6 +6,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import type { Dispatcher, Response as UndiciResponse } from "undici";
 import { InvalidInputError, MiroError, systemReason } from "../../errors.js";
 import { about, message } from "../../message.js";
+import { oneLine } from "../../printable.js";
 import {
   downloadTimeoutMs,
   hubAuthorization,
@@ -26,6 +27,8 @@ const LONG_WAIT_MS = 5_000;
 /** The statuses of trouble that passes. */
 const PASSING = new Set([408, 429, 500, 502, 503, 504]);
 const MAX_REDIRECTS = 20;
+/** Characters of the Hub's words that an error repeats. */
+const MAX_QUOTED = 300;
 /** The list of a repository with a hundred thousand files takes a tenth of this. */
 const MAX_METADATA_BYTES = 64 * 2 ** 20;
 
@@ -347,7 +350,10 @@ function httpError(repository: Repository, response: Answer, path?: string): Mir
   const code = response.headers.get("X-Error-Code");
   const { origin } = new URL(response.url);
   const isHub = repository.elsewhere === undefined && hubOrigins().has(origin);
-  const error = isHub ? refusal(repository, status, code, path) : refusalElsewhere(repository, origin, status, path);
+  const said = response.headers.get("X-Error-Message") ?? "";
+  const error = isHub
+    ? refusal(repository, { status, code, said, path })
+    : refusalElsewhere(repository, origin, status, path);
   answers.set(error, { status, code });
   return error;
 }
@@ -362,24 +368,38 @@ function refusalElsewhere({ name, elsewhere }: Repository, origin: string, statu
   );
 }
 
-function refusal(
-  { name, parameter, revision }: Repository,
-  status: number,
-  code: string | null,
-  path?: string,
-): MiroError {
+/** What the Hub says of a token that it does not know, whatever is asked for. */
+const UNKNOWN_TOKEN = /^Invalid credentials/;
+
+interface Refused {
+  status: number;
+  /** What the Hub calls it for programs. */
+  code: string | null;
+  /** Its words for people, or "". */
+  said: string;
+  path: string | undefined;
+}
+
+function refusal({ name, parameter, revision }: Repository, { status, code, said, path }: Refused): MiroError {
   const known = hubAuthorization() !== undefined;
+  if (status === 401 && known && UNKNOWN_TOKEN.test(said))
+    return new InvalidInputError(
+      message`${about(parameter)}: the Hub does not know the access token of HF_TOKEN or of the stored login, and gives nothing for it, public repositories included; make a new one at ${hubEndpoint()}/settings/tokens, or set HF_HUB_DISABLE_IMPLICIT_TOKEN=1 to send none`,
+    );
   if (code === "GatedRepo" || code === "DisabledRepo") {
     const what = code === "GatedRepo" ? "its owner lets in only who accepts the conditions" : "it has been disabled";
     const then = known ? "with the account of your token" : "then set HF_TOKEN, or run `hf auth login`";
     return new InvalidInputError(
-      message`${about(parameter)}: the Hub refuses access to ${name} (${status}): ${what}; see ${hubEndpoint()}/${name}, ${then}`,
+      message`${about(parameter)}: the Hub refuses access to ${name} (${status}): ${what}; see ${hubEndpoint()}/${name}, ${then}${quoted(said)}`,
     );
   }
   if (status === 401 || status === 403) {
     const advice = known ? "HF_TOKEN or the stored login does not allow it" : "set HF_TOKEN, or run `hf auth login`";
     const why = `it is private, gated, or does not exist; ${advice}${folderHint(name)}`;
-    return new InvalidInputError(message`${about(parameter)}: the Hub refuses access to ${name} (${status}): ${why}`);
+    const words = status === 403 ? quoted(said) : "";
+    return new InvalidInputError(
+      message`${about(parameter)}: the Hub refuses access to ${name} (${status}): ${why}${words}`,
+    );
   }
   if (status === 404) {
     const what =
@@ -398,6 +418,11 @@ function refusal(
         ? " (the proxy asks who you are); write the proxy as http://NAME:PASSWORD@HOST:PORT"
         : "";
   return new MiroError(`${name}: the Hub answers with HTTP status ${status}${advice}`);
+}
+
+/** The Hub's own words at the end of an error: whether a request waits for its owner, which right a token lacks. */
+function quoted(said: string): string {
+  return said === "" ? "" : ` (the Hub says: ${oneLine(said).slice(0, MAX_QUOTED)})`;
 }
 
 function innermost(error: unknown): unknown {

@@ -297,6 +297,21 @@ describe("a repository", () => {
     },
   );
 
+  it("is refused for a token that the Hub does not know, and says that it is the token", async () => {
+    server.failureHeaders = { "X-Error-Message": "Invalid credentials in Authorization header" };
+    server.failWith.push(401);
+    vi.stubEnv("HF_TOKEN", "hf_expired");
+    await expect(open()).rejects.toThrow(
+      /^model: the Hub does not know the access token of HF_TOKEN .*settings\/tokens/,
+    );
+  });
+
+  it("that is gated repeats what the Hub says about the access", async () => {
+    server.failureHeaders = { "X-Error-Code": "GatedRepo", "X-Error-Message": "Your request awaits a review." };
+    server.failWith.push(403);
+    await expect(open()).rejects.toThrow(/`hf auth login` \(the Hub says: Your request awaits a review\.\)$/);
+  });
+
   it("that is gated names its page and HF_TOKEN", async () => {
     repository.gated = true;
     await expect(open()).rejects.toThrow(

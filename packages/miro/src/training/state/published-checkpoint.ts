@@ -67,7 +67,13 @@ export class PublishedCheckpoint {
     for (const key of file.keys()) {
       const [module = "", ...rest] = key.split(".").filter((part) => part !== "_orig_mod");
       const tensors = this.#modules.get(module) ?? new Map<string, StoredTensor>();
-      tensors.set(rest.join("."), { file, key });
+      const name = rest.join(".");
+      const other = tensors.get(name);
+      if (other !== undefined) {
+        this.#file.close();
+        throw new MiroError(`${path}: state_dict holds both ${other.key} and ${key}, of which one network has one`);
+      }
+      tensors.set(name, { file, key });
       this.#modules.set(module, tensors);
     }
     const step = this.#entry("global_step");
@@ -88,9 +94,10 @@ export class PublishedCheckpoint {
     return new PublishedCheckpoint(path);
   }
 
-  /** Names of the averaged networks, the first of them `ema_network`. */
+  /** Names of the averaged networks: `ema_network` first, the others in the file's order. */
   get averages(): string[] {
-    return [...this.#modules.keys()].filter((name) => AVERAGE.test(name));
+    const names = [...this.#modules.keys()].filter((name) => AVERAGE.test(name));
+    return names.sort((a, b) => Number(b === "ema_network") - Number(a === "ema_network"));
   }
 
   /** Names of everything that the state dict holds, up to the first dot. */
