@@ -216,6 +216,36 @@ describe("a variation", () => {
     ]);
   });
 
+  it("is one of several variations of the same picture where the best of them is kept", async () => {
+    const common = { steps: 1, seed: 3, variationSeed: 9 };
+    const load = async () => ({
+      rank: async (images: readonly GeneratedImage[]) =>
+        images.map((image, index) => ({ image, index, scores: { order: index } })).reverse(),
+      dispose: () => {},
+    });
+    const request = (resume: boolean) =>
+      new DrawRequest({
+        pictures: planPictures(
+          ["a cat", "a dog"].map((prompt) => ({ prompt, options: {} })),
+          { options: { variationSeed: 9, steps: 1 }, seed: 3, candidates: 2 },
+        ),
+        files: { output: join(folder, "best"), resume },
+        bestOf: { count: 2, scorer: "order", load },
+      });
+    const { images } = await request(false).draw(pipe);
+    expect(images).toMatchObject([
+      { seed: 3, variationSeed: 10, candidates: [{ variationSeed: 10 }, { seed: 3, variationSeed: 9 }] },
+      { seed: 3, variationSeed: 12, candidates: [{ variationSeed: 12 }, { seed: 3, variationSeed: 11 }] },
+    ]);
+    expect((await request(true).draw(pipe)).skipped).toBe(2);
+
+    const { settings, request: again } = await readRedrawing(images[0]!.path!, { model: "named" });
+    expect(settings.bestOf).toMatchObject({ seed: 3, variationSeed: 9, rank: 1 });
+    const { images: same } = await pipe.generate(["a cat", "a dog"], { ...common, imagesPerPrompt: 2 });
+    expect((await one(again.options)).data).toEqual(same[1]!.data);
+    expect(same[3]!.settings).toMatchObject({ seed: 3, variationSeed: 12 });
+  });
+
   it("has noise of unit variance, and follows the arc", () => {
     const noise = scope(() => between(noiseOf([1], [4, 64, 64]), noiseOf([2], [4, 64, 64]), 0.5)());
     expect(Math.abs((noise.std().item() as number) - 1)).toBeLessThan(0.02);
@@ -312,6 +342,14 @@ describe("what is drawn over", () => {
       [{ image: text }, /^image: .*text\.png: /],
       [{ variationStrength: 0.5 }, /^variationStrength: expected a variation seed with it/],
       [{ variationSeed: [1, 2] }, /^variationSeed: expected one number, or one for each of 1 picture/],
+      [
+        { variationSeed: Number.MAX_SAFE_INTEGER, imagesPerPrompt: 2 },
+        /^variationSeed: expected at most 9007199254740990 for 2 pictures, received 9007199254740991/,
+      ],
+      [
+        { seed: Number.MAX_SAFE_INTEGER, imagesPerPrompt: 3 },
+        /^seed: expected at most 9007199254740989 for 3 pictures, received 9007199254740991/,
+      ],
     ];
     for (const [options, expected] of cases) {
       const onStep = () => expect.unreachable("it draws");

@@ -195,9 +195,17 @@ function negatives(given: string | readonly string[] | undefined, prompts: numbe
   return needed ? list : null;
 }
 
-/** The seed of each picture: as listed, or from one number, which is that of all or counts up. */
+/**
+ * The seed of each picture: as listed, or from one number, which is that of all or counts up.
+ * @throws InvalidInputError for a seed that is no longer an exact integer, which no picture could store
+ */
 function seedsOf(parameter: string, seed: number | readonly number[], count: number, countsUp: boolean): number[] {
-  if (typeof seed === "number") return Array.from({ length: count }, (_, i) => (countsUp ? seed + i : seed));
+  if (typeof seed === "number") {
+    const largest = Number.MAX_SAFE_INTEGER - (count - 1);
+    if (countsUp && seed > largest)
+      throw invalid(parameter, `at most ${largest} for ${counted(count, "picture")}`, seed);
+    return Array.from({ length: count }, (_, i) => (countsUp ? seed + i : seed));
+  }
   if (seed.length !== count)
     throw invalid(
       parameter,

@@ -64,9 +64,10 @@ export const imageSettingsSchema = z.strictObject({
   /** How the picture was chosen among others; of no influence on its pixels. */
   bestOf: z
     .strictObject({
-      /** Number of candidates, and the seed of the first. */
+      /** Number of candidates, and the seed of the first; of variations also its variation seed. */
       count: z.int().min(1),
       seed: z.int().min(0).nullable(),
+      variationSeed: z.int().min(0).optional(),
       /** The scorer that decided, or several with their weights (`a,b=0.5`), and the scores by scorer. */
       scorer: shortText,
       scores: z.record(z.string().max(100), z.number()),
@@ -230,7 +231,7 @@ const INCIDENTAL = ["versions", "device", "bestOf"];
 /**
  * The first setting in which a stored picture differs from one that is asked for, or null: then they are the same
  * picture, up to the versions and the device that drew it. Of the best of several the number of candidates, their first
- * seed, the scorer and, where both name them, the models behind it count, not the seed that won.
+ * seeds, the scorer and, where both name them, the models behind it count, not the seeds that won.
  */
 export function settingsDifference(
   stored: ImageSettings,
@@ -256,8 +257,9 @@ function flatten(settings: ImageSettings, withModels: boolean): Record<string, u
   for (const name of ["image.file", "mask.file"]) delete flat[name];
   const { bestOf } = settings;
   if (bestOf) {
-    const { count, seed, scorer, models } = bestOf;
+    const { count, seed, variationSeed, scorer, models } = bestOf;
     Object.assign(flat, { seed, "bestOf.count": count, "bestOf.scorer": scorer });
+    if (variationSeed !== undefined) Object.assign(flat, { variationSeed });
     if (withModels) visit(models, "bestOf.models");
   }
   return flat;

@@ -76,6 +76,19 @@ describe("runSweep", () => {
     expect(Buffer.compare(cells[0]![1]!.images[1]!.data, cells[1]![1]!.images[0]!.data)).toBe(0);
   });
 
+  it("draws variations of one picture in each place where pictures are varied", async () => {
+    const settings = { ...base.settings, variationSeed: 9 };
+    const { cells } = await runSweep({ ...base, settings, x: axis("variation_strength=0,1"), imagesPerCell: 2 });
+    for (const { images } of cells.flat())
+      expect(images.map(({ seed, settings }) => [seed, settings.variationSeed])).toEqual([
+        [images[0]!.seed, 9],
+        [images[0]!.seed, 10],
+      ]);
+    const [same, other] = cells[0]!.map(({ images: [first, second] }) => Buffer.compare(first!.data, second!.data));
+    expect(same).toBe(0);
+    expect(other).not.toBe(0);
+  });
+
   it("sets both negative targets of a trade-off", async () => {
     const { cells } = await runSweep({ ...base, x: axis("tradeoff.clip_score.aesthetic_score=0,0.25") });
     expect(cells[0]!.map(({ images }) => images[0]!.settings.negativeRewardTargets)).toMatchObject([

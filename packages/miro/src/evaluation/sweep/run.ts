@@ -31,7 +31,7 @@ export interface SweepOptions {
   y?: Axis;
   /** Seed of the first picture of each place, default 0. */
   seed?: number;
-  /** Pictures of each place, with consecutive seeds; the sheet shows the first, scores are of all. Default 1. */
+  /** Pictures of each place, with consecutive seeds, or as consecutive variations; the sheet shows the first, scores are of all. Default 1. */
   imagesPerCell?: number;
   /**
    * Key of one of `scorers`: of each place the picture with its highest score alone is shown and counts in scores.
@@ -256,17 +256,19 @@ export function layOutSweep(options: SweepLayout): SweepPlace[] {
       const chosen: CellChange = { ...across, ...down };
       const first = chosen.seed ?? seed;
       const checked = checkOptions({ ...optionsAt(down, across), seed: first });
+      const { variationSeed } = checked;
       for (let nth = 0; nth < imagesPerCell; nth++) {
+        const varied = typeof variationSeed === "number" && { variationSeed: variationSeed + nth };
         places.push({
           index: places.length,
           row,
           column,
           nth,
           prompt: chosen.prompt ?? prompts[0]!,
-          seed: first + nth,
+          seed: varied ? first : first + nth,
           model: chosen.model ?? options.model,
           variant: (chosen.variant ?? options.variant) || undefined,
-          options: checked,
+          options: { ...checked, ...varied },
           name: `r${row + 1}-c${column + 1}${imagesPerCell > 1 ? `-${nth + 1}` : ""}`,
         });
       }

@@ -124,11 +124,17 @@ export interface FinishedPicture {
   warnings: string[];
 }
 
+/** What tells pictures of one prompt apart. */
+interface Seeds {
+  seed: number | null;
+  /** Present where it is a variation. */
+  variationSeed?: number;
+}
+
 /** One picture of a {@link DrawReport}. */
-export interface ReportedPicture {
+export interface ReportedPicture extends Seeds {
   /** Absent where no file is written. */
   path?: string;
-  seed: number | null;
   prompt: string;
   width: number;
   height: number;
@@ -137,7 +143,7 @@ export interface ReportedPicture {
   /** What decided, where it is the best of several: a score, or the sum of several standardised ones. */
   score?: number;
   /** All of them, best first. */
-  candidates?: { seed: number | null; scores: Record<string, number>; rank: number; path?: string }[];
+  candidates?: (Seeds & { scores: Record<string, number>; rank: number; path?: string })[];
 }
 
 /** What was done. */
@@ -341,7 +347,13 @@ export class DrawRequest {
       const settings = await pipe.settings(plan);
       for (const [i, { index, seed }] of pictures.entries()) {
         const one = { ...settings[i * this.#candidates]!, seed };
-        const chosen = bestOf && { count: bestOf.count, seed, scorer: scorerOf(bestOf, pipe), scores: {}, rank: 1 };
+        const chosen = bestOf && {
+          count: bestOf.count,
+          ...seedsOf(one),
+          scorer: scorerOf(bestOf, pipe),
+          scores: {},
+          rank: 1,
+        };
         described.set(index, chosen ? { ...one, bestOf: chosen } : one);
       }
     }
@@ -407,11 +419,12 @@ export class DrawRequest {
     const { count, keepAll } = bestOf;
     const scorer = scorerOf(bestOf, pipe);
     const drawn = candidates.map(({ image }) => image);
+    const first = seedsOf(drawn[0]!.settings);
     const ranking = await ranker.rank(drawn, picture.prompt, signal);
     const ranked = ranking.map(({ image, scores }, i) =>
       image.withSettings({
         ...image.settings,
-        bestOf: { count, seed: picture.seed, scorer, scores, ...modelsOf(ranker), rank: i + 1 },
+        bestOf: { count, ...first, scorer, scores, ...modelsOf(ranker), rank: i + 1 },
       }),
     );
     const paths: string[] = [];
@@ -426,7 +439,7 @@ export class DrawRequest {
         ...entryOf(path, best!.settings),
         score: ranking[0]!.score ?? ranking[0]!.scores[scorer]!,
         candidates: ranking.map(({ image, scores }, i) => ({
-          seed: image.seed,
+          ...seedsOf(image.settings),
           scores,
           rank: i + 1,
           ...(paths[i] && { path: paths[i] }),
@@ -488,8 +501,13 @@ async function planOf(pipe: MiroPipeline, group: PictureGroup, more: Partial<Res
   }
 }
 
-function entryOf(path: string | null, { seed, prompt, width, height }: ImageSettings): ReportedPicture {
-  return { ...(path !== null && { path }), seed, prompt, width, height };
+function entryOf(path: string | null, settings: ImageSettings): ReportedPicture {
+  const { prompt, width, height } = settings;
+  return { ...(path !== null && { path }), ...seedsOf(settings), prompt, width, height };
+}
+
+function seedsOf({ seed, variationSeed }: ImageSettings): Seeds {
+  return { seed, ...(variationSeed !== undefined && { variationSeed }) };
 }
 
 /** What a request has done so far. */

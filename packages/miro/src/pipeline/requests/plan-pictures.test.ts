@@ -32,7 +32,12 @@ describe("planPictures", () => {
     expect(() => planPictures([request("a", { seed: 1, where: "p.csv:2" })], { seed: null })).toThrow(
       /^p\.csv:2: a seed/,
     );
-    expect(() => planPictures([request("a")], { seed: Number.MAX_SAFE_INTEGER })).toThrow(InvalidInputError);
+    const largest = { seed: Number.MAX_SAFE_INTEGER };
+    expect(planPictures([request("a")], largest)[0]).toMatchObject(largest);
+    for (const more of [{ candidates: 2 }, { options: { imagesPerPrompt: 2 } }])
+      expect(() => planPictures([request("a")], { ...largest, ...more })).toThrow(/^seed: the seed 9007199254740\d+ is/);
+    const variations = { options: { variationSeed: Number.MAX_SAFE_INTEGER }, seed: 0 };
+    expect(() => planPictures([request("a"), request("b")], variations)).toThrow(/^variationSeed: the seed 9007/);
   });
 
   it("random seeds are integers below 2^32", () => {

@@ -31,7 +31,7 @@ export interface PlanOptions {
   options?: PromptOptions;
   /** Seed of the first picture; the i-th one has `seed + i`. Null: the noise is given. */
   seed: number | null;
-  /** Seeds that a picture takes up, when it is the best of several (default 1). */
+  /** Seeds, or of variations variation seeds, that a picture takes up when it is the best of several (default 1). */
   candidates?: number;
 }
 
@@ -81,17 +81,24 @@ function layOut(
       throw new InvalidInputError(message`${where ?? about("seed")}: a seed has no meaning where the noise is given`);
     }
     const own = request.seed === "random" ? randomSeed() : request.seed;
-    const { variationSeed: variation } = resolved;
+    const { variationSeed } = resolved;
+    const count = (parameter: string, from: number, place: number): number => {
+      const first = from + place * candidates;
+      if (first <= Number.MAX_SAFE_INTEGER - (candidates - 1)) return first;
+      throw new InvalidInputError(message`${where ?? about(parameter)}: the seed ${first} is too large`);
+    };
     for (let i = 0; i < resolved.imagesPerPrompt; i++) {
       const index = pictures.length;
-      // Variations of a picture have its seed.
-      const place = (n: number) => (variation === undefined ? n * candidates : 0);
-      const first = own !== undefined ? own + place(i) : seed === null ? null : seed + place(index);
-      if (first !== null && first + candidates > Number.MAX_SAFE_INTEGER) {
-        throw new InvalidInputError(message`${where ?? about("seed")}: the seed ${first} is too large`);
+      const picture = { index, prompt, ...(name && { name }), ...(where && { where }) };
+      if (typeof variationSeed === "number") {
+        // Variations of a picture have its seed, and count up their own.
+        const place = request.options.variationSeed === undefined ? index : i;
+        const options = { ...resolved, variationSeed: count("variationSeed", variationSeed, place) };
+        pictures.push({ ...picture, seed: own ?? seed, options });
+      } else {
+        const first = own !== undefined ? count("seed", own, i) : seed === null ? null : count("seed", seed, index);
+        pictures.push({ ...picture, seed: first, options: resolved });
       }
-      const varied = typeof variation === "number" ? { ...resolved, variationSeed: variation + i } : resolved;
-      pictures.push({ index, prompt, seed: first, options: varied, ...(name && { name }), ...(where && { where }) });
     }
   }
   return pictures;
@@ -134,7 +141,7 @@ export interface PictureGroup {
 /**
  * Pictures that differ in nothing but prompt, seeds, reward targets and what they are drawn over go together, in the
  * order of their first picture.
- * @param candidates pictures to draw for each, with consecutive seeds
+ * @param candidates pictures to draw for each, with consecutive seeds, or as consecutive variations
  */
 export function groupPictures(pictures: readonly PlannedPicture[], candidates = 1): PictureGroup[] {
   const groups = groupBy(pictures, ({ options }) => {
@@ -148,15 +155,14 @@ export function groupPictures(pictures: readonly PlannedPicture[], candidates = 
     const each = <T>(value: (picture: PlannedPicture, candidate: number) => T): T[] =>
       group.flatMap((picture) => Array.from({ length: candidates }, (_, c) => value(picture, c)));
     const first = group[0]!;
+    const areVariations = first.options.variationSeed !== undefined;
     const options: ResolvedGenerateOptions = {
       ...first.options,
       imagesPerPrompt: candidates,
       rewardTargets: each(({ options }) => options.rewardTargets ?? {}) as RewardTargets[],
       negativeRewardTargets: each(({ options }) => options.negativeRewardTargets ?? {}) as RewardTargets[],
-      ...(first.seed !== null && { seed: each(({ seed }, c) => seed! + c) }),
-      ...(first.options.variationSeed !== undefined && {
-        variationSeed: each(({ options }) => options.variationSeed as number),
-      }),
+      ...(first.seed !== null && { seed: each(({ seed }, c) => seed! + (areVariations ? 0 : c)) }),
+      ...(areVariations && { variationSeed: each(({ options }, c) => (options.variationSeed as number) + c) }),
       ...(first.options.image !== undefined && { image: group.map(({ options }) => options.image as PictureSource) }),
       ...(first.options.mask !== undefined && { mask: group.map(({ options }) => options.mask as PictureSource) }),
     };
