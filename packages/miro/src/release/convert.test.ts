@@ -326,6 +326,22 @@ describe("a release as the source of another", () => {
     });
   });
 
+  it("hands on what it says of its weights", async () => {
+    await copy("first", "--ema", "1");
+    const written = JSON.parse(readFileSync(join(at("first"), "release.json"), "utf8"));
+    const training = { batchSize: 8, maxSteps: 9, precision: "32-true", optimizer: "lamb", lr: 0.5 };
+    writeFileSync(join(at("first"), "release.json"), JSON.stringify({ ...written, training }));
+    await converted(at("first"), "--output", at("second"), "--dtype", "float16");
+    const {
+      average,
+      step,
+      training: kept,
+      dtype,
+    } = JSON.parse(readFileSync(join(at("second"), "release.json"), "utf8"));
+    expect([average, step, kept, dtype]).toEqual(["EMA weights, decay 0.999", 3, training, "float16"]);
+    expect(readFileSync(join(at("second"), "README.md"), "utf8")).toContain("9 steps planned, batch 8");
+  });
+
   it("is read as its index says", async () => {
     await copy("indexed", "--max-shard-size", "50kB");
     const index = join(at("indexed"), "model.safetensors.index.json");
