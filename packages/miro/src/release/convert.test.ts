@@ -340,6 +340,9 @@ describe("a release as the source of another", () => {
     } = JSON.parse(readFileSync(join(at("second"), "release.json"), "utf8"));
     expect([average, step, kept, dtype]).toEqual(["EMA weights, decay 0.999", 3, training, "float16"]);
     expect(readFileSync(join(at("second"), "README.md"), "utf8")).toContain("9 steps planned, batch 8");
+    writeFileSync(join(at("second"), "release.json"), "{}");
+    await converted(at("second"), "--output", at("third"));
+    expect(readFileSync(join(at("third"), "README.md"), "utf8")).toContain("float32, the weights of a release");
   });
 
   it("is read as its index says", async () => {
