@@ -284,6 +284,22 @@ describe("a published checkpoint", () => {
     expect(said).toContain(path);
   });
 
+  it("is released with ema_network also where other EMA weights stand before it", async () => {
+    const isFirst = ([name]: [string, Tensor]) => name.startsWith("ema_network.");
+    const swapped = rewritten("swapped", (entries) => [
+      ...entries.filter((entry) => !isFirst(entry)),
+      ...entries.filter(isFirst),
+    ]);
+    await converted(swapped, "--output", at("of-swapped"));
+    const [first, second] = [ckpt, swapped].map((path) => stateBytes(path));
+    expect(below(second!, "ema_network")).toEqual(below(first!, "ema_network"));
+    scope(() => {
+      const tensors = readSafetensors(join(at("of-swapped"), "model.safetensors"));
+      const released = new Map([...tensors].map(([name, tensor]) => [name, bytesOf(tensor)]));
+      expect(below(released, "network")).toEqual(below(first!, "ema_network"));
+    });
+  });
+
   it("whose tensors were sorted does not tell the order of its rewards, and is the same model where it is said", async () => {
     const renamed = (entries: [string, Tensor][]) =>
       entries.map(([name, tensor]): [string, Tensor] => [name.replace("clip_score", "tones"), tensor]);
