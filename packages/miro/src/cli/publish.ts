@@ -57,14 +57,20 @@ export const register: Register = (command, context) => {
       progress.update("uploading", done, all, { count: `${formatSize(done)} of ${formatSize(all)}` });
     const options = { repo, variant, visibility, signal: context.signal, onProgress, onBytes } as const;
     const plan = await planPublication(folder, options);
+    const { becomes } = plan;
     if (plan.creates) onProgress(`create    ${repo}, ${visibility ?? "private"}`);
+    else if (becomes !== null) onProgress(`change    ${repo}, ${becomes}`);
     for (const { action, path, bytes } of plan.files)
       onProgress(`${action.padEnd(9)} ${path}${action === "delete" ? "" : ` (${formatSize(bytes)})`}`);
     const left = () => `nothing is to be seen on the Hub before all is there; ${SAME_COMMAND}`;
     const upload = () => publish(plan, options).finally(() => progress.stop());
     const commit = dryRun ? null : await untilStopped(context, left, upload);
     const files = plan.files.map(({ path, action, bytes }) => ({ path, action, bytes }));
-    if (json) context.stdout(`${JSON.stringify({ repo, variant, creates: plan.creates, files, dryRun, commit })}\n`);
-    else if (!dryRun) context.stdout(`${commit ?? "nothing differs"}\n`);
+    if (json)
+      context.stdout(`${JSON.stringify({ repo, variant, creates: plan.creates, becomes, files, dryRun, commit })}\n`);
+    else if (!dryRun)
+      context.stdout(
+        `${commit ?? (becomes === null ? "nothing differs" : `no file differs; ${repo} is ${becomes} now`)}\n`,
+      );
   }).addHelpText("after", helpText(EXAMPLES));
 };

@@ -284,6 +284,22 @@ describe("a published checkpoint", () => {
     expect(said).toContain(path);
   });
 
+  it("is released with ema_network also where other EMA weights stand before it", async () => {
+    const isFirst = ([name]: [string, Tensor]) => name.startsWith("ema_network.");
+    const swapped = rewritten("swapped", (entries) => [
+      ...entries.filter((entry) => !isFirst(entry)),
+      ...entries.filter(isFirst),
+    ]);
+    await converted(swapped, "--output", at("of-swapped"));
+    const [first, second] = [ckpt, swapped].map((path) => stateBytes(path));
+    expect(below(second!, "ema_network")).toEqual(below(first!, "ema_network"));
+    scope(() => {
+      const tensors = readSafetensors(join(at("of-swapped"), "model.safetensors"));
+      const released = new Map([...tensors].map(([name, tensor]) => [name, bytesOf(tensor)]));
+      expect(below(released, "network")).toEqual(below(first!, "ema_network"));
+    });
+  });
+
   it("whose tensors were sorted does not tell the order of its rewards, and is the same model where it is said", async () => {
     const renamed = (entries: [string, Tensor][]) =>
       entries.map(([name, tensor]): [string, Tensor] => [name.replace("clip_score", "tones"), tensor]);
@@ -324,6 +340,25 @@ describe("a release as the source of another", () => {
           expect(bytesOf(after[part][constant])).toBe(bytesOf(before[part][constant]));
       expect(after.postprocessing.bias.view(-1).toList()).toEqual([3, 3, 3, 3]);
     });
+  });
+
+  it("hands on what it says of its weights", async () => {
+    await copy("first", "--ema", "1");
+    const written = JSON.parse(readFileSync(join(at("first"), "release.json"), "utf8"));
+    const training = { batchSize: 8, maxSteps: 9, precision: "32-true", optimizer: "lamb", lr: 0.5 };
+    writeFileSync(join(at("first"), "release.json"), JSON.stringify({ ...written, training }));
+    await converted(at("first"), "--output", at("second"), "--dtype", "float16");
+    const {
+      average,
+      step,
+      training: kept,
+      dtype,
+    } = JSON.parse(readFileSync(join(at("second"), "release.json"), "utf8"));
+    expect([average, step, kept, dtype]).toEqual(["EMA weights, decay 0.999", 3, training, "float16"]);
+    expect(readFileSync(join(at("second"), "README.md"), "utf8")).toContain("9 steps planned, batch 8");
+    writeFileSync(join(at("second"), "release.json"), "{}");
+    await converted(at("second"), "--output", at("third"));
+    expect(readFileSync(join(at("third"), "README.md"), "utf8")).toContain("float32, the weights of a release");
   });
 
   it("is read as its index says", async () => {

@@ -91,23 +91,11 @@ export async function convertToRelease(source: ReleaseSource, options: ConvertOp
 }
 
 function factsOf(
-  { average, step, recipe }: ReleaseSource,
+  { average, step, training }: ReleaseSource,
   figures: Pick<ReleaseFacts, "dtype" | "check" | "parameters">,
 ): ReleaseFacts {
-  return {
-    ...figures,
-    average,
-    step,
-    training: recipe && {
-      batchSize: recipe.trainer.batchSize,
-      maxSteps: recipe.trainer.maxSteps,
-      precision: recipe.trainer.precision,
-      optimizer: recipe.optimizer.name,
-      lr: recipe.optimizer.lr,
-    },
-    versions: { miro: version(), torch: buildInfo().torchVersion },
-    samples: null,
-  };
+  const versions = { miro: version(), torch: buildInfo().torchVersion };
+  return { ...figures, average, step, training, versions, samples: null };
 }
 
 /**

@@ -84,6 +84,7 @@ export function openCkpt(path: string, { ema, uncondEmbedding }: OpenCkptOptions
       average: words,
       step: checkpoint.step,
       preset,
+      training: null,
       recipe: null,
       checkpoint: null,
       copyParts: () => undefined,

@@ -8,6 +8,7 @@ import { openReleaseFiles, uncondStates } from "../pipeline/loading/checkpoint.j
 import { copyPart } from "../pipeline/loading/copy-part.js";
 import { isRun } from "../pipeline/loading/run-checkpoint.js";
 import { VOCABULARY_FILE } from "../text/vocabulary.js";
+import { type ReleaseFacts, readFacts } from "./facts.js";
 import type { ReleaseSource } from "./source.js";
 import type { Weight } from "./weights.js";
 
@@ -25,6 +26,7 @@ export function openFolder(path: string): ReleaseSource {
   const { config, uncondPath } = files;
   const fail = (problem: string) => new MiroError(`${uncondPath}: ${problem}`);
   try {
+    const facts = factsOf(path);
     const weights = new Map<string, Weight>(
       [...files.tensors].filter(([name]) => !name.startsWith("postprocessing.vae.")),
     );
@@ -38,9 +40,10 @@ export function openFolder(path: string): ReleaseSource {
       config,
       weights,
       uncondEmbedding: scope(() => uncondStates(files.readUncondEmbedding(), config.network.labelDim, fail).clone()),
-      average: "the weights of a release",
-      step: null,
+      average: facts?.average ?? "the weights of a release",
+      step: facts?.step ?? null,
       preset: null,
+      training: facts?.training ?? null,
       recipe: null,
       checkpoint: null,
       copyParts: async (folder, _, signal) => {
@@ -55,6 +58,16 @@ export function openFolder(path: string): ReleaseSource {
     };
   } catch (error) {
     files[Symbol.dispose]();
+    throw error;
+  }
+}
+
+/** What a release says of itself. Where that cannot be read it says nothing: it is written anew. */
+function factsOf(path: string): ReleaseFacts | null {
+  try {
+    return readFacts(path);
+  } catch (error) {
+    if (error instanceof MiroError) return null;
     throw error;
   }
 }

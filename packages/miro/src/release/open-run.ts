@@ -80,6 +80,13 @@ function openCheckpoint(
       average: chosen.words,
       step: state.step,
       preset: null,
+      training: {
+        batchSize: recipe.trainer.batchSize,
+        maxSteps: recipe.trainer.maxSteps,
+        precision: recipe.trainer.precision,
+        optimizer: recipe.optimizer.name,
+        lr: recipe.optimizer.lr,
+      },
       recipe,
       checkpoint: { state, files },
       copyParts: (folder, dtype, signal) =>

@@ -218,6 +218,28 @@ describe("publishing", () => {
     ]);
   });
 
+  it("shows that the visibility changes; a repository becomes public when its files are there", async () => {
+    await publish();
+    const plan = await publish("--public", "--dry-run");
+    expect(plan.stderr).toMatch(/^change {4}me\/model, public$/m);
+    expect(server.visibility["me/model"]).toBe(true);
+    writeFileSync(join(release, "README.md"), "# Another\n");
+    server.interferes = true;
+    expect((await publish("--public")).code).toBe(1);
+    expect(server.visibility["me/model"]).toBe(true);
+    expect((await publish("--public")).code).toBe(0);
+    expect(server.visibility["me/model"]).toBe(false);
+    expect((await publish("--private")).stdout).toBe("no file differs; me/model is private now\n");
+    expect(server.visibility["me/model"]).toBe(true);
+    expect((await publish("--private", "--json")).stdout).toContain('"becomes":null');
+  });
+
+  it("says that a repository is there which the token does not see", async () => {
+    server.busy.push([/\/api\/repos\/create$/, 409]);
+    const { code, stderr } = await publish();
+    expect([code, stderr]).toEqual([1, expect.stringMatching(/is there, but the access token does not see it/)]);
+  });
+
   it("does not undo a commit that came in between", async () => {
     await publish();
     writeFileSync(join(release, "README.md"), "# Another\n");

@@ -42,8 +42,8 @@ export interface PublicationPlan {
   creates: boolean;
   /** Revision that the plan was made from. */
   parent: string | null;
-  /** Whether it is private now; null where it is not there. */
-  isPrivate: boolean | null;
+  /** What it will be, where it is there and is something else now. */
+  becomes: "private" | "public" | null;
   files: PlannedFile[];
 }
 
@@ -86,11 +86,31 @@ export async function planPublication(folder: string, options: PublishOptions): 
     const name = path.startsWith(prefix) ? path.slice(prefix.length) : "";
     if (WEIGHTS.test(name) && !local.includes(name)) files.push({ path, action: "delete", bytes: 0, file: null });
   }
-  return { repo, creates: state === null, parent: state?.sha ?? null, isPrivate: state?.private ?? null, files };
+  const { visibility = null } = options;
+  const becomes = state !== null && (visibility === "private") !== state.private ? visibility : null;
+  return { repo, creates: state === null, parent: state?.sha ?? null, becomes, files };
 }
 
-/** Does what a plan says. @returns the commit's address, null where nothing differed */
+/**
+ * Does what a plan says. A repository becomes private before files come, and public when all are there.
+ * @returns the commit's address, null where no file differed
+ */
 export async function publish(plan: PublicationPlan, options: PublishOptions): Promise<string | null> {
+  const { becomes } = plan;
+  const become = (visibility: "private" | "public") =>
+    request(plan.repo, "settings", {
+      method: "PUT",
+      body: { private: visibility === "private" },
+      signal: options.signal,
+      stage: visibility === "public" ? "upload" : "before",
+    });
+  if (becomes === "private") await become(becomes);
+  const commit = await commitFiles(plan, options);
+  if (becomes === "public") await become(becomes);
+  return commit;
+}
+
+async function commitFiles(plan: PublicationPlan, options: PublishOptions): Promise<string | null> {
   const { commitIter, createRepo } = await import("@huggingface/hub");
   const { visibility, variant, signal, onProgress = () => {}, onBytes } = options;
   const repo = { type: "model" as const, name: plan.repo };
@@ -109,7 +129,7 @@ export async function publish(plan: PublicationPlan, options: PublishOptions): P
     );
   let { parent } = plan;
   if (plan.creates) {
-    await refusals(plan.repo, "before", () =>
+    await refusals(plan.repo, "create", () =>
       createRepo({
         ...shared,
         fetch: hubFetch(signal, metadataTimeoutMs()),
@@ -117,8 +137,6 @@ export async function publish(plan: PublicationPlan, options: PublishOptions): P
       } as Parameters<typeof createRepo>[0]),
     );
     parent = (await stateOf(plan.repo, signal))?.sha ?? null;
-  } else if (visibility !== undefined && (visibility === "private") !== plan.isPrivate) {
-    await request(plan.repo, "settings", { method: "PUT", body: { private: visibility === "private" }, signal });
   }
   const operations = plan.files.flatMap(({ action, path, file }): CommitOperation[] =>
     action === "unchanged"
@@ -237,9 +255,10 @@ async function request(
     body,
     signal,
     orNull = false,
-  }: { method?: string; body?: object; signal?: AbortSignal | undefined; orNull?: boolean },
+    stage = "before",
+  }: { method?: string; body?: object; signal?: AbortSignal | undefined; orNull?: boolean; stage?: Stage },
 ): Promise<unknown> {
-  return refusals(repo, "before", async () => {
+  return refusals(repo, stage, async () => {
     const response = await hubFetch(signal, metadataTimeoutMs())(`${hubEndpoint()}/api/models/${repo}/${route}`, {
       method,
       headers: { "Content-Type": "application/json" },
@@ -312,8 +331,11 @@ function whatToCheck(): string {
 
 const AGAIN = "run the command again: large files that are there are not sent again";
 
-/** Says in words what the Hub refuses. @param stage whether files are sent, or nothing yet */
-async function refusals<T>(repo: string, stage: "before" | "upload", work: () => Promise<T>): Promise<T> {
+/** Before anything is sent, while the repository is made, or later. */
+type Stage = "before" | "create" | "upload";
+
+/** Says in words what the Hub refuses. */
+async function refusals<T>(repo: string, stage: Stage, work: () => Promise<T>): Promise<T> {
   try {
     return await work();
   } catch (error) {
@@ -330,13 +352,15 @@ async function refusals<T>(repo: string, stage: "before" | "upload", work: () =>
         ? "the Hub does not know the access token; make one that may write, and set HF_TOKEN"
         : statusCode === 403
           ? `the access token may not write there (${said})`
-          : statusCode === 409 || statusCode === 412
-            ? `the repository has changed since the plan was made (${said}); run the command again for a new plan`
-            : statusCode === undefined
-              ? stage === "upload"
-                ? `the upload broke off (${reason}); ${AGAIN}`
-                : `${hubEndpoint()} cannot be reached (${reason}), and nothing was uploaded; ${whatToCheck()}`
-              : `the Hub answers ${statusCode} (${said}); ${AGAIN}`;
+          : statusCode === 409 && stage === "create"
+            ? `the repository is there, but the access token does not see it (${said}); give the token access to it`
+            : statusCode === 409 || statusCode === 412
+              ? `the repository has changed since the plan was made (${said}); run the command again for a new plan`
+              : statusCode === undefined
+                ? stage === "upload"
+                  ? `the upload broke off (${reason}); ${AGAIN}`
+                  : `${hubEndpoint()} cannot be reached (${reason}), and nothing was uploaded; ${whatToCheck()}`
+                : `the Hub answers ${statusCode} (${said}); ${AGAIN}`;
     throw new MiroError(`${repo}: ${words}`, { cause: error });
   }
 }

@@ -5,6 +5,7 @@ import type { ReleaseConfig } from "../pipeline/loading/release-config.js";
 import type { Release } from "../pipeline/loading/releases.js";
 import type { Recipe } from "../training/recipes/recipe.js";
 import type { TrainingState } from "../training/state/checkpoint.js";
+import type { ReleaseFacts } from "./facts.js";
 import type { Weight } from "./weights.js";
 import type { ReleaseDType } from "./write-weights.js";
 
@@ -23,6 +24,8 @@ export interface ReleaseSource extends Disposable {
   step: number | null;
   /** The published release that it is, told by the folder's name. */
   preset: Release | null;
+  /** How they were trained, where that is known. */
+  training: ReleaseFacts["training"];
   /** Of a run of `miro train`: its recipe. */
   recipe: Recipe | null;
   /** Of such a run: the checkpoint's state, and its open files by name. */

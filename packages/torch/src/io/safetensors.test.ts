@@ -55,6 +55,7 @@ const MALFORMED: [string, Uint8Array, string, number?][] = [
   ["an unclosed string", encode('{"x'), "HeaderNotJson", 9],
   ["a bad escape", encode('{"\\q":1}'), "HeaderNotJson", 9],
   ["a control character in a string", encode('{"a\nb":1}'), "HeaderNotJson", 9],
+  ["half of a surrogate pair", encode('{"\\ud800":1}'), "HeaderNotJson", 9],
   ["invalid UTF-8", encode(Buffer.from([0x7b, 0x22, 0xff, 0x22, 0x3a, 0x31, 0x7d])), "HeaderNotUtf8", 9],
   ["deep nesting", encode(`{"x":${"[".repeat(100)}`), "HeaderNotJson"],
   [

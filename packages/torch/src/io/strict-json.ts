@@ -63,11 +63,14 @@ export function parseStrictJson(bytes: Uint8Array): StrictJson {
     } catch {
       fail("HeaderNotUtf8", "a string is not valid UTF-8", start);
     }
+    let parsed: string;
     try {
-      return JSON.parse(source) as string;
+      parsed = JSON.parse(source) as string;
     } catch {
       return fail("HeaderNotJson", "a string holds a bad escape or a control character", start);
     }
+    if (/\p{Surrogate}/u.test(parsed)) fail("HeaderNotJson", "a string holds half of a surrogate pair", start);
+    return parsed;
   }
 
   function number(): number {

@@ -47,6 +47,17 @@ describe("a frozen model that is copied", () => {
     });
   });
 
+  it("stays in float32 where a value would become infinite, which is said", async () => {
+    const model = join(cached, "..", "..", "blobs", "a");
+    scope(() => writeSafetensors(model, { small: full([1], 2), large: full([1], 70_000) }));
+    await expect(copyPart(cached, at("half"), { half: true })).rejects.toThrow(
+      /model\.safetensors: large: holds values that do not fit float16/,
+    );
+    // What is infinite already is so on purpose, as in a mask.
+    scope(() => writeSafetensors(model, { mask: full([1], Number.NEGATIVE_INFINITY) }));
+    await copyPart(cached, at("half"), { half: true });
+  });
+
   it("takes no file from elsewhere, be it a link itself or below one", async () => {
     fs.mkdirSync(at("release"));
     fs.symlinkSync(cached, at("release", "vae"));

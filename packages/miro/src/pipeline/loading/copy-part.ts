@@ -2,8 +2,9 @@
 import { statSync } from "node:fs";
 import { copyFile, readdir } from "node:fs/promises";
 import { join, relative } from "node:path";
-import type { Tensor } from "@miro-t2i/torch";
+import { scope, type Tensor } from "@miro-t2i/torch";
 import { type DeferredTensor, readSafetensors, writeSafetensorsInPieces } from "@miro-t2i/torch/io";
+import { MiroError } from "../../errors.js";
 import { createFolder } from "../../files/make-folder.js";
 import { release } from "../../flow/release.js";
 import { inPieces } from "../../pieces.js";
@@ -44,11 +45,19 @@ export async function copyPart(
   }
 }
 
+/** In float16. @throws MiroError where a value is too large for it */
+function halved(path: string, name: string, tensor: Tensor): Tensor {
+  const half = tensor.half();
+  if (scope(() => half.isfinite().all().item()) || !scope(() => tensor.isfinite().all().item())) return half;
+  half.dispose();
+  throw new MiroError(`${path}: ${name}: holds values that do not fit float16; keep the release in float32`);
+}
+
 async function halve(source: string, target: string, signal: AbortSignal | undefined): Promise<void> {
   const stored = readSafetensors(source); // over the file's map: nothing is in memory yet
   const tensors = [...stored].map(([name, tensor]): [string, Tensor | DeferredTensor] => {
     const { dtype, shape } = tensor;
-    return [name, dtype === "float32" ? { dtype: "float16", shape, read: () => tensor.half() } : tensor];
+    return [name, dtype === "float32" ? { dtype: "float16", shape, read: () => halved(source, name, tensor) } : tensor];
   });
   try {
     await inPieces(writeSafetensorsInPieces(target, new Map(tensors), { format: "pt" }), signal);

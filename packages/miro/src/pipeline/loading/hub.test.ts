@@ -458,6 +458,22 @@ describe("without the Hub", () => {
     );
   });
 
+  it.each([
+    ["https://huggingface.co/me/toy", "; write it as me/toy"],
+    ["https://huggingface.co/me/toy.git", "; write it as me/toy"],
+    ["https://hf.co/me/toy-1.5/?library=miro", "; write it as me/toy-1.5"],
+    ["https://huggingface.co/me/toy/tree/main/sub", "; write it as me/toy"],
+    ["https://huggingface.co/me/toy/tree/v1.0", '; write it as me/toy, with `revision: "v1.0"`'],
+    ["hf://me/toy", "; write it as me/toy"],
+    ["me/toy@refs/pr/1", '; write it as me/toy, with `revision: "refs/pr/1"`'],
+    ["https://example.com/me/toy", ""],
+    ["me/toy/sub", ""],
+  ])("is told from the address %s", async (address, hint) => {
+    await expect(resolveModel(address, "model")).rejects.toMatchObject({
+      message: `model: expected a folder or a repository owner/name, received "${address}" (neither)${hint}`,
+    });
+  });
+
   it("names the folder that a misspelt one may be", async () => {
     mkdirSync(join(home, "runs", "tiny"), { recursive: true });
     await expect(resolveModel(join(home, "runs", "tinny"), "model")).rejects.toThrow(

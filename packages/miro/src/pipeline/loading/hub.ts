@@ -8,7 +8,7 @@ import { existsSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { InvalidInputError, invalid, MiroError } from "../../errors.js";
 import { isFolder } from "../../files/make-folder.js";
-import { about, message } from "../../message.js";
+import { about, type Message, message, option } from "../../message.js";
 import { checkLinks, knownCommit, listFolder, noteCommit } from "./hub-cache.js";
 import { describeRepository } from "./hub-describe.js";
 import { download } from "./hub-download.js";
@@ -47,10 +47,26 @@ export async function resolveModel(name: string, parameter: string, options: Hub
   }
   if (!isRepositoryName(name) || existsSync(name)) {
     const ofFile = name.endsWith(".ckpt") ? "miro convert makes a folder of it" : `its folder is ${dirname(name)}`;
-    const what = existsSync(name) ? `(a file); ${ofFile}` : `(neither)${folderHint(name)}`;
+    const what = existsSync(name) ? `(a file); ${ofFile}` : message`(neither)${addressHint(name) ?? folderHint(name)}`;
     throw invalid(parameter, "a folder or a repository owner/name", message`${JSON.stringify(name)} ${what}`);
   }
   return openRepository(name, parameter, options);
+}
+
+/** How a page of the Hub begins, as browsers and other tools write it. */
+const PAGE = /^(https?:\/\/(huggingface\.co|hf\.co)|hf:\/)\//;
+
+/** How the repository is written here whose page was given, or its name with `@` and a revision; else null. */
+function addressHint(text: string): Message | null {
+  const isPage = PAGE.test(text);
+  const [place = "", behind] = text.replace(PAGE, "").split("@", 2);
+  const [owner, repository = "", kind, branch] = place.split(/[?#]/)[0]!.split("/");
+  const name = `${owner}/${repository.replace(/\.git$/, "")}`;
+  if (!isRepositoryName(name) || (!isPage && (behind === undefined || kind !== undefined))) return null;
+  const revision = behind ?? (kind === "tree" && branch !== "main" ? branch : undefined);
+  return revision === undefined
+    ? message`; write it as ${name}`
+    : message`; write it as ${name}, with ${option("revision", revision)}`;
 }
 
 /** A folder has no revisions. @throws InvalidInputError where one is asked for */
