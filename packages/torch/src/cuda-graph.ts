@@ -59,8 +59,8 @@ export interface CaptureOptions {
  * under capture. It must read and write the same tensors at every run, give plain objects of tensors, never look at a
  * value (`item`, `data`) and never copy from the host. The outputs hold nothing before the first replay.
  *
- * Captures on one device wait for each other, whichever threads ask for them: `body` must not capture another graph
- * there, nor wait for a thread that does.
+ * Captures wait for each other, whichever threads ask for them, and so do waits for a whole device and
+ * `memory.emptyCache()`: `body` must not capture another graph, nor wait for a thread that does any of it.
  *
  * @throws TorchError where the engine was built without CUDA, or when `body` does what cannot be captured
  */

@@ -263,10 +263,11 @@ EXPORT cudaError_t cudaDeviceGetStreamPriorityRange(int* least, int* greatest) {
 }
 EXPORT cudaError_t cudaDeviceSynchronize() {
   Lock lock(mutex);
-  if (Capture* const capture = captureOfThisThread()) {
-    capture->broken = true;
-    return refused("cudaDeviceSynchronize", cudaErrorStreamCaptureUnsupported);
-  }
+  // Whichever thread asks: a device is no more to be waited for than the stream that is captured on it.
+  bool isCapturing = false;
+  for (Capture* one : captures)
+    if (streamAt(one->origin).device == current) isCapturing = one->broken = true;
+  if (isCapturing) return refused("cudaDeviceSynchronize", cudaErrorStreamCaptureUnsupported);
   for (auto& [_, event] : events) event.asked = 1;
   return cudaSuccess;
 }

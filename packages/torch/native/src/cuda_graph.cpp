@@ -1,6 +1,7 @@
 // CUDA graphs: work is queued once under capture and replayed afterwards with one launch, on the same memory. Capture
-// runs on a stream of its own, because the default stream cannot be captured. Captures on a device share it, one after
-// the other. Without CUDA the functions are there and refuse.
+// runs on a stream of its own, because the default stream cannot be captured. Captures on a device share it, and one is
+// made after the other. Without CUDA the functions are there and refuse.
+#include "captures.hpp"
 #include "environment.hpp"
 
 #ifdef MIRO_WITH_CUDA_GRAPHS
@@ -15,6 +16,7 @@
 #include <cuda_runtime_api.h>
 #include <torch/version.h>
 
+#include <algorithm>
 #include <map>
 #include <mutex>
 
@@ -119,25 +121,21 @@ class Graph : at::cuda::CUDAGraph {
 // Where the graphs of a device are captured, in all threads of the process: a pool gives memory that it got back only
 // to the stream that had it, so graphs that share one must share their stream. It is made here and not taken from c10's
 // 32 streams, which are handed out in turn, so that it is no stream of copies or of NCCL.
-struct CaptureStream {
-  explicit CaptureStream(c10::DeviceIndex device) : stream(made(device)) {}
-
-  static c10::cuda::CUDAStream made(c10::DeviceIndex device) {
-    const c10::DeviceGuard guard(c10::Device(c10::kCUDA, device));
-    cudaStream_t stream = nullptr;
-    C10_CUDA_CHECK(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
-    return c10::cuda::getStreamFromExternal(stream, device);
-  }
-
-  const c10::cuda::CUDAStream stream;
-  std::mutex entered;  // by one graph at a time
-};
-
-CaptureStream& captureStreamOf(c10::DeviceIndex device) {
+c10::cuda::CUDAStream captureStreamOf(c10::DeviceIndex device) {
   static std::mutex mutex;
-  static auto& streams = *new std::map<c10::DeviceIndex, CaptureStream>;  // outlives CUDA, which ends first
+  static auto& streams = *new std::map<c10::DeviceIndex, c10::cuda::CUDAStream>;  // outlives CUDA, which ends first
   std::lock_guard<std::mutex> lock(mutex);
-  return streams.try_emplace(device, device).first->second;
+  if (const auto found = streams.find(device); found != streams.end()) return found->second;
+  const c10::DeviceGuard guard(c10::Device(c10::kCUDA, device));
+  cudaStream_t stream = nullptr;
+  C10_CUDA_CHECK(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
+  return streams.emplace(device, c10::cuda::getStreamFromExternal(stream, device)).first->second;
+}
+
+// Held by the thread that is between graphEnter and graphLeave, on whichever device: see captures.hpp.
+std::mutex& captureTurn() {
+  static auto& mutex = *new std::mutex;
+  return mutex;
 }
 
 // cuBLAS is given a workspace for each stream, which libtorch keeps. A graph must have its own, from its pool: one that
@@ -149,7 +147,7 @@ void clearWorkspaces([[maybe_unused]] c10::cuda::CUDAStream stream) {
 }
 
 struct Captured {
-  CaptureStream& capture;
+  const c10::cuda::CUDAStream stream;
   // From graphEnter to graphLeave, which the same thread calls; else to the end of the environment, after the capture's
   std::unique_lock<std::mutex> entered;
   Graph graph;
@@ -157,7 +155,7 @@ struct Captured {
   std::shared_ptr<c10::MempoolId_t> pool;  // from the capture on
   std::optional<c10::StreamGuard> current;
   Captured(c10::DeviceIndex device, int64_t poolIndex)
-      : capture(captureStreamOf(device)), entered(capture.entered, std::defer_lock), poolIndex(poolIndex) {}
+      : stream(captureStreamOf(device)), entered(captureTurn(), std::defer_lock), poolIndex(poolIndex) {}
 };
 
 Captured& graphAt(Environment& e, napi_value* argv, size_t argc) {
@@ -172,6 +170,13 @@ Captured& entered(Environment& e, napi_value* argv, size_t argc) {
   Captured& g = graphAt(e, argv, argc);
   if (!g.entered) throw UsageError{"this CUDA graph was not entered"};
   return g;
+}
+
+// Whether this thread is between graphEnter and graphLeave.
+bool isEntered(const Environment& e) {
+  return std::any_of(e.graphs.begin(), e.graphs.end(), [](const std::shared_ptr<void>& graph) {
+    return graph != nullptr && static_cast<const Captured*>(graph.get())->entered;
+  });
 }
 
 void leave(Captured& g) {
@@ -206,14 +211,10 @@ napi_value graphNew(Environment& e, napi_value* argv, size_t argc) {
 // Waits while another thread is at it.
 napi_value graphEnter(Environment& e, napi_value* argv, size_t argc) {
   Captured& g = graphAt(e, argv, argc);
-  for (const auto& other : e.graphs) {
-    const auto* entered = static_cast<const Captured*>(other.get());
-    if (entered != nullptr && entered->entered && &entered->capture == &g.capture)
-      throw UsageError{"a CUDA graph is being captured on this device already: a body must not capture another one"};
-  }
+  if (isEntered(e)) throw UsageError{"a CUDA graph is being captured already: a body must not capture another one"};
   g.entered.lock();
   try {
-    g.current.emplace(g.capture.stream);
+    g.current.emplace(g.stream);
     c10::cuda::device_synchronize();
   } catch (...) {
     leave(g);
@@ -234,10 +235,10 @@ napi_value graphLeave(Environment& e, napi_value* argv, size_t argc) {
 }
 napi_value graphBegin(Environment& e, napi_value* argv, size_t argc) {
   Captured& g = entered(e, argv, argc);
-  clearWorkspaces(g.capture.stream);
+  clearWorkspaces(g.stream);
   g.pool = poolAt(e, g.poolIndex);
   try {
-    g.graph.begin(*g.pool, g.capture.stream);
+    g.graph.begin(*g.pool, g.stream);
   } catch (...) {
     g.pool.reset();
     throw;
@@ -247,8 +248,8 @@ napi_value graphBegin(Environment& e, napi_value* argv, size_t argc) {
 // graphEnd(id): also after an error, which the capture may not have survived.
 napi_value graphEnd(Environment& e, napi_value* argv, size_t argc) {
   Captured& g = entered(e, argv, argc);
-  c10::cuda::setCurrentCUDAStream(g.capture.stream);  // libtorch ends no capture from another one
-  clearWorkspaces(g.capture.stream);
+  c10::cuda::setCurrentCUDAStream(g.stream);  // libtorch ends no capture from another one
+  clearWorkspaces(g.stream);
   try {
     g.graph.end();
   } catch (...) {
@@ -277,6 +278,13 @@ constexpr Function graphNew = refuse, graphPool = refuse, graphEnter = refuse, g
 #endif
 
 }  // namespace
+
+std::unique_lock<std::mutex> betweenCaptures([[maybe_unused]] Environment& e) {
+#ifdef MIRO_WITH_CUDA_GRAPHS
+  if (!isEntered(e)) return std::unique_lock(captureTurn());
+#endif
+  return {};
+}
 
 const std::vector<Binding> kCudaGraphBindings = {
     {"graphNew", graphNew},     {"graphPool", graphPool}, {"graphEnter", graphEnter},   {"graphLeave", graphLeave},

@@ -1,5 +1,6 @@
 // Random generators, threads, memory, devices, and what this build is.
 #include "allocator.hpp"
+#include "captures.hpp"
 #include "environment.hpp"
 #include "gpu_program.hpp"
 #include "parallel.hpp"
@@ -152,7 +153,10 @@ c10::DeviceAllocator* cudaAllocator() {
 }
 napi_value emptyCache(Environment& e, napi_value*, size_t) {
   emptyCpuCache();
-  if (auto* allocator = cudaAllocator()) allocator->emptyCache();
+  if (auto* allocator = cudaAllocator()) {
+    const auto held = betweenCaptures(e);
+    allocator->emptyCache();
+  }
   return makeUndefined(e);
 }
 // cudaMemory(device) -> [allocated, reserved, peak allocated] bytes
@@ -221,9 +225,11 @@ napi_value programFailure(Environment& e, napi_value*, size_t) { return makeStri
 
 napi_value cudaAvailable(Environment& e, napi_value*, size_t) { return makeBool(e, torch::cuda::is_available()); }
 napi_value cudaDeviceCount(Environment& e, napi_value*, size_t) { return makeInt(e, torch::cuda::device_count()); }
+// cudaSynchronize(device): waits for all that it was given
 napi_value cudaSynchronize(Environment& e, napi_value* argv, size_t argc) {
-  if (argc > 0) torch::cuda::synchronize(cudaIndexAt(e, argv, argc, 0));
-  else torch::cuda::synchronize();
+  const c10::DeviceIndex device = cudaIndexAt(e, argv, argc, 0);
+  const auto held = betweenCaptures(e);
+  torch::cuda::synchronize(device);
   return makeUndefined(e);
 }
 
