@@ -1,6 +1,5 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { InvalidInputError } from "../../errors.js";
 import { groupPictures, mergeOptions, planPictures, randomSeed } from "./plan-pictures.js";
 import type { PromptRequest } from "./prompt-file.js";
 
@@ -35,7 +34,9 @@ describe("planPictures", () => {
     const largest = { seed: Number.MAX_SAFE_INTEGER };
     expect(planPictures([request("a")], largest)[0]).toMatchObject(largest);
     for (const more of [{ candidates: 2 }, { options: { imagesPerPrompt: 2 } }])
-      expect(() => planPictures([request("a")], { ...largest, ...more })).toThrow(/^seed: the seed 9007199254740\d+ is/);
+      expect(() => planPictures([request("a")], { ...largest, ...more })).toThrow(
+        /^seed: the seed 9007199254740\d+ is/,
+      );
     const variations = { options: { variationSeed: Number.MAX_SAFE_INTEGER }, seed: 0 };
     expect(() => planPictures([request("a"), request("b")], variations)).toThrow(/^variationSeed: the seed 9007/);
   });
