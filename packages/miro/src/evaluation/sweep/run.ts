@@ -31,7 +31,10 @@ export interface SweepOptions {
   y?: Axis;
   /** Seed of the first picture of each place, default 0. */
   seed?: number;
-  /** Pictures of each place, with consecutive seeds, or as consecutive variations; the sheet shows the first, scores are of all. Default 1. */
+  /**
+   * Pictures of each place, with consecutive seeds or variation seeds; the sheet shows the first, scores are of all.
+   * Default 1.
+   */
   imagesPerCell?: number;
   /**
    * Key of one of `scorers`: of each place the picture with its highest score alone is shown and counts in scores.

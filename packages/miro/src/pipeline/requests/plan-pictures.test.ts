@@ -88,6 +88,14 @@ it("a wrong option is refused with the line that gives it", () => {
   expect(() => planPictures([request("a", { options: { steps: 0 }, where: "p.csv:2" })], { seed: 0 })).toThrow(
     /^p\.csv:2: steps: expected an integer of at least 1, received 0$/,
   );
+  for (const [name, list] of Object.entries({
+    variationSeed: [4, 5],
+    negativePrompt: ["a"],
+    rewardTargets: [{}, {}],
+  })) {
+    const options = { [name]: list, imagesPerPrompt: 2 };
+    expect(() => planPictures([request("a", { options })], { seed: 0 })).toThrow(new RegExp(`^${name}\\S*: expected`));
+  }
   expect(() => planPictures([request("a")], { options: { imagesPerPrompt: 0 }, seed: 0 })).toThrow(
     /^imagesPerPrompt: /,
   );
