@@ -89,6 +89,13 @@ describe("runSweep", () => {
     expect(other).not.toBe(0);
   });
 
+  it.each(["seed", "variation_seed"])("refuses a %s that no picture could store", async (name) => {
+    const x = axis(`${name}=${Number.MAX_SAFE_INTEGER}`);
+    await expect(runSweep({ ...base, x, imagesPerCell: 2 })).rejects.toThrow(
+      /^\w+: expected at most 9007199254740990 for 2 pictures of each place, received 9007199254740991$/,
+    );
+  });
+
   it("sets both negative targets of a trade-off", async () => {
     const { cells } = await runSweep({ ...base, x: axis("tradeoff.clip_score.aesthetic_score=0,0.25") });
     expect(cells[0]!.map(({ images }) => images[0]!.settings.negativeRewardTargets)).toMatchObject([

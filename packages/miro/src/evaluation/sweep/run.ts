@@ -260,6 +260,10 @@ export function layOutSweep(options: SweepLayout): SweepPlace[] {
       const first = chosen.seed ?? seed;
       const checked = checkOptions({ ...optionsAt(down, across), seed: first });
       const { variationSeed } = checked;
+      const largest = Number.MAX_SAFE_INTEGER - (imagesPerCell - 1);
+      for (const [name, seed] of Object.entries({ seed: first, variationSeed }))
+        if (typeof seed === "number" && seed > largest)
+          throw invalid(name, `at most ${largest} for ${counted(imagesPerCell, "picture")} of each place`, seed);
       for (let nth = 0; nth < imagesPerCell; nth++) {
         const varied = typeof variationSeed === "number" && { variationSeed: variationSeed + nth };
         places.push({
