@@ -2,7 +2,7 @@
 import "./extensions.js";
 import { join } from "node:path";
 import { z } from "zod";
-import { InvalidInputError } from "../errors.js";
+import { InvalidInputError, invalid } from "../errors.js";
 import { axisNames, parseAxis } from "../evaluation/sweep/axis.js";
 import { meanText, summariseSide, sweepFooter, sweepSheet, sweepToJson } from "../evaluation/sweep/report.js";
 import { layOutSweep, runSweep, type SweepOptions, type SweepResult } from "../evaluation/sweep/run.js";
@@ -130,6 +130,7 @@ async function sweep(options: Options, given: Given<typeof schema>, context: Cli
   const started = performance.now();
   await loadScorerModules(options.scorerModules);
   const { prompts, seed, bestOf, imagesPerCell, output, overwrite } = options;
+  if (prompts.some((prompt) => prompt.trim() === "")) throw invalid("prompts", "a text", message`an empty one`);
   const x = parseAxis(options.x, "--x", prompts);
   const y = options.y === undefined ? undefined : parseAxis(options.y, "--y", prompts);
   const model = modelOrBundled(options.model);
