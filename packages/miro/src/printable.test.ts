@@ -1,6 +1,6 @@
 import { expect, it } from "vitest";
 import { run } from "./cli/main.js";
-import { oneLine, printable } from "./printable.js";
+import { oneLine, printable, shortened } from "./printable.js";
 
 const HOSTILE = "a\x1b]0;title\x07\x9b2J\u202egnp.exe\u2066\u200f\r\x7f";
 const SHOWN = "a\\x1b]0;title\\x07\\x9b2J\\u202egnp.exe\\u2066\\u200f\\x0d\\x7f";
@@ -9,6 +9,15 @@ it("controls are shown by their numbers, and all other text is left as it is", (
   expect(printable(HOSTILE)).toBe(SHOWN);
   const plain = "Füchse 🦊 שלום مرحبا\ttab\nline\u200d\u2028";
   expect(printable(plain)).toBe(plain);
+});
+
+it("of a long text its beginning is told, in whole characters", () => {
+  for (const character of ["a", "🦊"]) {
+    expect(shortened(character.repeat(60))).toBe(character.repeat(60));
+    expect(shortened(character.repeat(61))).toBe(`${character.repeat(59)}…`);
+    expect(shortened(character.repeat(1000))).toBe(`${character.repeat(59)}…`);
+  }
+  expect(shortened("a🦊🦊🦊🦊", 4)).toBe("a🦊🦊…");
 });
 
 it("a message of several lines goes on one", () => {

@@ -24,6 +24,12 @@ export function printable(text: string): string {
   });
 }
 
+/** The beginning of a long text, for messages: whole characters, and `…` for the rest. */
+export function shortened(text: string, most = 60): string {
+  const characters = [...text.slice(0, 2 * most + 2)];
+  return characters.length <= most ? text : `${characters.slice(0, most - 1).join("")}…`;
+}
+
 /** A message on one line; what follows a colon belongs to it. */
 export function oneLine(message: string, separator = "; "): string {
   const lines = message

@@ -95,6 +95,17 @@ describe("--from", () => {
     expect(named).toMatchObject({ code: 0, stderr: expect.stringMatching(/^warning: .* is not what drew /) });
   });
 
+  it("draws the empty prompt of a program again, and on another device that is named", async () => {
+    await drawn();
+    const path = at("a-cat-seed5.png");
+    await forge(path, (settings) => Object.assign(settings, { prompt: "", device: "cuda:99" }));
+    const again = await miro("generate", "--from", path, "--output", at("x"), "--device", "cpu");
+    expect(again).toMatchObject({ code: 0, stdout: `${at("x/picture-seed5.png")}\n` });
+    expect(await settingsOf(at("x/picture-seed5.png"))).toMatchObject({ prompt: "", device: "cpu" });
+    const typed = await miro("generate", "", "--from", path, "--output", at("x"), "--device", "cpu");
+    expect(typed).toMatchObject({ code: 2, stderr: "error: PROMPT: expected a text, received an empty one\n" });
+  });
+
   it("warns of other versions", async () => {
     await drawn();
     await forge(at("a-cat-seed5.png"), (settings) => {
@@ -128,6 +139,16 @@ describe("--from", () => {
       "an option that its sampler has not",
       (s) => (s.samplerOptions = { eta: 1 }),
       /the stored setting samplerOptions\.eta: expected an option of the sampler euler/,
+    ],
+    [
+      "a window that ends before it begins",
+      (s) => (s.guidanceWindow = [3, 1]),
+      /the stored setting "guidanceWindow" expected the first and the last guided step.*, received \[3,1\] \(written/,
+    ],
+    [
+      "a device that is not here",
+      (s) => (s.device = "cuda:99"),
+      /--device: .*\.png was drawn on "cuda:99", which is not available here; name one that is \(cpu.*\), on which/,
     ],
     ["a device that is none", (s) => (s.device = "tpu\u001b[2J"), /--device: .* is not available/],
     [

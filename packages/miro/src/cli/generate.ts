@@ -257,10 +257,11 @@ function promptsOf(
   const typed: PromptRequest[] = prompts.map((prompt) => ({ prompt, options: {} }));
   const listed = promptFile === undefined || input !== null ? [] : readPromptFile(promptFile);
   const requests = typed.concat(input === null ? listed : promptLines(decodeText(input, STDIN), STDIN));
+  if (requests.some(({ prompt }) => prompt.trim() === "")) throw invalid("prompts", "a text", message`an empty one`);
+  // Programs also draw the empty prompt.
   if (requests.length === 0 && redrawn) requests.push({ prompt: redrawn.request.prompt, options: {} });
   const examples = requests.length === 0;
   if (examples) requests.push(...sheetPrompts(model).map((prompt) => ({ prompt, options: {} })));
-  if (requests.some(({ prompt }) => prompt.trim() === "")) throw invalid("prompts", "a text", message`an empty one`);
   return { requests, examples };
 }
 

@@ -42,6 +42,12 @@ describe("miro info", () => {
     expect((await info(`${tiny}/checkpoint/uncond_embedding.npy`)).stdout).toContain("shape: 1, 48\n");
   });
 
+  it("says that a picture of another program holds nothing", async () => {
+    const path = join(folder, "a.png");
+    writeFileSync(path, encodePng(new Uint8Array(3), 1, 1));
+    expect((await info(path)).stdout).toMatch(/\nsettings: none\ntexts: none\n$/);
+  });
+
   it("shows what other programs stored, without sending control characters to the terminal", async () => {
     const path = join(folder, "a.png");
     writeFileSync(

@@ -233,6 +233,7 @@ function toLines(value: Report, indent = ""): string[] {
   return Object.entries(value).flatMap(([key, item]) => {
     const name = printable(key);
     if (item !== null && typeof item === "object" && !Array.isArray(item)) {
+      if (Object.keys(item).length === 0) return [`${indent}${name}: none`];
       return [`${indent}${name}:`, ...toLines(item as Report, `${indent}  `)];
     }
     const text = Array.isArray(item)

@@ -1,7 +1,9 @@
 /** The options that name a checkpoint and say how it is loaded: the same for every command that draws. */
 import { z } from "zod";
 import { field } from "../options.js";
+import { modelOrBundled } from "../pipeline/loading/bundled.js";
 import { type FromPretrainedOptions, loadSchema } from "../pipeline/loading/load-options.js";
+import { locateModel } from "../pipeline/loading/located-model.js";
 import { MiroPipeline } from "../pipeline/pipeline.js";
 import type { Given } from "./add-options.js";
 import type { CliContext } from "./context.js";
@@ -31,6 +33,24 @@ export function loadPipeline(
     onDownload: (now) => progress.download(now),
     onMessage: tellerOf(context, progress),
   });
+}
+
+/** Makes the files of a checkpoint present. @throws InvalidInputError when there is none */
+export async function fetchModel(
+  model: string,
+  { variant, revision, cacheDir }: FromPretrainedOptions,
+  context: CliContext,
+  progress: Progress,
+): Promise<void> {
+  const located = await locateModel(modelOrBundled(model), {
+    variant,
+    revision,
+    cacheDir,
+    signal: context.signal,
+    onDownload: (now) => progress.download(now),
+    onMessage: tellerOf(context, progress),
+  });
+  located.close();
 }
 
 /** The options of a schema among others. */

@@ -68,11 +68,14 @@ describe("miro sweep", () => {
     [["a cat", "--x", "reward.beauty=0,1"], /--reward: this checkpoint was not trained on beauty/],
     [["a cat", "--x", "seed=0", "--by", "beauty"], /--by: "beauty" is not known/],
     [["a cat", "--x", "seed=0", "--by", "sharpness,emoji_clip_score"], /--by: emoji_clip_score was trained on emoji/],
+    [["a cat", "--x", "variant=main,small"], /^error: --variant: \S+ has no variant "small", and no others$/m],
+    [["a cat", " ", "--x", "seed=0"], /^error: PROMPT: expected a text, received an empty one$/m],
     [["a cat", "b", "--x", "seed=0", "--y", "guidance=0"], /PROMPT: expected one prompt/],
   ])("refuses %j in one line", async (args, message) => {
     const { code, stdout, stderr } = await sweep(...args);
     expect({ code, stdout }).toEqual({ code: 2, stdout: "" });
     expect(stderr).toMatch(message);
     expect(stderr.trimEnd()).not.toContain("\n");
+    expect(readdirSync(folder)).toEqual([]);
   });
 });

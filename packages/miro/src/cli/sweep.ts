@@ -2,11 +2,12 @@
 import "./extensions.js";
 import { join } from "node:path";
 import { z } from "zod";
-import { InvalidInputError } from "../errors.js";
+import { InvalidInputError, invalid } from "../errors.js";
 import { axisNames, parseAxis } from "../evaluation/sweep/axis.js";
 import { meanText, summariseSide, sweepFooter, sweepSheet, sweepToJson } from "../evaluation/sweep/report.js";
 import { layOutSweep, runSweep, type SweepOptions, type SweepResult } from "../evaluation/sweep/run.js";
 import { writeFileAtomic } from "../files/whole-files.js";
+import { groupBy } from "../group-by.js";
 import { message, option } from "../message.js";
 import { counted } from "../numbers.js";
 import { commaSeparated, field, flag } from "../options.js";
@@ -24,7 +25,7 @@ import type { CliContext, Register } from "./context.js";
 import { DrawingProgress } from "./drawing-progress.js";
 import { helpText } from "./help-text.js";
 import { SAME_COMMAND, untilStopped } from "./interruption.js";
-import { loadPipeline, modelSchema, optionsOf } from "./model-options.js";
+import { fetchModel, loadPipeline, modelSchema, optionsOf } from "./model-options.js";
 import { Progress, tellerOf } from "./progress.js";
 import { viewOf, viewOptions } from "./view.js";
 
@@ -130,6 +131,7 @@ async function sweep(options: Options, given: Given<typeof schema>, context: Cli
   const started = performance.now();
   await loadScorerModules(options.scorerModules);
   const { prompts, seed, bestOf, imagesPerCell, output, overwrite } = options;
+  if (prompts.some((prompt) => prompt.trim() === "")) throw invalid("prompts", "a text", message`an empty one`);
   const x = parseAxis(options.x, "--x", prompts);
   const y = options.y === undefined ? undefined : parseAxis(options.y, "--y", prompts);
   const model = modelOrBundled(options.model);
@@ -170,8 +172,18 @@ async function sweep(options: Options, given: Given<typeof schema>, context: Cli
       onProgress: () => drawing!.picture(),
       signal: context.signal,
     };
-    drawing = new DrawingProgress(progress, layOutSweep(sweep).length);
-    const result = await untilStopped(context, left, () => runSweep(sweep));
+    const places = layOutSweep(sweep);
+    drawing = new DrawingProgress(progress, places.length);
+    const result = await untilStopped(context, left, async () => {
+      // One of several checkpoints that is missing is told before the pictures of the others are drawn.
+      const checkpoints = groupBy(places, ({ model, variant }) => JSON.stringify([model, variant]));
+      if (checkpoints.size > 1)
+        for (const [place] of checkpoints.values()) {
+          const { model, variant } = place!;
+          await fetchModel(model, { ...optionsOf(loadSchema, given), variant }, context, progress);
+        }
+      return runSweep(sweep);
+    });
     progress.stop();
     for (const warning of result.warnings) context.stderr(`warning: ${warning}\n`);
     for (const key of new Set(result.cells.flat().flatMap(({ ignoredRewards }) => ignoredRewards)))

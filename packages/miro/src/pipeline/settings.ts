@@ -9,7 +9,7 @@ import { describe, InvalidInputError, invalid } from "../errors.js";
 import { expectedAndReceived } from "../expectations.js";
 import { cfgScale } from "../flow/guidance.js";
 import { samplerTitle } from "../flow/samplers/index.js";
-import { oneEach } from "../options.js";
+import { expectedOf, oneEach } from "../options.js";
 import { checkTexts, type PngText } from "../pictures/png.js";
 import { sha256Schema, weightsSchema } from "./loading/identity.js";
 import { EDIT_OPTIONS, pictureOptions } from "./picture-options.js";
@@ -219,10 +219,16 @@ export function readSettings(text: readonly PngText[], file: string): ImageSetti
   if (result.success) return result.data;
   const issue = result.error.issues[0]!;
   const path = [...issue.path, ...(issue.code === "unrecognized_keys" ? [issue.keys[0]!] : [])].map(String);
-  const what = issue.code === "unrecognized_keys" ? "is not known to this version" : issue.message;
+  const what = issue.code === "unrecognized_keys" ? "is not known to this version" : wordsOf(issue, found);
   const versions = found.versions as { miro?: unknown } | undefined;
   const writer = typeof versions?.miro === "string" ? ` (written by miro-t2i ${describe(versions.miro)})` : "";
   throw new InvalidInputError(`${file}: the stored setting ${describe(path.join("."))} ${what}${writer}`);
+}
+
+/** What was expected of a stored setting: an option whose schema has no words for its fault says so itself. */
+function wordsOf({ code, path, message }: z.core.$ZodIssue, settings: Record<string, unknown>): string {
+  const option = code === "custom" && path.length === 1 && (options as Record<string, z.ZodType>)[String(path[0])];
+  return option ? `expected ${expectedOf(option)}, received ${describe(settings[String(path[0])])}` : message;
 }
 
 /** What may differ between two drawings of one picture, or is known only afterwards. */

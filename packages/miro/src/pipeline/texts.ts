@@ -1,6 +1,7 @@
 /** Texts through the tokenizer and the text encoder. */
 import { noGrad, scope, type Tensor } from "@miro-t2i/torch";
 import { release } from "../flow/release.js";
+import { shortened } from "../printable.js";
 import { copyStates, type TextStates } from "./conditioning.js";
 import { breathe, orAborted } from "./interruption.js";
 import type { PipelineParts, TextEncoder } from "./loading/parts.js";
@@ -15,6 +16,9 @@ export interface EncodedPrompt {
   /** "" where the whole prompt fits. */
   cut: string;
 }
+
+/** Most characters of the words that were cut that a warning quotes. */
+const CUT_SHOWN = 1000;
 
 /** Most prompts in one batch of the text encoder: bounds the memory of its scores. */
 const MOST_TOGETHER = 32;
@@ -105,7 +109,8 @@ export async function encodeTexts(
         if (!cut) continue;
         const named = `the ${kinds.get(text)} ${JSON.stringify(shortened(text))}`;
         const has = (row: number) => [prompts, negativePrompts].some((of) => of?.[plan.promptOf(row)] === text);
-        warn(`${named} is longer than ${limit} tokens; these words were cut: ${JSON.stringify(cut)}`, rows.filter(has));
+        const quoted = JSON.stringify(shortened(cut, CUT_SHOWN));
+        warn(`${named} is longer than ${limit} tokens; these words were cut: ${quoted}`, rows.filter(has));
       }
     }
     for (const i of needed) {
@@ -118,9 +123,4 @@ export async function encodeTexts(
     release([wanted, distinct]);
     throw error;
   }
-}
-
-/** The beginning of a text, for messages. */
-function shortened(text: string): string {
-  return text.length <= 60 ? text : `${[...text].slice(0, 57).join("")}…`;
 }

@@ -57,6 +57,11 @@ describe("a pipeline with a vocabulary", () => {
     expect(character!.warnings).toEqual([]);
     const { warnings } = await pipe.generate(["a steampunk fox", "a steampunk owl"], { steps: 1 });
     expect(warnings).toEqual([expect.stringMatching(/does not know "steampunk"/)]);
+    const { warnings: long } = await pipe.generate("w".repeat(100_000), { steps: 1 });
+    expect(long).toEqual([
+      expect.stringMatching(/does not know "w{59}…";/),
+      expect.stringMatching(/is longer than 32 tokens; these words were cut: "w{999}…"$/),
+    ]);
   });
 });
 

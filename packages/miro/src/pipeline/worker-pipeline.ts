@@ -167,6 +167,7 @@ export class WorkerPipeline {
     prompt: string | readonly string[],
     options: WorkerGenerateOptions = {},
   ): AsyncGenerator<GeneratedImage, void, void> {
+    toSend(prompt, options); // what is wrong is told before the options are looked into
     const leave = new AbortController();
     const { signal } = options;
     const either = signal ? AbortSignal.any([signal, leave.signal]) : leave.signal;
@@ -198,8 +199,9 @@ export class WorkerPipeline {
 
   /** The settings that the pictures of a call will hold, without drawing them. */
   async describe(prompt: string | readonly string[], options: WorkerGenerateOptions = {}): Promise<ImageSettings[]> {
+    const call = toSend(prompt, options);
     const { signal } = options;
-    const settings = this.#thread.call<ImageSettings[]>("describe", toSend(prompt, options), { signal });
+    const settings = this.#thread.call<ImageSettings[]>("describe", call, { signal });
     return orAborted(settings, signal);
   }
 

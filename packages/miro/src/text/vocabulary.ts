@@ -8,6 +8,7 @@ import { join } from "node:path";
 import { z } from "zod";
 import { parseJsonFile } from "../files/json-file.js";
 import { editDistance } from "../nearest.js";
+import { shortened } from "../printable.js";
 
 /** Name of the file in a model's folder. */
 export const VOCABULARY_FILE = "vocabulary.json";
@@ -129,7 +130,7 @@ export class Vocabulary {
     const told = unknown.slice(0, 8).map((word) => {
       const names = this.#near(word);
       const near = names.length === 0 ? "" : ` (it knows ${names.join(", ")})`;
-      return `"${word}"${near}`;
+      return `"${shortened(word)}"${near}`;
     });
     const more = unknown.length > told.length ? ` and ${unknown.length - told.length} more words` : "";
     return `${model} draws ${this.#things.length} things and does not know ${told.join(", ")}${more}; what it draws for them is by chance`;

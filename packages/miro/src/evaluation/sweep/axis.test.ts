@@ -41,6 +41,17 @@ describe("parseAxis", () => {
     ]);
   });
 
+  it("says nothing of a reward where its target is none", () => {
+    const { points } = parseAxis("reward.sharpness=0,none,1", "--x", []);
+    expect(points.map(({ change }) => change.rewardTargets)).toEqual([
+      { sharpness: 0 },
+      { sharpness: null },
+      { sharpness: 1 },
+    ]);
+    expect(points[1]).toMatchObject({ label: "none", value: "none" });
+    expect(() => parseAxis("guidance=none", "--x", [])).toThrow(/--x guidance: expected numbers/);
+  });
+
   it.each(["reward.__proto__=0", "negative.constructor=1", "tradeoff.a.prototype=0:1:0.5"])(
     "refuses a key that every object has: %s",
     (text) => {

@@ -1,10 +1,10 @@
 /**
  * The axes of a sweep: what changes from column to column, or from row to row, written as `NAME=VALUES`.
  *
- *   reward.KEY=0:1:0.25        target of one reward                     from 0 to 1 in steps of 0.25
+ *   reward.KEY=0:1:0.25        target of one reward, from 0 to 1 in steps of 0.25; none says nothing of it
  *   negative.KEY=0,0.5,1       target of one reward in the negative branch of guidance
- *   tradeoff.A.B=0:1:0.25 negative targets t for reward A and 1 − t for reward B: the picture is led away from B at
- *                              the one end and from A at the other (the paper's pairwise trade-offs)
+ *   tradeoff.A.B=0:1:0.25      negative targets t for reward A and 1 − t for reward B: the picture is led away from
+ *                              B at the one end and from A at the other (the paper's pairwise trade-offs)
  *   guidance=0,0.25,1          guidance scale, 0 is unguided
  *   steps=5,10,20              sampling steps
  *   evaluations=10,20,40       evaluations of the network: as many steps as the sampler makes of them
@@ -176,7 +176,9 @@ function optionPoints(
   const onlyNumbers = key !== undefined || isOnlyNumeric(schema);
   return commaSeparated(values).flatMap((word) => {
     const numeric = onlyNumbers || (isNumeric(schema) && /^[-+\d.:e]+$/i.test(word));
-    const read = numeric ? numbers(of, word) : [fromText(schema, word, of)];
+    // Of a reward, none says nothing of it.
+    const isNone = key !== undefined && word.toLowerCase() === "none";
+    const read = isNone ? [null] : numeric ? numbers(of, word) : [fromText(schema, word, of)];
     return read.map((value) => {
       const inner = key === undefined ? value : { [key]: value };
       const result = schema.safeParse(inner);

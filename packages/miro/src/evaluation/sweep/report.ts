@@ -5,6 +5,7 @@ import { checkObject } from "../../arguments.js";
 import { counted } from "../../numbers.js";
 import { labelledSheet } from "../../pictures/labelled-sheet.js";
 import type { RgbImage } from "../../pictures/rgb.js";
+import type { ImageSettings } from "../../pipeline/settings.js";
 import type { Axis } from "./axis.js";
 import type { SweepCell, SweepImage, SweepResult } from "./run.js";
 
@@ -37,19 +38,21 @@ export async function sweepSheet(result: SweepResult, options: SweepSheetOptions
   });
 }
 
-/** What all pictures have in common, as far as no axis changes it. */
-export function sweepFooter({ x, y, cells }: SweepResult): string {
-  const { model, variant, steps, sampler, guidanceScale, seed, versions } = cells[0]![0]!.images[0]!.settings;
-  const changed = new Set([x.name, y.name]);
-  const parts = [
-    !changed.has("model") && !changed.has("variant") && `${model}${variant ? `/${variant}` : ""}`,
-    !changed.has("steps") && !changed.has("evaluations") && counted(steps, "step"),
-    !changed.has("sampler") && sampler,
-    !changed.has("guidance") && (guidanceScale > 0 ? `guidance ${guidanceScale}` : "unguided"),
-    !changed.has("seed") && `seed ${seed}`,
+/** What all places have in common: axes change it by their values, and checkpoints by their defaults. */
+export function sweepFooter({ cells }: SweepResult): string {
+  const [first = [], ...others] = cells.flat().map(({ images }) => partsOf(images[0]!.settings));
+  return first.filter((part, i) => others.every((other) => other[i] === part)).join(", ");
+}
+
+function partsOf({ model, variant, steps, sampler, guidanceScale, seed, versions }: ImageSettings): string[] {
+  return [
+    `${model}${variant ? `/${variant}` : ""}`,
+    counted(steps, "step"),
+    sampler,
+    guidanceScale > 0 ? `guidance ${guidanceScale}` : "unguided",
+    `seed ${seed}`,
     `miro-t2i ${versions.miro}`,
   ];
-  return parts.filter(Boolean).join(", ");
 }
 
 /** Everything about a sweep but its pixels. */

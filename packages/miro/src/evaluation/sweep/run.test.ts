@@ -9,7 +9,7 @@ import { MiroPipeline } from "../../pipeline/pipeline.js";
 import { PictureFiles } from "../../pipeline/requests/picture-files.js";
 import { checkedScorer, type Scorer } from "../../rewards/scorer.js";
 import { parseAxis } from "./axis.js";
-import { summariseSide, sweepSheet, sweepToJson } from "./report.js";
+import { summariseSide, sweepFooter, sweepSheet, sweepToJson } from "./report.js";
 import { runSweep, type SweepOptions } from "./run.js";
 
 const tiny = fileURLToPath(new URL("../../../../../tests/reference/fixtures/tiny", import.meta.url));
@@ -89,6 +89,13 @@ describe("runSweep", () => {
     expect(other).not.toBe(0);
   });
 
+  it.each(["seed", "variation_seed"])("refuses a %s that no picture could store", async (name) => {
+    const x = axis(`${name}=${Number.MAX_SAFE_INTEGER}`);
+    await expect(runSweep({ ...base, x, imagesPerCell: 2 })).rejects.toThrow(
+      /^\w+: expected at most 9007199254740990 for 2 pictures of each place, received 9007199254740991$/,
+    );
+  });
+
   it("sets both negative targets of a trade-off", async () => {
     const { cells } = await runSweep({ ...base, x: axis("tradeoff.clip_score.aesthetic_score=0,0.25") });
     expect(cells[0]!.map(({ images }) => images[0]!.settings.negativeRewardTargets)).toMatchObject([
@@ -139,6 +146,20 @@ describe("runSweep", () => {
     } finally {
       rmSync(folder, { recursive: true, force: true });
     }
+  });
+
+  it("says at the foot what all places have in common, also where checkpoints have other defaults", async () => {
+    const footer = async (options: Partial<SweepOptions>) =>
+      sweepFooter(await runSweep({ ...base, settings: { steps: 2 }, x: axis("seed=5"), ...options }));
+    expect(await footer({})).toMatch(/^checkpoint, 2 steps, euler, guidance [\d.]+, seed 5, miro-t2i /);
+    expect(await footer({ x: axis("seed=5,6"), y: axis("guidance=0,1") })).toMatch(
+      /^checkpoint, 2 steps, euler, miro-t2i \S+$/,
+    );
+    const { cells, ...rest } = await runSweep({ ...base, settings: { steps: 2 }, x: axis("model=one,two") });
+    const [first, second] = cells[0]!;
+    const [image] = second!.images;
+    const slower = { ...image!, settings: { ...image!.settings, steps: 7 } };
+    expect(sweepFooter({ ...rest, cells: [[first!, { ...second!, images: [slower] }]] })).not.toContain("steps");
   });
 
   it("reports the scores of every picture and their means along both sides", async () => {

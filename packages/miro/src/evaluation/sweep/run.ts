@@ -31,7 +31,10 @@ export interface SweepOptions {
   y?: Axis;
   /** Seed of the first picture of each place, default 0. */
   seed?: number;
-  /** Pictures of each place, with consecutive seeds, or as consecutive variations; the sheet shows the first, scores are of all. Default 1. */
+  /**
+   * Pictures of each place, with consecutive seeds or variation seeds; the sheet shows the first, scores are of all.
+   * Default 1.
+   */
   imagesPerCell?: number;
   /**
    * Key of one of `scorers`: of each place the picture with its highest score alone is shown and counts in scores.
@@ -257,6 +260,10 @@ export function layOutSweep(options: SweepLayout): SweepPlace[] {
       const first = chosen.seed ?? seed;
       const checked = checkOptions({ ...optionsAt(down, across), seed: first });
       const { variationSeed } = checked;
+      const largest = Number.MAX_SAFE_INTEGER - (imagesPerCell - 1);
+      for (const [name, seed] of Object.entries({ seed: first, variationSeed }))
+        if (typeof seed === "number" && seed > largest)
+          throw invalid(name, `at most ${largest} for ${counted(imagesPerCell, "picture")} of each place`, seed);
       for (let nth = 0; nth < imagesPerCell; nth++) {
         const varied = typeof variationSeed === "number" && { variationSeed: variationSeed + nth };
         places.push({

@@ -50,6 +50,15 @@ async function claimed(options: PictureFilesOptions, plan = pictures("fox")): Pr
   return files;
 }
 
+it("a name that ends with a slash is that of a folder, whatever else it ends with", async () => {
+  const plan = pictures("fox", "cat");
+  const files = await claimed({ output: "book.png/" }, plan);
+  expect(plan.map((picture) => files.path(picture))).toEqual(["book.png/fox-seed0.png", "book.png/cat-seed1.png"]);
+  await files.write(plan[0]!, image);
+  files.release();
+  expect(readdirSync("book.png")).toEqual(["fox-seed0.png"]);
+});
+
 describe("commands that share a folder", () => {
   it("number their pictures apart before any is drawn, and leave nothing but them", async () => {
     const plan = pictures("fox", "cat");

@@ -3,7 +3,7 @@
  * is decided before the first picture is drawn; each file appears whole or not at all.
  */
 import { existsSync } from "node:fs";
-import { dirname, extname, relative } from "node:path";
+import { dirname, extname, relative, sep } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { z } from "zod";
 import { describe, InvalidInputError, invalid, MiroError } from "../../errors.js";
@@ -121,7 +121,7 @@ export class PictureFiles {
     const { overwrite, resume, name } = checked;
     const output = checked.output && withoutParents(checked.output);
     if (output !== undefined) refuseFileAsFolder(dirname(output), "output");
-    const intoFolder = output === undefined || isFolder(output);
+    const intoFolder = output === undefined || isFolder(output) || checked.output!.endsWith(sep);
     const named = intoFolder ? null : formatOf(output);
     // Whoever writes "-" means the standard output, which takes no pictures; a folder of this name is "./-".
     const isOther = output === "-" || OTHER_FILES.has(extname(output ?? "").toLowerCase());

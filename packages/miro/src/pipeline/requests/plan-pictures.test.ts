@@ -1,6 +1,5 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { InvalidInputError } from "../../errors.js";
 import { groupPictures, mergeOptions, planPictures, randomSeed } from "./plan-pictures.js";
 import type { PromptRequest } from "./prompt-file.js";
 
@@ -35,7 +34,9 @@ describe("planPictures", () => {
     const largest = { seed: Number.MAX_SAFE_INTEGER };
     expect(planPictures([request("a")], largest)[0]).toMatchObject(largest);
     for (const more of [{ candidates: 2 }, { options: { imagesPerPrompt: 2 } }])
-      expect(() => planPictures([request("a")], { ...largest, ...more })).toThrow(/^seed: the seed 9007199254740\d+ is/);
+      expect(() => planPictures([request("a")], { ...largest, ...more })).toThrow(
+        /^seed: the seed 9007199254740\d+ is/,
+      );
     const variations = { options: { variationSeed: Number.MAX_SAFE_INTEGER }, seed: 0 };
     expect(() => planPictures([request("a"), request("b")], variations)).toThrow(/^variationSeed: the seed 9007/);
   });
@@ -87,6 +88,14 @@ it("a wrong option is refused with the line that gives it", () => {
   expect(() => planPictures([request("a", { options: { steps: 0 }, where: "p.csv:2" })], { seed: 0 })).toThrow(
     /^p\.csv:2: steps: expected an integer of at least 1, received 0$/,
   );
+  for (const [name, list] of Object.entries({
+    variationSeed: [4, 5],
+    negativePrompt: ["a"],
+    rewardTargets: [{}, {}],
+  })) {
+    const options = { [name]: list, imagesPerPrompt: 2 };
+    expect(() => planPictures([request("a", { options })], { seed: 0 })).toThrow(new RegExp(`^${name}\\S*: expected`));
+  }
   expect(() => planPictures([request("a")], { options: { imagesPerPrompt: 0 }, seed: 0 })).toThrow(
     /^imagesPerPrompt: /,
   );

@@ -1,5 +1,6 @@
 /** Which pictures a list of prompts means, each with its options checked, and which of them can share a plan. */
 import { randomInt } from "node:crypto";
+import { z } from "zod";
 import { isObject } from "../../arguments.js";
 import { InvalidInputError, invalid } from "../../errors.js";
 import { samplerNames, withOptionsOf } from "../../flow/samplers/index.js";
@@ -9,7 +10,7 @@ import { parseOptions, withDefaults } from "../../options.js";
 import type { PictureSource } from "../edit.js";
 import { generateSchema, type ResolvedGenerateOptions } from "../generate-options.js";
 import type { RewardTargets } from "../picture-options.js";
-import type { PromptOptions, PromptRequest } from "./prompt-file.js";
+import { type PromptOptions, type PromptRequest, promptOptionsSchema } from "./prompt-file.js";
 
 /** One picture that is to be drawn. */
 export interface PlannedPicture {
@@ -104,10 +105,13 @@ function layOut(
   return pictures;
 }
 
-/** Options of `generate` after the checks that need no checkpoint. */
+/** The options of `generate` for one prompt, those that hold for the whole call included. */
+const onePromptSchema = z.strictObject({ ...generateSchema.shape, ...promptOptionsSchema.shape });
+
+/** Options of `generate` for one prompt after the checks that need no checkpoint. */
 export function checkOptions(options: PromptOptions, where?: string): ResolvedGenerateOptions {
   try {
-    return parseOptions(generateSchema, options);
+    return withDefaults(generateSchema, parseOptions(onePromptSchema, options));
   } catch (error) {
     if (where === undefined || !(error instanceof InvalidInputError)) throw error;
     throw new InvalidInputError(message`${where}: ${error}`, { cause: error });

@@ -6,7 +6,7 @@
  * as with other versions (where differences are small, if there are any), a warning says so.
  */
 import { buildInfo } from "@miro-t2i/torch";
-import { InvalidInputError } from "../../errors.js";
+import { describe, InvalidInputError } from "../../errors.js";
 import { checkSamplerOptions } from "../../flow/samplers/index.js";
 import { about, message, option } from "../../message.js";
 import { parseOptions } from "../../options.js";
@@ -15,6 +15,7 @@ import { version } from "../../version.js";
 import type { PictureSource } from "../edit.js";
 import { generateSchema } from "../generate-options.js";
 import { bundledModel } from "../loading/bundled.js";
+import { availableDevices } from "../loading/device.js";
 import { expandTilde, type WeightsIdentity } from "../loading/identity.js";
 import type { FromPretrainedOptions } from "../loading/load-options.js";
 import type { RewardTargets } from "../picture-options.js";
@@ -28,6 +29,7 @@ export interface ChosenParts {
   revision?: string | undefined;
   textEncoder?: string | undefined;
   vae?: string | undefined;
+  device?: string | undefined;
   /** What is drawn over, instead of the files that the picture names. */
   image?: PictureSource | undefined;
   mask?: PictureSource | undefined;
@@ -58,6 +60,10 @@ export async function readRedrawing(path: string, chosen: ChosenParts = {}): Pro
       message`${path}: does not say which weights drew it; name them with ${option("model")}`,
     );
   }
+  if (chosen.device === undefined && !availableDevices().includes(device))
+    throw new InvalidInputError(
+      message`${about("device")}: ${path} was drawn on ${describe(device)}, which is not available here; name one that is (${availableDevices().join(", ")}), on which the picture may differ a little`,
+    );
   const own = chosen.model === undefined && weights ? locate(path, "model", weights.checkpoint) : null;
   const textEncoder =
     chosen.textEncoder ?? (own && weights?.textEncoder && partOf(path, "textEncoder", weights.textEncoder));
