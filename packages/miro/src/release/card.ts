@@ -226,12 +226,15 @@ function usage({ repo, variant }: CardOptions, { coherenceKeys, settings }: Rele
 function snippets(repo: string, variant: string | undefined, keys: readonly string[]): string {
   const targets = keys.slice(0, 2).map((key, i) => [key, i === 0 ? 1 : 0.3] as const);
   const flags = targets.map(([key, value]) => ` --reward ${shellWord(`${key}=${value}`)}`).join("");
-  const options = variant === undefined ? "" : `, { variant: ${JSON.stringify(variant)} }`;
+  const [flag, options] =
+    variant === undefined
+      ? ["", ""]
+      : [` --variant ${shellWord(variant)}`, `, { variant: ${JSON.stringify(variant)} }`];
   const rewards = targets.map(([key, value]) => `${JSON.stringify(key)}: ${value}`).join(", ");
   const second = targets.length === 0 ? "" : `, { rewardTargets: { ${rewards} } }`;
   return [
     "```sh",
-    `npx miro-t2i generate "a fox in the snow" --model ${repo}${variant === undefined ? "" : ` --variant ${shellWord(variant)}`}${flags}`,
+    `npx miro-t2i generate "a fox in the snow" --model ${repo}${flag}${flags}`,
     "```",
     "",
     "```ts",

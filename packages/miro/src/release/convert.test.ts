@@ -300,7 +300,7 @@ describe("a published checkpoint", () => {
     });
   });
 
-  it("whose tensors were sorted does not tell the order of its rewards, and is the same model where it is said", async () => {
+  it("whose tensors were sorted needs to be told the order of its rewards, and is the same model then", async () => {
     const renamed = (entries: [string, Tensor][]) =>
       entries.map(([name, tensor]): [string, Tensor] => [name.replace("clip_score", "tones"), tensor]);
     const ordered = rewritten("ordered", renamed);

@@ -112,10 +112,11 @@ function rewardsOf(path: string, names: readonly string[], stated: unknown): str
   const placeOfWeight = (bias: string) => places.get(bias.replace(/bias$/, "weight")) ?? -1;
   const isOrdered = names.every((name, i) => !name.endsWith(".bias") || placeOfWeight(name) < i);
   if (isOrdered || rewards.length < 2) return rewards;
-  if (!Array.isArray(stated))
-    throw new InvalidInputError(
-      `${path}: the tensors are not in the order of the network, so they do not tell the order of its rewards (coherence_keys); put the run's config.yaml or a config.json beside the checkpoint`,
-    );
+  if (!Array.isArray(stated)) {
+    const found = "are not in the order of the network, so they do not tell the order of its rewards (coherence_keys)";
+    const remedy = "put the run's config.yaml or a config.json beside the checkpoint";
+    throw new InvalidInputError(`${path}: the tensors ${found}; ${remedy}`);
+  }
   return String([...stated].sort()) === String([...rewards].sort()) ? stated : rewards;
 }
 

@@ -382,15 +382,19 @@ interface Refused {
 
 function refusal({ name, parameter, revision }: Repository, { status, code, said, path }: Refused): MiroError {
   const known = hubAuthorization() !== undefined;
-  if (status === 401 && known && UNKNOWN_TOKEN.test(said))
+  if (status === 401 && known && UNKNOWN_TOKEN.test(said)) {
+    const found = "the Hub does not know the access token of HF_TOKEN or of the stored login";
+    const remedy = `make a new one at ${hubEndpoint()}/settings/tokens, or set HF_HUB_DISABLE_IMPLICIT_TOKEN=1 to send none`;
     return new InvalidInputError(
-      message`${about(parameter)}: the Hub does not know the access token of HF_TOKEN or of the stored login, and gives nothing for it, public repositories included; make a new one at ${hubEndpoint()}/settings/tokens, or set HF_HUB_DISABLE_IMPLICIT_TOKEN=1 to send none`,
+      message`${about(parameter)}: ${found}, and gives nothing for it, public repositories included; ${remedy}`,
     );
+  }
   if (code === "GatedRepo" || code === "DisabledRepo") {
     const what = code === "GatedRepo" ? "its owner lets in only who accepts the conditions" : "it has been disabled";
     const then = known ? "with the account of your token" : "then set HF_TOKEN, or run `hf auth login`";
+    const remedy = `see ${hubEndpoint()}/${name}, ${then}`;
     return new InvalidInputError(
-      message`${about(parameter)}: the Hub refuses access to ${name} (${status}): ${what}; see ${hubEndpoint()}/${name}, ${then}${quoted(said)}`,
+      message`${about(parameter)}: the Hub refuses access to ${name} (${status}): ${what}; ${remedy}${quoted(said)}`,
     );
   }
   if (status === 401 || status === 403) {

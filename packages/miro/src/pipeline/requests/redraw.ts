@@ -60,10 +60,12 @@ export async function readRedrawing(path: string, chosen: ChosenParts = {}): Pro
       message`${path}: does not say which weights drew it; name them with ${option("model")}`,
     );
   }
-  if (chosen.device === undefined && !availableDevices().includes(device))
+  if (chosen.device === undefined && !availableDevices().includes(device)) {
+    const remedy = `name one that is (${availableDevices().join(", ")}), on which the picture may differ a little`;
     throw new InvalidInputError(
-      message`${about("device")}: ${path} was drawn on ${describe(device)}, which is not available here; name one that is (${availableDevices().join(", ")}), on which the picture may differ a little`,
+      message`${about("device")}: ${path} was drawn on ${describe(device)}, which is not available here; ${remedy}`,
     );
+  }
   const own = chosen.model === undefined && weights ? locate(path, "model", weights.checkpoint) : null;
   const textEncoder =
     chosen.textEncoder ?? (own && weights?.textEncoder && partOf(path, "textEncoder", weights.textEncoder));
