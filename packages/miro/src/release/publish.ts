@@ -339,28 +339,27 @@ async function refusals<T>(repo: string, stage: Stage, work: () => Promise<T>): 
   try {
     return await work();
   } catch (error) {
-    const { statusCode, name } = error as { statusCode?: number; name?: string };
-    if (error instanceof MiroError || name === "AbortError") throw error;
-    const said = (error as Error).message.split(/\. URL: |\n/)[0]!.slice(0, 200);
-    const cause = (error as Error).cause as { code?: string; message?: string } | undefined;
-    const reason =
-      name === "TimeoutError"
-        ? `no answer within ${metadataTimeoutMs() / 1000} s`
-        : cause?.message || cause?.code || said;
-    const words =
-      statusCode === 401
-        ? "the Hub does not know the access token; make one that may write, and set HF_TOKEN"
-        : statusCode === 403
-          ? `the access token may not write there (${said})`
-          : statusCode === 409 && stage === "create"
-            ? `the repository is there, but the access token does not see it (${said}); give the token access to it`
-            : statusCode === 409 || statusCode === 412
-              ? `the repository has changed since the plan was made (${said}); run the command again for a new plan`
-              : statusCode === undefined
-                ? stage === "upload"
-                  ? `the upload broke off (${reason}); ${AGAIN}`
-                  : `${hubEndpoint()} cannot be reached (${reason}), and nothing was uploaded; ${whatToCheck()}`
-                : `the Hub answers ${statusCode} (${said}); ${AGAIN}`;
-    throw new MiroError(`${repo}: ${words}`, { cause: error });
+    if (error instanceof MiroError || (error as Error).name === "AbortError") throw error;
+    throw new MiroError(`${repo}: ${refusal(error as Error, stage)}`, { cause: error });
   }
+}
+
+function refusal(error: Error & { statusCode?: number }, stage: Stage): string {
+  const { statusCode } = error;
+  const said = error.message.split(/\. URL: |\n/)[0]!.slice(0, 200);
+  if (statusCode === undefined) {
+    const cause = error.cause as { code?: string; message?: string } | undefined;
+    const isLate = error.name === "TimeoutError";
+    const reason = isLate ? `no answer within ${metadataTimeoutMs() / 1000} s` : cause?.message || cause?.code || said;
+    return stage === "upload"
+      ? `the upload broke off (${reason}); ${AGAIN}`
+      : `${hubEndpoint()} cannot be reached (${reason}), and nothing was uploaded; ${whatToCheck()}`;
+  }
+  if (statusCode === 401) return "the Hub does not know the access token; make one that may write, and set HF_TOKEN";
+  if (statusCode === 403) return `the access token may not write there (${said})`;
+  if (statusCode === 409 && stage === "create")
+    return `the repository is there, but the access token does not see it (${said}); give the token access to it`;
+  if (statusCode === 409 || statusCode === 412)
+    return `the repository has changed since the plan was made (${said}); run the command again for a new plan`;
+  return `the Hub answers ${statusCode} (${said}); ${AGAIN}`;
 }
