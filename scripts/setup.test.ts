@@ -288,7 +288,7 @@ esac`,
       const env = withPip({ "2.13.0+cpu": wheel("torch-2.13.0+cpu-py3.whl", cpu) });
       write("my cache/unpack-killed/torch/lib/libtorch_cpu.so", "half");
       await libtorchStep.run(context(env));
-      expect(said).toContain("fetching a private copy of 2.13.0");
+      expect(said).toContain("fetching a private copy of libtorch 2.13.0");
       const folder = path.join(root, "my cache/libtorch-2.13.0/torch");
       expect(chosenLibtorch(context(env))).toMatchObject({ folder, version: "2.13.0", source: "private copy" });
       expect(readdirSync(path.join(folder, "lib"))).toEqual(["libtorch_cpu.so"]);
