@@ -156,7 +156,7 @@ export class WorkerPipeline {
    */
   async generate(prompt: string | readonly string[], options: WorkerGenerateOptions = {}): Promise<WorkerResult> {
     const images: GeneratedImage[] = [];
-    const warnings = await this.#draw(prompt, options, (image) => void images.push(image));
+    const warnings = await this.#draw(toSend(prompt, options), options, (image) => void images.push(image));
     return { images, warnings };
   }
 
@@ -167,14 +167,14 @@ export class WorkerPipeline {
     prompt: string | readonly string[],
     options: WorkerGenerateOptions = {},
   ): AsyncGenerator<GeneratedImage, void, void> {
-    toSend(prompt, options); // what is wrong is told before the options are looked into
+    const call = toSend(prompt, options);
     const leave = new AbortController();
     const { signal } = options;
     const either = signal ? AbortSignal.any([signal, leave.signal]) : leave.signal;
     let give: (next: GeneratedImage | null) => void = () => {};
     let taken: () => void = () => {};
     let next = new Promise<GeneratedImage | null>((resolve) => (give = resolve));
-    const work = this.#draw(prompt, { ...options, signal: either }, async (image) => {
+    const work = this.#draw(call, { ...options, signal: either }, async (image) => {
       const wanted = new Promise<void>((resolve) => (taken = resolve));
       give(image);
       await wanted;
@@ -206,12 +206,10 @@ export class WorkerPipeline {
   }
 
   async #draw(
-    prompt: string | readonly string[],
-    options: WorkerGenerateOptions,
+    call: ReturnType<typeof toSend>,
+    { onStep, onImage, onWarning, signal }: WorkerGenerateOptions,
     deliver: (image: GeneratedImage) => void | Promise<void>,
   ): Promise<string[]> {
-    const call = toSend(prompt, options);
-    const { onStep, onImage, onWarning, signal } = options;
     const on = {
       onStep,
       onWarning,
