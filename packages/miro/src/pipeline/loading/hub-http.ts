@@ -384,7 +384,8 @@ function refusal({ name, parameter, revision }: Repository, { status, code, said
   const known = hubAuthorization() !== undefined;
   if (status === 401 && known && UNKNOWN_TOKEN.test(said)) {
     const found = "the Hub does not know the access token of HF_TOKEN or of the stored login";
-    const remedy = `make a new one at ${hubEndpoint()}/settings/tokens, or set HF_HUB_DISABLE_IMPLICIT_TOKEN=1 to send none`;
+    const page = `${hubEndpoint()}/settings/tokens`;
+    const remedy = `make a new one at ${page}, or set HF_HUB_DISABLE_IMPLICIT_TOKEN=1 to send none`;
     return new InvalidInputError(
       message`${about(parameter)}: ${found}, and gives nothing for it, public repositories included; ${remedy}`,
     );

@@ -83,7 +83,7 @@ export function checkMembers(
     checks.push(
       presence(`score ${name}`, held.scores.get(name), held.samples, {
         optional: !data.binCoherence,
-        remedy: sourceOf(name),
+        remedy: makerOf(name),
         without: others,
       }),
     );
@@ -91,7 +91,7 @@ export function checkMembers(
     checks.push(
       presence(`score ${syntheticName(name)}`, held.scores.get(syntheticName(name)), held.samples, {
         optional: true,
-        remedy: `${sourceOf(name, " --synthetic-captions FILE")}, or data.score_mode=original`,
+        remedy: `${makerOf(name, " --synthetic-captions FILE")}, or data.score_mode=original`,
         without: (held.scores.get(name) ?? 0) > 0 ? `, ${withoutPairs([name])}` : "",
       }),
     );
@@ -206,7 +206,7 @@ function presence(
 }
 
 /** What makes a score: the stage of its scorer; a number that no scorer is known for may come from anywhere. */
-function sourceOf(score: string, flags = ""): string {
+function makerOf(score: string, flags = ""): string {
   const scorer = scorerSpecs().find(({ key }) => key === score);
   const column = flags === "" ? score : syntheticName(score);
   return scorer === undefined
