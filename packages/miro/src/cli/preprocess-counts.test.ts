@@ -3,20 +3,14 @@ import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "nod
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { gzipSync } from "node:zlib";
-import sharp from "sharp";
-import { afterAll, beforeAll, expect, it } from "vitest";
+import { afterAll, expect, it } from "vitest";
 import { TarWriter } from "../data/shards/tar-writer.js";
+import { RED_PNG } from "../pictures/testing/red.js";
 import { bundledFolder } from "../pipeline/loading/bundled.js";
 import { runCaptured } from "./testing/run-captured.js";
 
 const folder = mkdtempSync(join(tmpdir(), "miro-counts-"));
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
-let picture: Buffer;
-beforeAll(async () => {
-  picture = await sharp({ create: { width: 8, height: 8, channels: 3, background: "red" } })
-    .png()
-    .toBuffer();
-});
 
 function source(name: string): string {
   const path = join(folder, name);
@@ -32,7 +26,7 @@ async function tar(path: string, members: readonly (readonly [string, string | U
 
 /** The members of a sample. */
 const sample = (key: string) =>
-  [[`${key}.png`, picture] as const, [`${key}.txt`, "red"], [`${key}.json`, "{}"]] as const;
+  [[`${key}.png`, RED_PNG] as const, [`${key}.txt`, "red"], [`${key}.json`, "{}"]] as const;
 
 async function preprocess(src: string, ...args: readonly string[]) {
   const done = await runCaptured("preprocess", "--src", src, "--scorers", "sharpness", "--json", ...args);
@@ -46,7 +40,7 @@ it("members that repeat are no further samples; pictures of one name are", async
   expect(shards).toMatchObject([{ seen: 3, written: 2, skipped: { "duplicate-member": 1, "missing-image": 1 } }]);
 
   const pictures = source("pictures");
-  for (const name of ["a.png", "a.webp", "a.gif", "b.png"]) writeFileSync(join(pictures, name), picture);
+  for (const name of ["a.png", "a.webp", "a.gif", "b.png"]) writeFileSync(join(pictures, name), RED_PNG);
   for (const name of ["a.txt", "b.txt"]) writeFileSync(join(pictures, name), "red");
   const folderOf = await preprocess(pictures, "--stage", "rewards");
   expect(folderOf.shards).toMatchObject([{ seen: 4, written: 2, skipped: { "duplicate-key": 2 } }]);
@@ -54,7 +48,7 @@ it("members that repeat are no further samples; pictures of one name are", async
 
 it("rows of a table that name no picture are left out, and the others prepared", async () => {
   const src = source("table");
-  writeFileSync(join(src, "a.png"), picture);
+  writeFileSync(join(src, "a.png"), RED_PNG);
   const rows = {
     "list.csv": "image,caption\na.png,red\n,lost\n",
     "list.jsonl": '{"image": 3}\n{"image": "a.png", "caption": "red"}\n',

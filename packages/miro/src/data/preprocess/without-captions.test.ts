@@ -2,28 +2,22 @@
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
-import sharp from "sharp";
-import { afterAll, beforeAll, expect, it } from "vitest";
+import { afterAll, expect, it } from "vitest";
 import { InvalidInputError, MiroError } from "../../errors.js";
+import { RED_PNG } from "../../pictures/testing/red.js";
 import { bundledFolder } from "../../pipeline/loading/bundled.js";
 import { TarWriter } from "../shards/tar-writer.js";
 import { preprocess } from "./preprocess.js";
 
 const folder = mkdtempSync(join(tmpdir(), "miro-no-captions-"));
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
-let picture: Buffer;
-beforeAll(async () => {
-  picture = await sharp({ create: { width: 8, height: 8, channels: 3, background: "red" } })
-    .png()
-    .toBuffer();
-});
 
 let sources = 0;
 /** Makes a folder of files and prepares it. */
 async function prepared(files: Readonly<Record<string, string>>, source = "", stage: "rewards" | "all" = "rewards") {
   const src = join(folder, `source-${sources++}`);
   mkdirSync(src);
-  for (const name of ["a.png", "b.png"]) writeFileSync(join(src, name), picture);
+  for (const name of ["a.png", "b.png"]) writeFileSync(join(src, name), RED_PNG);
   for (const [name, text] of Object.entries(files)) {
     mkdirSync(dirname(join(src, name)), { recursive: true });
     writeFileSync(join(src, name), text);
@@ -70,7 +64,7 @@ it("so do tars without their texts", async () => {
   const src = join(folder, "tars");
   mkdirSync(src);
   const writer = await TarWriter.create(join(src, "0.tar"));
-  await writer.add("a.png", picture);
+  await writer.add("a.png", RED_PNG);
   await writer.add("a.txt", Buffer.from("red"));
   await writer.finish();
   const given = { stage: "rewards" as const, src, scorers: ["sharpness"], workers: 1 };

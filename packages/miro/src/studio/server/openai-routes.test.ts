@@ -228,33 +228,32 @@ describe("images.edit", () => {
     expect(far(0, side / 2 - 1)).toBeGreaterThan(4);
   });
 
-  it("streams under its own names", async () => {
+  /** The types of the events of an edit. */
+  const streamed = async (options: object): Promise<string[]> => {
     const stream = await client.images.edit({
       image: await toFile(await grey(64), "grey.png", { type: "image/png" }),
       prompt: "a cat",
       ...extra,
-      steps: 8,
-      strength: 1,
       stream: true,
-      partial_images: 1,
+      ...options,
     } as OpenAI.Images.ImageEditParamsStreaming);
     const types: string[] = [];
     for await (const event of stream) types.push(event.type);
-    expect(types).toEqual(["image_edit.partial_image", "image_edit.completed"]);
+    return types;
+  };
+
+  it("streams under its own names", async () => {
+    expect(await streamed({ steps: 8, strength: 1, partial_images: 1 })).toEqual([
+      "image_edit.partial_image",
+      "image_edit.completed",
+    ]);
   });
 
   it("streams as many partial pictures as asked for where not all steps are drawn", async () => {
-    const stream = await client.images.edit({
-      image: await toFile(await grey(64), "grey.png", { type: "image/png" }),
-      prompt: "a cat",
-      ...extra,
-      steps: 12,
-      stream: true,
-      partial_images: 3,
-    } as OpenAI.Images.ImageEditParamsStreaming);
-    const types: string[] = [];
-    for await (const event of stream) types.push(event.type);
-    expect(types).toEqual([...Array(3).fill("image_edit.partial_image"), "image_edit.completed"]);
+    expect(await streamed({ steps: 12, partial_images: 3 })).toEqual([
+      ...Array(3).fill("image_edit.partial_image"),
+      "image_edit.completed",
+    ]);
   });
 
   it("refuses what it cannot draw over", async () => {
