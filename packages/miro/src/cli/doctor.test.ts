@@ -78,3 +78,11 @@ test("a cache that is no folder is said, and one that is not there yet is none",
     rmSync(root, { recursive: true });
   }
 });
+
+test("a cache that cannot be written is named, with what a download needs", () => {
+  expect(cacheFinding("/proc/hub")).toMatchObject({
+    state: "note",
+    value: expect.stringMatching(/^\/proc\/hub \(0 models\), cannot be written: /),
+    fix: expect.stringContaining("HF_HUB_CACHE"),
+  });
+});

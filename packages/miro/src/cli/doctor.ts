@@ -6,6 +6,7 @@ import { z } from "zod";
 import { describe, type InvalidInputError, MiroError, systemReason } from "../errors.js";
 import { freeBytes } from "../files/free-space.js";
 import { formatMemory, formatSize } from "../files/sizes.js";
+import { proveWritable } from "../files/writable.js";
 import { counted } from "../numbers.js";
 import { bundledModel } from "../pipeline/loading/bundled.js";
 import {
@@ -233,14 +234,24 @@ function inTwo(message: string): { value: string; fix?: string } {
 /** The cache of downloads; a folder that is not there yet is made by the first. */
 export function cacheFinding(folder: string): Finding {
   const name = "model cache";
+  let models: number;
   try {
-    const models = readdirSync(folder).filter((name) => name.startsWith("models--")).length;
-    return { name, value: `${folder} (${counted(models, "model")})`, state: "ok" };
+    models = readdirSync(folder).filter((name) => name.startsWith("models--")).length;
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === "ENOENT")
-      return { name, value: `${folder} (${counted(0, "model")})`, state: "ok" };
-    const value = `${folder} cannot be read: ${systemReason(error)}`;
-    return { name, value, state: "missing", fix: "set HF_HUB_CACHE to a folder that can be read and written" };
+    if ((error as NodeJS.ErrnoException).code !== "ENOENT") {
+      const value = `${folder} cannot be read: ${systemReason(error)}`;
+      return { name, value, state: "missing", fix: "set HF_HUB_CACHE to a folder that can be read and written" };
+    }
+    models = 0;
+  }
+  const value = `${folder} (${counted(models, "model")})`;
+  try {
+    proveWritable(folder, "folder", name);
+    return { name, value, state: "ok" };
+  } catch (error) {
+    const reason = systemReason((error as Error).cause ?? error);
+    const fix = "what it holds can be used; set HF_HUB_CACHE to a folder that can be written for downloads";
+    return { name, value: `${value}, cannot be written: ${reason}`, state: "note", fix };
   }
 }
 
