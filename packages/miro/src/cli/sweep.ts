@@ -11,6 +11,7 @@ import { groupBy } from "../group-by.js";
 import { message, option } from "../message.js";
 import { counted } from "../numbers.js";
 import { commaSeparated, field, flag } from "../options.js";
+import { checkCellSize } from "../pictures/labelled-sheet.js";
 import { encodePng } from "../pictures/png.js";
 import { modelOrBundled } from "../pipeline/loading/bundled.js";
 import { loadSchema } from "../pipeline/loading/load-options.js";
@@ -108,7 +109,7 @@ const schema = z.strictObject({
     expected: "an integer of at least 1",
     help: "side of a picture on the sheet, pixels",
     flag: "--cell-size <n>",
-    otherwise: "256 at most",
+    otherwise: "256 at most, less where the sheet would be too large",
   }),
   output: field(z.string().min(1).default("sweep"), {
     expected: "a folder",
@@ -173,6 +174,7 @@ async function sweep(options: Options, given: Given<typeof schema>, context: Cli
       signal: context.signal,
     };
     const places = layOutSweep(sweep);
+    checkCellSize(options.cellSize, (y?.points ?? prompts).length, x.points.length);
     drawing = new DrawingProgress(progress, places.length);
     const result = await untilStopped(context, left, async () => {
       // One of several checkpoints that is missing is told before the pictures of the others are drawn.
@@ -190,15 +192,15 @@ async function sweep(options: Options, given: Given<typeof schema>, context: Cli
       context.stderr(`warning: ${key} was left out where the checkpoint was not trained on it\n`);
     const sheet = join(output, "sheet.png");
     const title = options.title ?? (new Set(prompts).size === 1 ? prompts[0]! : undefined);
+    const json = { sheet, ...sweepToJson(result), seconds: Math.round((performance.now() - started) / 10) / 100 };
+    writeFileAtomic(join(output, "sweep.json"), `${JSON.stringify(json, null, 2)}\n`, { overwrite: true });
     const picture = await sweepSheet(result, {
       ...(title && { title }),
       footer: sweepFooter(result),
       ...(options.cellSize !== undefined && { cellSize: options.cellSize }),
     });
-    const json = { sheet, ...sweepToJson(result), seconds: Math.round((performance.now() - started) / 10) / 100 };
     const png = encodePng(picture.data, picture.width, picture.height, [sheetText(prompts)]);
     writeFileAtomic(sheet, png, { overwrite: true });
-    writeFileAtomic(join(output, "sweep.json"), `${JSON.stringify(json, null, 2)}\n`, { overwrite: true });
     context.stdout(options.json ? `${JSON.stringify(json)}\n` : `${sheet}\n${join(output, "sweep.json")}\n`);
     if (!options.json) context.note(table(result));
     await view([sheet]);

@@ -1,7 +1,7 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { InvalidInputError } from "../errors.js";
-import { labelledSheet } from "./labelled-sheet.js";
+import { checkCellSize, labelledSheet, type SheetCell } from "./labelled-sheet.js";
 import type { RgbImage } from "./rgb.js";
 
 function plain(side: number, [r, g, b]: readonly [number, number, number]): RgbImage {
@@ -75,6 +75,25 @@ describe("labelledSheet", () => {
       cellSize: 100,
     });
     expect(count(sheet, [77, 77, 77])).toBe(100 * 50);
+  });
+
+  it.each([
+    ["columns", (cells: SheetCell[]) => [cells]],
+    ["rows", (cells: SheetCell[]) => cells.map((cell) => [cell])],
+  ])("makes cells smaller where many %s would make the sheet too large", async (_, arranged) => {
+    const wide = { width: 300, height: 1, data: new Uint8Array(900) };
+    const cells = arranged(Array.from({ length: 200 }, (_, i) => ({ image: i === 0 ? wide : null, label: "0.5" })));
+    const { width, height } = await labelledSheet({ cells });
+    expect(Math.max(width, height)).toBeGreaterThan(20_000);
+    expect(Math.max(width, height)).toBeLessThanOrEqual(30_000);
+  });
+
+  it("says before anything is drawn which cells are too large for a sheet", async () => {
+    expect(() => checkCellSize(244, 2, 120)).not.toThrow();
+    expect(() => checkCellSize(undefined, 2, 1000)).not.toThrow();
+    expect(() => checkCellSize(245, 2, 120)).toThrow(
+      "cellSize: expected at most 244 for 2 rows of 120 columns, received 245",
+    );
   });
 
   it.each([

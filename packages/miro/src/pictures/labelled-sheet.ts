@@ -5,6 +5,7 @@ import type { OverlayOptions } from "sharp";
 import { checkCount, checkImage, checkList, checkObject, checkText, isText } from "../arguments.js";
 import { invalid } from "../errors.js";
 import { message } from "../message.js";
+import { counted } from "../numbers.js";
 import type { RgbImage } from "./rgb.js";
 import { sharp } from "./sharp.js";
 import { type TextImage, type TextStyle, textImage } from "./text.js";
@@ -41,7 +42,10 @@ export interface LabelledSheetOptions {
   rowLabels?: readonly string[];
   /** Small print at the foot. */
   footer?: string;
-  /** Side of the square that each picture is fitted into, pixels; default: the longest side of all, at most 256. */
+  /**
+   * Side of the square that each picture is fitted into, pixels. Default: the longest side of all, at most 256, and less
+   * where the sheet would be too large.
+   */
   cellSize?: number;
 }
 
@@ -67,29 +71,15 @@ const FOOTER: TextStyle = { size: 11, colour: "#666666" };
  */
 export async function labelledSheet(options: LabelledSheetOptions): Promise<RgbImage> {
   checkSheet(options);
-  const { cells } = options;
-  const columns = cells[0]!.length;
+  const { cells, cellSize } = options;
   const images = cells.flat().flatMap(({ image }) => image ?? []);
   const largest = Math.max(1, ...images.flatMap(({ width, height }) => [width, height]));
-  const cell = options.cellSize ?? Math.min(256, largest);
-  const gridWidth = columns * (cell + GAP) - GAP;
-  const texts = await textsOf(options, cell, gridWidth);
+  let layout = await layOut(options, cellSize ?? Math.min(256, largest));
+  while (cellSize === undefined && isTooLarge(layout) && layout.cell > 1)
+    layout = await layOut(options, Math.ceil(layout.cell * 0.75) - 1);
+  const { cell, texts, gridWidth, left, titleBottom, columnsBottom, rowTops, bottom, width, height } = layout;
   const { title, columnTitle, rowTitle, columnTexts, rowTexts, cellTexts, footer } = texts;
-
-  const left = MARGIN + gutter([rowTitle, ...rowTexts].map((t) => t?.width ?? 0));
-  const titleBottom = MARGIN + gutter([title?.height ?? 0]);
-  const columnTitleBottom = titleBottom + gutter([columnTitle?.height ?? 0]);
-  const columnsBottom = columnTitleBottom + gutter(columnTexts.map((t) => t?.height ?? 0));
-  const rowHeights = cellTexts.map((row) => cell + inside(row.map((t) => t?.height ?? 0)));
-  const rowTops: number[] = [];
-  let bottom = columnsBottom;
-  for (const height of rowHeights) {
-    rowTops.push(bottom);
-    bottom += height + GAP;
-  }
-  const width = left + Math.max(gridWidth, (title?.width ?? 0) - left, (footer?.width ?? 0) - left, 0) + MARGIN;
-  const height = bottom + gutter([footer?.height ?? 0]) + MARGIN - GAP;
-  if (width > MAX_SIDE || height > MAX_SIDE) {
+  if (isTooLarge(layout)) {
     throw invalid(
       "cells",
       `a sheet of at most ${MAX_SIDE} pixels on a side; use fewer or smaller cells`,
@@ -134,6 +124,42 @@ export async function labelledSheet(options: LabelledSheetOptions): Promise<RgbI
     .raw()
     .toBuffer();
   return { width, height, data: new Uint8Array(data.buffer, data.byteOffset, data.length) };
+}
+
+/**
+ * @param cellSize as of {@link LabelledSheetOptions}
+ * @throws InvalidInputError naming it, when pictures of this side in so many rows and columns are too large for a sheet,
+ *   whatever their labels
+ */
+export function checkCellSize(cellSize: number | undefined, rows: number, columns: number): void {
+  const most = Math.max(1, Math.floor(MAX_SIDE / Math.max(rows, columns)) - GAP);
+  if (cellSize !== undefined && cellSize > most)
+    throw invalid("cellSize", `at most ${most} for ${counted(rows, "row")} of ${counted(columns, "column")}`, cellSize);
+}
+
+/** Where everything is on a sheet with cells of this side, pixels. */
+async function layOut(options: LabelledSheetOptions, cell: number) {
+  const gridWidth = options.cells[0]!.length * (cell + GAP) - GAP;
+  const texts = await textsOf(options, cell, gridWidth);
+  const { title, columnTitle, rowTitle, columnTexts, rowTexts, cellTexts, footer } = texts;
+  const left = MARGIN + gutter([rowTitle, ...rowTexts].map((t) => t?.width ?? 0));
+  const titleBottom = MARGIN + gutter([title?.height ?? 0]);
+  const columnTitleBottom = titleBottom + gutter([columnTitle?.height ?? 0]);
+  const columnsBottom = columnTitleBottom + gutter(columnTexts.map((t) => t?.height ?? 0));
+  const rowHeights = cellTexts.map((row) => cell + inside(row.map((t) => t?.height ?? 0)));
+  const rowTops: number[] = [];
+  let bottom = columnsBottom;
+  for (const height of rowHeights) {
+    rowTops.push(bottom);
+    bottom += height + GAP;
+  }
+  const width = left + Math.max(gridWidth, (title?.width ?? 0) - left, (footer?.width ?? 0) - left, 0) + MARGIN;
+  const height = bottom + gutter([footer?.height ?? 0]) + MARGIN - GAP;
+  return { cell, texts, gridWidth, left, titleBottom, columnsBottom, rowTops, bottom, width, height };
+}
+
+function isTooLarge({ width, height }: { width: number; height: number }): boolean {
+  return Math.max(width, height) > MAX_SIDE;
 }
 
 /** @throws InvalidInputError naming what is wrong, when rows differ in length, or labels do not fit them */

@@ -4,6 +4,7 @@ import { invalid } from "../../errors.js";
 import { parseAxis } from "../../evaluation/sweep/axis.js";
 import { layOutSweep } from "../../evaluation/sweep/run.js";
 import { field } from "../../options.js";
+import { checkCellSize } from "../../pictures/labelled-sheet.js";
 import { type PromptOptions, promptOptionsSchema } from "../../pipeline/requests/prompt-file.js";
 import { scorerSpec } from "../../rewards/registry.js";
 import { checkRewards, checkTogether, chooseModel, jobBody, parseBody, type WorkContext } from "./bodies.js";
@@ -71,7 +72,9 @@ export function sweepWorkOf(given: unknown, { engine }: WorkContext): JobWork {
   const { seed, imagesPerCell, by, distance, title, cellSize } = body;
   const own = Object.fromEntries(Object.entries(body).filter(([key]) => key in settings)) as PromptOptions;
   const layout = { prompts: texts, x, ...(y && { y }), seed, imagesPerCell, settings: own, model: card.id };
-  const cells = x.points.length * (y ?? { points: texts }).points.length;
+  const rows = (y?.points ?? texts).length;
+  const cells = rows * x.points.length;
+  checkCellSize(cellSize, rows, x.points.length);
   if (cells * imagesPerCell > MAX_SWEEP_PICTURES)
     throw invalid("x", `at most ${MAX_SWEEP_PICTURES} pictures in a sweep`, cells * imagesPerCell);
   const places = layOutSweep(layout);
