@@ -11,7 +11,7 @@ import { counted } from "../numbers.js";
 import { listVariants, weightFiles } from "../pipeline/loading/checkpoint.js";
 import { type ReleaseConfig, readReleaseConfig } from "../pipeline/loading/release-config.js";
 import { ABLATIONS_REPOSITORY, MAIN_REPOSITORY, RELEASES, type Release } from "../pipeline/loading/releases.js";
-import { shellWord } from "../training/cluster/quoting.js";
+import { shellWord } from "../shell-word.js";
 import { type ReleaseFacts, readFacts } from "./facts.js";
 import { refuseRun } from "./open-folder.js";
 

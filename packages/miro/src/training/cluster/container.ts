@@ -10,7 +10,7 @@ import { existsSync, statSync } from "node:fs";
 import { dirname, isAbsolute, relative, resolve } from "node:path";
 import { InvalidInputError, invalid } from "../../errors.js";
 import { message, option } from "../../message.js";
-import { shellWord } from "./quoting.js";
+import { shellWord } from "../../shell-word.js";
 
 /** What starts containers. */
 export const CONTAINER_RUNTIMES = ["pyxis", "apptainer"] as const;

@@ -14,8 +14,9 @@ import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import fc from "fast-check";
 import { afterAll, describe, expect, it } from "vitest";
+import { shellWord } from "../../shell-word.js";
+import { directiveValue } from "./directives.js";
 import { type Job, jobScript } from "./job-script.js";
-import { directiveValue, shellWord } from "./quoting.js";
 
 const root = mkdtempSync(join(tmpdir(), "miro job's $HOME "));
 afterAll(() => rmSync(root, { recursive: true, force: true }));

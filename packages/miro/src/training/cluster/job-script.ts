@@ -18,9 +18,10 @@
  * folder) is set back, its variables and limits reach the processes.
  */
 import { checkObject } from "../../arguments.js";
+import { shellWord } from "../../shell-word.js";
 import { containerWords, type JobContainer } from "./container.js";
+import { directiveValue, patternPath } from "./directives.js";
 import type { Prologue } from "./prologue.js";
-import { directiveValue, patternPath, shellWord } from "./quoting.js";
 import type { Staging } from "./staging.js";
 
 /** All that the script says. Paths are absolute. */

@@ -14,7 +14,7 @@ import { beginFile, publishFile } from "@miro-t2i/torch/atomic-write";
 import { packTar } from "modern-tar/fs";
 import { MiroError, systemReason } from "../../errors.js";
 import { sha256 } from "../../files/sha256.js";
-import { hasControls, shellWord } from "./quoting.js";
+import { hasControls, shellWord } from "../../shell-word.js";
 import { type RuntimeFile, type RuntimeFiles, runtimeFiles } from "./runtime-files.js";
 
 /** What the nodes copy. */
