@@ -560,6 +560,24 @@ describe("pictures", () => {
     expect(await page.locator("dialog.viewer").count()).toBe(0);
   });
 
+  it("that another program has deleted leave the gallery where they cannot be shown", async () => {
+    const page = await open();
+    let held: Route[] | undefined = [];
+    await page.route(/thumbnail$/, async (route) => {
+      if (held) held.push(route);
+      else await route.continue();
+    });
+    const { id } = await drawn(page, "not seen yet");
+    const card = page.getByRole("button", { name: /^not seen yet, / });
+    await card.waitFor();
+    await fetch(`${studio.url}/api/pictures/${id}`, { method: "DELETE" });
+    const asked = held;
+    held = undefined;
+    for (const route of asked) await route.continue();
+    await expect.poll(() => card.count()).toBe(0);
+    expect(await page.locator(".notice.bad").count()).toBe(0);
+  });
+
   it("are drawn over: one of the gallery, and a file", async () => {
     const page = await open();
     const { png, id } = await drawn(page, "below");

@@ -8,6 +8,7 @@ import {
   complete,
   galleryError,
   loading,
+  missed,
   more,
   pictures,
   query,
@@ -232,7 +233,7 @@ function Card({ entry, place, side, x, y, isActive, onFocus }: CardProps) {
           shown.value = entry;
         }}
       >
-        <Picture url={thumbnailUrl(id)} alt="" />
+        <Picture url={thumbnailUrl(id)} alt="" onMissed={() => void missed(entry)} />
       </button>
       <figcaption class="card-tools">
         <IconButton

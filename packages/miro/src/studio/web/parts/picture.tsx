@@ -9,7 +9,7 @@ function useTurn(): [turn: number, miss: () => void] {
 }
 
 /** The address under which an image of the studio can be shown; null until it is there. */
-export function useSource(url: string): string | null {
+export function useSource(url: string, onMissed?: () => void): string | null {
   // What the page itself has made needs no key.
   const wanted = key.value !== null && !url.startsWith("blob:");
   const [made, setMade] = useState<{ url: string; blob: string } | null>(null);
@@ -25,7 +25,11 @@ export function useSource(url: string): string | null {
         blob = URL.createObjectURL(bytes);
         setMade({ url, blob });
       })
-      .catch(miss); // The alternative text stands in its place.
+      .catch(() => {
+        // The alternative text stands in its place.
+        miss();
+        onMissed?.();
+      });
     return () => {
       gone = true;
       if (blob !== null) URL.revokeObjectURL(blob);
@@ -41,10 +45,12 @@ interface PictureProps {
   class?: string;
   /** What is seen until the picture is there. */
   preview?: string | null;
+  /** Called when it cannot be shown, for whatever reason. */
+  onMissed?: () => void;
 }
 
-export function Picture({ url, alt, class: name = "", preview = null }: PictureProps) {
-  const source = useSource(url);
+export function Picture({ url, alt, class: name = "", preview = null, onMissed }: PictureProps) {
+  const source = useSource(url, onMissed);
   const [turn, miss] = useTurn();
   const style = preview === null ? {} : { background: `url("${preview}") center / cover` };
   return source === null ? (
@@ -61,7 +67,7 @@ export function Picture({ url, alt, class: name = "", preview = null }: PictureP
       onError={() => {
         miss();
         // The browser does not say why: whether the studio is there turns out by asking, and by what it says.
-        if (!url.startsWith("blob:")) void ask(url).catch(() => {});
+        if (!url.startsWith("blob:")) void ask(url).catch(() => onMissed?.());
       }}
     />
   );

@@ -97,10 +97,7 @@ export async function setFavourite(entry: PictureEntry, favourite: boolean): Pro
     await ask(`api/pictures/${entry.id}`, { method: "PATCH", json: { favourite } });
   } catch (error) {
     replace(entry);
-    if (isGone(error)) {
-      takeAway(entry);
-      if (shown.value?.id === entry.id) shown.value = null;
-    }
+    if (isGone(error)) leave(entry);
     tell(messageOf(error), { kind: "bad" });
   }
 }
@@ -150,6 +147,23 @@ async function undo(): Promise<void> {
   } catch (error) {
     tell(messageOf(error), { kind: "bad" });
   }
+}
+
+/** What could not be shown: a picture that another tab or program has deleted leaves the gallery. */
+export async function missed(entry: PictureEntry): Promise<void> {
+  try {
+    await ask(`api/pictures/${entry.id}`);
+  } catch (error) {
+    if (isGone(error)) leave(entry);
+  }
+}
+
+/** A picture is there no more, here or shown large. */
+function leave(entry: PictureEntry): void {
+  batch(() => {
+    takeAway(entry);
+    if (shown.value?.id === entry.id) shown.value = null;
+  });
 }
 
 function takeAway({ id: gone }: PictureEntry): void {
