@@ -281,6 +281,7 @@ describe("settings that change the arithmetic are refused by file and field", ()
     ["rank", "config.json", (j) => (j.text_config.hf_model_config_kwargs.lora_rank = 8), /one adapter of rank 8/],
     ["width", "config.json", (j) => (j.vision_config.width = 64), /vision_config\.width: 64 is not .* 32/],
     ["heads", "config.json", (j) => (j.vision_config.head_width = 6), /vision_config: .* heads/],
+    ["parts", "text_model_config.json", (j) => (j.num_attention_heads = 3), /3 heads of a multiple of 2 channels/],
     ["huge", "text_model_config.json", (j) => (j.vocab_size = 4_000_000), /holds \d+ weights/],
     ["pixels", "preprocessor_config.json", (j) => (j.size = 64), /size: pictures of 64 .* 36/],
     ["filter", "preprocessor_config.json", (j) => (j.interpolation = "bilinear"), /interpolation: /],

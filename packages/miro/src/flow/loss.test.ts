@@ -3,10 +3,19 @@ import { describe, expect, it } from "vitest";
 import { FlowPrecond } from "../networks/precond.js";
 import { Rin } from "../networks/rin.js";
 import { tinyConfig } from "../networks/testing/tiny-config.js";
-import { type Draw, FlowMatchingLoss, type LossBatch } from "./loss.js";
+import { type Draw, drawFrom, FlowMatchingLoss, type LossBatch } from "./loss.js";
 import { LinearSchedule } from "./schedule.js";
 
 const config = tinyConfig({ num_blocks: 1, coherence_keys: ["clip_score", "vqa_score"] });
+
+it("draws from a generator what PyTorch does: standard normal, or uniform on [0, 1)", () => {
+  scope(() => {
+    const draw = drawFrom(new Generator().manualSeed(3));
+    const generator = new Generator().manualSeed(3);
+    expect(draw("noise", "normal", [50]).toList()).toEqual(randn([50], { generator }).toList());
+    expect(draw("time", "uniform", [50]).toList()).toEqual(rand([50], { generator }).toList());
+  });
+});
 
 describe("FlowMatchingLoss", () => {
   const B = 3;

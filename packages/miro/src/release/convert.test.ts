@@ -56,6 +56,12 @@ function stateBytes(path: string): Map<string, string> {
   return scope(() => new Map([...state].map(([name, tensor]) => [name, bytesOf(file.read(tensor))])));
 }
 
+/** The step that a checkpoint says it is of. */
+function stepOf(path: string): unknown {
+  using file = TorchCheckpoint.open(path);
+  return (file.root as Map<string, unknown>).get("global_step");
+}
+
 function bytesOf(tensor: Tensor): string {
   const data = tensor.contiguous().data();
   const bytes = Buffer.from(data.buffer, data.byteOffset, data.byteLength).toString("base64");
@@ -102,6 +108,7 @@ describe("a published checkpoint", () => {
     await converted(ckpt, "--output", release, ...flags);
     await converted(release, "--to", "ckpt", "--output", back);
     const [before, after] = [stateBytes(ckpt), stateBytes(join(back, "init.ckpt"))];
+    expect(stepOf(join(back, "init.ckpt"))).toBe(0);
     expect(below(before, module).size).toBe(129);
     for (const copy of ["network", "ema_network"]) expect(below(after, copy)).toEqual(below(before, module));
     for (const other of ["preconditioning", "data_preprocessing"])
@@ -499,6 +506,7 @@ describe("a run of miro train", () => {
     await converted(run, "--to", "ckpt", "--output", at("resumed"));
     const last = join(at("resumed"), "last.ckpt");
     const state = stateBytes(last);
+    expect(stepOf(last)).toBe(9);
     const newest = listCheckpoints(join(run, "checkpoints")).at(-1)!.path;
     scope(() => {
       for (const [name, tensor] of readSafetensors(join(newest, "network.safetensors")))

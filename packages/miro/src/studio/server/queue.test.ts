@@ -73,6 +73,11 @@ describe("jobs that wait", () => {
       work(BATCH - 5, { options: { seed: 3 } }),
       work(1), // the batch is full
     ].map((one) => queue.submit(one));
+    const told: JobEvent[][] = waiting.map(() => []);
+    for (const [i, job] of waiting.entries()) job.listen((event) => void told[i]!.push(event));
+    expect(told.map(([first]) => first)).toEqual(
+      [1, 2, 3, 4, 5].map((position) => ({ id: 1, event: "queued", data: { position } })),
+    );
     asked[0]!.end();
     await running.ended;
     await settled();
