@@ -8,6 +8,11 @@ afterEach(() => {
   vi.unstubAllEnvs();
 });
 
+it("a model that is none is refused by its flag", async () => {
+  const { code, stderr } = await miro("studio", "--model", "nowhere", "--port", "0");
+  expect([code, stderr]).toEqual([2, expect.stringMatching(/^error: --model: expected a folder or a repository/)]);
+});
+
 it("a key that is none is told by where it stands, and is not shown", async () => {
   const folder = mkdtempSync(join(tmpdir(), "miro-key-"));
   const file = join(folder, "key");

@@ -219,7 +219,7 @@ async function prepare(options: ResolvedOptions): Promise<Prepared> {
   const stages: Stage[] = stage === "all" ? ["rewards", "vqa", "vae"] : [stage];
   if (stages.includes("vae")) {
     if (dest === undefined)
-      throw invalid("dest", message`a folder for the enriched tars of ${option("stage", stage)}`, undefined);
+      throw invalid("dest", message`a folder for the enriched tars of ${option("stage", stage)}`, message`none`);
     latentDType(options);
     if (sidesOf(options).length === 0 && !options.textEmbeddings)
       throw new InvalidInputError(
