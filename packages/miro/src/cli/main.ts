@@ -16,7 +16,7 @@ import { quietOptions } from "./common-options.js";
 import type { CliContext, Register } from "./context.js";
 import { failureText } from "./failure.js";
 import { flagNames, withFlags } from "./flag-names.js";
-import { helpText, helpWidth, paintHelp } from "./help-text.js";
+import { helpSettings, helpText, paintHelp } from "./help-text.js";
 import { hasColours, paintHead } from "./paint.js";
 import { leavesOf, Settings } from "./settings.js";
 import { meantWords } from "./words.js";
@@ -220,7 +220,7 @@ function configure(command: Command, context: CliContext): void {
       outputError: () => {},
     })
     // Names alone leave room for what commands do.
-    .configureHelp({ helpWidth: helpWidth(), minWidthToWrap: 20, subcommandTerm: (one) => one.name() });
+    .configureHelp({ ...helpSettings(), subcommandTerm: (one) => one.name() });
 }
 
 /** A single word in the place of a command may be meant as a prompt; texts of several words are taken for one. */
