@@ -205,6 +205,8 @@ describe("what is wrong ends with 2", () => {
       });
       const [argument] = command.registeredArguments;
       if (argument?.required) lines.push(line.filter((word) => word.startsWith("-")));
+      const first = line.findIndex((word) => !word.startsWith("-"));
+      if (first >= 0) lines.push(line.with(first, ""));
       if (!command.registeredArguments.some(({ variadic }) => variadic))
         lines.push([...line, ...command.registeredArguments.map(() => "more"), "more"]);
       const others: unknown[] = [];
@@ -212,7 +214,7 @@ describe("what is wrong ends with 2", () => {
         const { code, stdout, stderr } = await miro(...name.split(" "), ...words);
         const isOneError = /^(?:(?!error: ).*\n)*error: [^\n]+\n$/.test(stderr);
         const isOfPrograms =
-          /^error: (?!nowhere)[a-z]+(?:[A-Z][a-z]+)*(?:\.\d+)?: expected |received (?:undefined|NaN)/m;
+          /^error: (?::|(?!nowhere)[a-z]+(?:[A-Z][a-z]+)*(?:\.\d+)?: expected )|received (?:undefined|NaN)/m;
         if (code !== 2 || stdout !== "" || !isOneError || isOfPrograms.test(stderr))
           others.push({ words, code, stdout, stderr });
       }

@@ -37,7 +37,7 @@ Examples:
 `;
 
 const schema = z.strictObject({
-  path: field(z.string(), {
+  path: field(z.string().min(1), {
     expected: "a path",
     help: "a PNG, WebP or JPEG picture, a folder with config.json, a run, a .safetensors, .npy or .ckpt file, a tar shard or a folder of shards",
     flag: "<path>",
