@@ -181,6 +181,17 @@ it("what is missing, or of another kind, is told once", async () => {
   });
 });
 
+it("MIRO_DEBUG adds to an error where it arose", async () => {
+  const args = ["generate", "a fox", "--steps", "0"];
+  const { stderr } = await miro(...args);
+  vi.stubEnv("MIRO_DEBUG", "1");
+  const debugged = await miro(...args);
+  vi.stubEnv("MIRO_DEBUG", "");
+  expect(stderr.split("\n")).toHaveLength(2);
+  expect(debugged.stderr.startsWith(stderr)).toBe(true);
+  expect(debugged.stderr).toMatch(/^ +at .*options/m);
+});
+
 it("every command prints for programs too", () => {
   const without = leaves.filter(({ options }) => !options.some(({ long }) => long === "--json"));
   expect(without.map(commandPath)).toEqual([]);

@@ -280,11 +280,8 @@ function report(error: unknown, called: Command | null, settings: Settings, cont
     if (what !== "") context.stderr(what === null ? "Interrupted.\n" : `Interrupted: ${what}\n`);
     return 130;
   }
-  if (error instanceof MiroError) {
-    context.stderr(`error: ${settings.placeOf(error.wording.parameter)}${failureText(error, names)}\n`);
-    return exitCodeOf(error);
-  }
-  context.stderr(`error: ${failureText(error, names)}\n`);
+  const place = error instanceof MiroError ? settings.placeOf(error.wording.parameter) : "";
+  context.stderr(`error: ${place}${failureText(error, names)}\n`);
   // A stack trace is of no use to a user; developers ask for it.
   if (process.env.MIRO_DEBUG && error instanceof Error) context.stderr(`${error.stack}\n`);
   return exitCodeOf(error);
