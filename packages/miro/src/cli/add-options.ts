@@ -117,7 +117,7 @@ export function addOptions<S extends z.ZodObject>(
       nameFlags(command, { [name]: flag.split(" ")[0]! });
     } else {
       command.addArgument(new DeclaredArgument(name, of, flag));
-      nameFlags(command, { [name]: flag.replace(/[<>[\].]/g, "").toUpperCase() });
+      nameFlags(command, { [name]: flag.replace(/[<>[\]]|\.{3}/g, "").toUpperCase() });
     }
   }
   return command;
@@ -150,6 +150,7 @@ export function declare<S extends z.ZodObject>(
       const kind = isDeclared(of) ? declarationOf(of).writes : undefined;
       const path = options[name];
       if (kind === undefined || typeof path !== "string") continue;
+      if (path === "") throw invalid(name, expectedOf(of), path); // a variable of a script that is not set
       const place = kind === "file" ? behindLinks(withoutParents(path)) : withoutParents(path);
       for (const places of [options, given] as Record<string, unknown>[])
         if (places[name] === path) places[name] = place;

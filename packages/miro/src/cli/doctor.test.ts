@@ -31,6 +31,7 @@ test("Node and libtorch are named with their versions, and what no test runs on 
     state: "note",
     fix: "tested are Node 20, 22, 24, 26",
   });
+  for (const name of ["MIRO_LIBTORCH", "LIBTORCH"]) vi.stubEnv(name, "");
   const info = {
     torchVersion: "2.13.0",
     cuda: false,
@@ -41,6 +42,13 @@ test("Node and libtorch are named with their versions, and what no test runs on 
     { name: "addon", value: "built here for libtorch 2.13.0 (/c/build/a.node)", state: "ok" },
     { name: "libtorch", value: "2.13.0, CPU (tested) (/l/lib/libtorch_cpu.so)", state: "ok" },
   ]);
+  vi.stubEnv("LIBTORCH", "/l");
+  expect(libtorchFindings(info, null)[0]!.state).toBe("ok");
+  vi.stubEnv("LIBTORCH", "/cuda");
+  expect(libtorchFindings(info, null)[0]).toMatchObject({
+    state: "note",
+    fix: "LIBTORCH names another libtorch: in a clone `npm run setup` compiles the addon for it",
+  });
   const newer = { ...info, torchVersion: "2.14.0", cuda: true, addonPath: "/p/node_modules/@miro-t2i/x/a.node" };
   const [addon, library] = libtorchFindings(newer, "13.0");
   expect(addon!.value).toContain("prebuilt for libtorch 2.14.0");

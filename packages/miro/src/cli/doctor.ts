@@ -1,6 +1,7 @@
 /** `miro doctor`: what was found on this machine, and how to fix what is missing. */
-import { readdirSync } from "node:fs";
+import { existsSync, readdirSync, realpathSync } from "node:fs";
 import { availableParallelism, cpus, freemem, totalmem } from "node:os";
+import { resolve } from "node:path";
 import type { CudaDevice } from "@miro-t2i/torch";
 import { z } from "zod";
 import { describe, type InvalidInputError, MiroError, systemReason } from "../errors.js";
@@ -101,10 +102,20 @@ export function libtorchFindings(info: LoadedLibrary, cuda: string | null): Find
   const from = addonPath.includes("node_modules") ? "prebuilt" : "built here";
   const library = as("libtorch", `${torchVersion}, ${build}${tested ? " (tested)" : ""} (${libraryPath})`);
   const only = `tested are ${TESTED.libtorch.join(", ")}`;
+  const addon = as("addon", `${from} for libtorch ${torchVersion} (${addonPath})`);
+  const variable = ["MIRO_LIBTORCH", "LIBTORCH"].find((name) => process.env[name]);
+  const isOther = variable !== undefined && from === "built here" && !isWithin(libraryPath, process.env[variable]!);
+  const compile = `${variable} names another libtorch: in a clone \`npm run setup\` compiles the addon for it`;
   return [
-    as("addon", `${from} for libtorch ${torchVersion} (${addonPath})`),
+    isOther ? { ...addon, state: "note", fix: compile } : addon,
     tested ? library : { ...library, state: "note", fix: only },
   ];
+}
+
+/** Whether a file lies in a folder, whichever links lead to either. */
+function isWithin(file: string, folder: string): boolean {
+  const real = (path: string) => (existsSync(path) ? realpathSync(path) : resolve(path));
+  return real(file).startsWith(`${real(folder)}/`);
 }
 
 /** What of `buildInfo()` the findings are about. */

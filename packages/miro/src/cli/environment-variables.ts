@@ -31,7 +31,10 @@ export const PROGRAM_VARIABLES: readonly VariableGroup[] = [
   {
     title: "Computing",
     rows: [
-      ["MIRO_LIBTORCH, LIBTORCH", "folder of another libtorch than the installed one"],
+      [
+        "MIRO_LIBTORCH, LIBTORCH",
+        "folder of another libtorch than the installed one; in a clone it counts for set-up alone",
+      ],
       ["OMP_NUM_THREADS", "threads on a CPU where `--threads` is not given"],
       ["OMP_WAIT_POLICY, GOMP_SPINCOUNT", "how long libtorch's threads wait awake; default: a tenth of a millisecond"],
       ["MIRO_CPU_CACHE_BYTES", "freed memory that is kept for the next tensors on a CPU; default: a quarter of all"],

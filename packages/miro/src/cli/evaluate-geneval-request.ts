@@ -48,6 +48,13 @@ export function constantsOf({ bgcolor, crop, ...rules }: GenevalOptions["options
   };
 }
 
+/** @throws InvalidInputError for a task that no prompt has: its part of the figures would be missing in silence */
+function checkTasks(tasks: GenevalOptions["tasks"], { prompts }: PromptSet): void {
+  const known = [...new Set(prompts.map(({ tag }) => tag))];
+  const unknown = tasks?.find((task) => !known.includes(task));
+  if (unknown !== undefined) throw invalid("tasks", `tasks of the prompts, ${known.join(", ")}`, unknown);
+}
+
 /** An evaluation without its models. */
 export interface GenevalRequest {
   suite: Suite;
@@ -95,6 +102,7 @@ export async function requestOf(
   const loading = optionsOf(loadSchema, given);
   const { threads: _, cacheDir: __, device: ___, ...decisive } = loading;
   const isOther = images !== undefined && !asked.isChosen && !isMostlyOf(images, asked.set);
+  if (!isOther && summed === undefined) checkTasks(tasks, asked.set);
   return {
     suite,
     model: draws ? model : null,

@@ -250,7 +250,12 @@ describe("miro evaluate geneval --images", () => {
     mkdirSync(empty);
     process.chdir(empty);
     try {
-      expect((await geneval("--prompts", "emoji", "--tasks", "none")).stderr).toMatch(/no prompt is left/);
+      const misspelt = await geneval("--prompts", "emoji", "--tasks", "counting,postion");
+      expect(misspelt.stderr).toBe(
+        'error: --tasks: expected tasks of the prompts, single_object, two_object, counting, position, received "postion"\n',
+      );
+      const none = await geneval("--prompts", "emoji", "--tasks", "counting", "--prompt-range", "0-0");
+      expect(none.stderr).toMatch(/no prompt is left/);
     } finally {
       process.chdir(here);
     }

@@ -349,6 +349,26 @@ describe("help", () => {
     expect(stdout).toMatch(/^Usage: miro evaluate geneval /);
   });
 
+  it.each([
+    ["nowhere", "--help"],
+    ["help", "nowhere"],
+    ["evaluate", "nowhere", "-h"],
+    ["evaluate", "help", "nowhere"],
+    ["help", "evaluate", "nowhere"],
+  ])("of a command that there is not, as by %s %s, is refused", async (...words) => {
+    const { code, stdout, stderr } = await miro(...words);
+    expect([code, stdout]).toEqual([2, ""]);
+    expect(stderr).toMatch(/^error: unknown command 'nowhere'[^\n]*\n$/);
+  });
+
+  it("is pointed to where options stand before the command", async () => {
+    expect(await miro("--quiet", "generate", "a fox")).toEqual({
+      code: 2,
+      stdout: "",
+      stderr: "error: unknown option '--quiet'; options stand behind a command, see: miro --help\n",
+    });
+  });
+
   it("of the program lists the commands", async () => {
     expect((await miro("--help")).stdout).toMatch(/generate +draw pictures/);
     expect((await miro("--version")).stdout).toMatch(/^\d+\.\d+\.\d+\n$/);

@@ -1,5 +1,5 @@
 /** Texts below a command's help, as wide as the terminal. */
-import type { Command } from "commander";
+import { type Command, Help, type HelpConfiguration } from "commander";
 import { paint } from "./paint.js";
 
 /** No wider than is easily read. */
@@ -10,6 +10,23 @@ const BELOW = 6;
 /** The width of help: that of the terminal. */
 export function helpWidth(): number {
   return Math.min(WIDEST, process.stdout.columns || WIDEST);
+}
+
+/** Columns that the words about an option need beside it; where there are fewer, they stand below. */
+const LEAST_BESIDE = 20;
+
+/** How commander writes help: as wide as the terminal, with the words about an option below it where that is narrow. */
+export function helpSettings(): HelpConfiguration {
+  return {
+    helpWidth: helpWidth(),
+    minWidthToWrap: LEAST_BESIDE,
+    formatItem(this: Help, term, termWidth, description, helper) {
+      const width = helper.helpWidth ?? WIDEST;
+      if (description === "" || width - termWidth - 4 >= LEAST_BESIDE)
+        return Help.prototype.formatItem.call(this, term, termWidth, description, helper);
+      return [`  ${term}`, ...fill(description, width, BELOW, BELOW)].join("\n");
+    },
+  };
 }
 
 /**

@@ -37,7 +37,7 @@ Examples:
 `;
 
 const schema = z.strictObject({
-  path: field(z.string(), {
+  path: field(z.string().min(1), {
     expected: "a path",
     help: "a PNG, WebP or JPEG picture, a folder with config.json, a run, a .safetensors, .npy or .ckpt file, a tar shard or a folder of shards",
     flag: "<path>",
@@ -176,7 +176,7 @@ function aboutModel({ coherenceKeys, network, settings }: ReleaseConfig): Report
   };
 }
 
-/** A run of `miro train`: its checkpoints, and what the newest is as a model. */
+/** A run of `miro train`, or one of its checkpoints: which there are, and what the newest or this one is as a model. */
 async function inspectRun(run: string): Promise<Report> {
   const { openStored, listCheckpoints } = await import("../pipeline/loading/run-checkpoint.js");
   const { readModelDescription } = await import("../pipeline/loading/run-model.js");
@@ -187,7 +187,7 @@ async function inspectRun(run: string): Promise<Report> {
       folder: run,
       recipe: recipe.name,
       checkpoints: listCheckpoints(dirname(checkpoint.path)).map(({ step }) => step),
-      newest: checkpoint.path,
+      [existsSync(join(run, "state.json")) ? "checkpoint" : "newest"]: checkpoint.path,
       ...(description && {
         "text encoder": description.textEncoder ?? null,
         autoencoder: description.vae ?? null,

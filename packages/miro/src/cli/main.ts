@@ -16,7 +16,7 @@ import { quietOptions } from "./common-options.js";
 import type { CliContext, Register } from "./context.js";
 import { failureText } from "./failure.js";
 import { flagNames, withFlags } from "./flag-names.js";
-import { helpText, helpWidth, paintHelp } from "./help-text.js";
+import { helpSettings, helpText, paintHelp } from "./help-text.js";
 import { hasColours, paintHead } from "./paint.js";
 import { leavesOf, Settings } from "./settings.js";
 import { meantWords } from "./words.js";
@@ -142,7 +142,7 @@ export async function run(args: readonly string[], overrides: Partial<CliContext
       context.interactive = false;
       context.note = () => {};
     });
-    await program.parseAsync(words, { from: "user" });
+    await program.parseAsync(unknownCommand(program, words) ?? words, { from: "user" });
     return 0;
   } catch (error) {
     return report(error, called, settings, context);
@@ -210,6 +210,25 @@ async function buildProgram(isWanted: (name: string) => boolean, context: CliCon
   return program;
 }
 
+/**
+ * Of a question for the help of a command that there is not, the words without the question, which are refused; else
+ * null. Commander would answer with the help of what stands above.
+ */
+function unknownCommand(program: Command, words: readonly string[]): string[] | null {
+  const end = words.findIndex((word) => word.startsWith("-"));
+  const leading = end < 0 ? words : words.slice(0, end);
+  if (!leading.includes("help") && !words.includes("--help") && !words.includes("-h")) return null;
+  const names = leading.filter((word) => word !== "help");
+  let above = program;
+  for (const [i, name] of names.entries()) {
+    if (above.commands.length === 0) return null;
+    const command = above.commands.find((one) => one.name() === name);
+    if (command === undefined) return names.slice(0, i + 1);
+    above = command;
+  }
+  return null;
+}
+
 function configure(command: Command, context: CliContext): void {
   command
     .exitOverride()
@@ -220,7 +239,7 @@ function configure(command: Command, context: CliContext): void {
       outputError: () => {},
     })
     // Names alone leave room for what commands do.
-    .configureHelp({ helpWidth: helpWidth(), minWidthToWrap: 20, subcommandTerm: (one) => one.name() });
+    .configureHelp({ ...helpSettings(), subcommandTerm: (one) => one.name() });
 }
 
 /** A single word in the place of a command may be meant as a prompt; texts of several words are taken for one. */
@@ -235,9 +254,14 @@ function usageText({ message, code }: CommanderError, called: Command | null): s
   const isKnown = called?.options.some(({ long }) => long === flag);
   if (isKnown) return `error: option '${flag}' takes no value`;
   const takesSettings = called?.registeredArguments.some((one) => one.name() === "key=value");
-  const hint = "; settings of the recipe are written without dashes, such as trainer.max_steps=1000";
   const isOther = code === "commander.unknownOption" && !message.includes("Did you mean");
-  return `${oneLine(message, " ")}${takesSettings && isOther ? hint : ""}`;
+  const hint =
+    called === null
+      ? "; options stand behind a command, see: miro --help"
+      : takesSettings
+        ? "; settings of the recipe are written without dashes, such as trainer.max_steps=1000"
+        : "";
+  return `${oneLine(message, " ")}${isOther ? hint : ""}`;
 }
 
 /** Prints what the user needs to know about `error` and returns the exit code. */
@@ -256,11 +280,8 @@ function report(error: unknown, called: Command | null, settings: Settings, cont
     if (what !== "") context.stderr(what === null ? "Interrupted.\n" : `Interrupted: ${what}\n`);
     return 130;
   }
-  if (error instanceof MiroError) {
-    context.stderr(`error: ${settings.placeOf(error.wording.parameter)}${failureText(error, names)}\n`);
-    return exitCodeOf(error);
-  }
-  context.stderr(`error: ${failureText(error, names)}\n`);
+  const place = error instanceof MiroError ? settings.placeOf(error.wording.parameter) : "";
+  context.stderr(`error: ${place}${failureText(error, names)}\n`);
   // A stack trace is of no use to a user; developers ask for it.
   if (process.env.MIRO_DEBUG && error instanceof Error) context.stderr(`${error.stack}\n`);
   return exitCodeOf(error);

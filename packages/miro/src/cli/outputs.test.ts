@@ -56,6 +56,9 @@ it.each(all.map(([words, flag, ending]) => [`${words.join(" ")} ${flag}`, words,
     const wrong = await miro(...words, `${flag}=file/a${ending}`);
     expect(wrong.stderr).toMatch(/^error: .*file.* is a file, not a folder\n$/);
     expect([wrong.code, wrong.stdout]).toEqual([2, ""]);
+    const empty = await miro(...words, `${flag}=`);
+    expect(empty.stderr).toMatch(new RegExp(`^error: ${flag}: expected an? [^\n]+, received ""\n$`));
+    expect([empty.code, empty.stdout]).toEqual([2, ""]);
     expect(readdirSync(".").sort()).toEqual(["a.png", "file"]);
   },
 );

@@ -27,7 +27,7 @@ A run may still be at work. What it logged before it went back to an earlier che
 `;
 
 const schema = z.strictObject({
-  runs: field(z.array(z.string()), {
+  runs: field(z.array(z.string().min(1)), {
     expected: "folders of runs",
     help: "folders of runs, or their log.jsonl",
     flag: "<run...>",

@@ -7,7 +7,7 @@ import { oneLine, printable } from "../printable.js";
 import { declare } from "./add-options.js";
 import { failureText, isForUsers } from "./failure.js";
 import { flagNames } from "./flag-names.js";
-import { helpText, helpWidth } from "./help-text.js";
+import { helpSettings, helpText } from "./help-text.js";
 
 /** A program: how it is called, what it does, its options and its work. */
 export interface Program<S extends z.ZodObject> {
@@ -36,7 +36,7 @@ export async function runProgram<S extends z.ZodObject>(program: Program<S>): Pr
     .helpOption("-h, --help", "print help")
     .exitOverride()
     .configureOutput({ outputError: () => {} })
-    .configureHelp({ helpWidth: helpWidth(), minWidthToWrap: 20 });
+    .configureHelp(helpSettings());
   declare(command, program.schema, async (options) => {
     code = (await program.run(options)) ?? 0;
   });

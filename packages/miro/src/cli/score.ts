@@ -60,7 +60,7 @@ code is 1 then.
 `;
 
 const schema = z.strictObject({
-  images: field(z.array(z.string()).default([]), {
+  images: field(z.array(z.string().min(1)).default([]), {
     expected: "picture files or folders",
     help: "picture files (JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF) and folders of them",
     flag: "[images...]",

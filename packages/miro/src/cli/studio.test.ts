@@ -8,6 +8,16 @@ afterEach(() => {
   vi.unstubAllEnvs();
 });
 
+it.each([
+  ["nowhere", "expected a folder or a repository"],
+  ["miro-emoji@nowhere", '.* has no variant "nowhere"'],
+])("a model that is none, %s, is refused by its flag", async (model, says) => {
+  const output = mkdtempSync(join(tmpdir(), "miro-model-"));
+  const { code, stderr } = await miro("studio", "--model", model, "--port", "0", "--output", output);
+  rmSync(output, { recursive: true, force: true });
+  expect([code, stderr]).toEqual([2, expect.stringMatching(new RegExp(`^error: --model: ${says}`))]);
+});
+
 it("a key that is none is told by where it stands, and is not shown", async () => {
   const folder = mkdtempSync(join(tmpdir(), "miro-key-"));
   const file = join(folder, "key");

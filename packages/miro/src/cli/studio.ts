@@ -38,7 +38,7 @@ const schema = studioSchema.omit({ key: true, signal: true }).extend({
 
 export const register: Register = (command, context) => {
   declare(command, schema, (options) => serve(options, context)).addHelpText("after", helpText(EXAMPLES));
-  nameFlags(command, { key: "--api-key-file" });
+  nameFlags(command, { key: "--api-key-file", model: "--model", variant: "--model" });
 };
 
 async function serve(

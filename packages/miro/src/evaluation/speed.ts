@@ -17,7 +17,7 @@ export const speedSchema = z.strictObject({
     expected: "integers of at least 1",
     help: "pictures computed together, several with commas between them: each is measured by itself",
     flag: "--batches <n,...>",
-    parse: (text) => text.split(",").map((part) => (/^\d+$/.test(part) ? Number(part) : Number.NaN)),
+    parse: (text) => (/^\d+(,\d+)*$/.test(text) ? text.split(",").map(Number) : undefined),
   }),
   /** How often each is measured, after a first time that is not counted. Default: 3. */
   rounds: field(z.int().min(1).max(1000).default(3), {

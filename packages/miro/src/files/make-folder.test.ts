@@ -2,7 +2,7 @@ import fs, { existsSync, mkdtempSync, readdirSync, rmdirSync, rmSync, writeFileS
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, expect, it, vi } from "vitest";
-import { makeFolder, makeFolderAside, removeIfEmpty } from "./make-folder.js";
+import { createFolder, makeFolder, makeFolderAside, removeIfEmpty } from "./make-folder.js";
 
 const folder = mkdtempSync(join(tmpdir(), "miro-folder-"));
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
@@ -11,6 +11,7 @@ it("folders are made with those above them, and the first that was new is told",
   expect(makeFolder(join(folder, "a/b/c"))).toBe(join(folder, "a"));
   expect(existsSync(join(folder, "a/b/c"))).toBe(true);
   expect(makeFolder(join(folder, "a/b"))).toBeUndefined();
+  expect(() => createFolder("")).toThrow(/^expected the name of a folder, received ""$/);
 });
 
 it.each([

@@ -5,7 +5,7 @@
 import fs, { existsSync, rmdirSync, statSync } from "node:fs";
 import { mkdir, stat } from "node:fs/promises";
 import { dirname, resolve } from "node:path";
-import { MiroError, systemReason } from "../errors.js";
+import { InvalidInputError, MiroError, systemReason } from "../errors.js";
 
 /** Whether a path is that of a folder. @throws the system's error where that cannot be seen */
 export function isFolder(path: string): boolean {
@@ -44,6 +44,7 @@ export function makeFolder(path: string): string | undefined {
 
 /** As {@link makeFolder}. @throws MiroError naming the folder, with the reason */
 export function createFolder(path: string): string | undefined {
+  if (path === "") throw new InvalidInputError('expected the name of a folder, received ""');
   try {
     return makeFolder(path);
   } catch (error) {

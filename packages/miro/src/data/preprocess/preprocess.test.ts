@@ -416,6 +416,10 @@ describe("captions", () => {
     const few = await told("000.jpg\tshort\tlong\n");
     const all = readScores(join(where.csvDir, "b_scores.csv")).size;
     expect(few).toEqual([`${tsv}: has no row for ${all - 1} samples, left without a synthetic caption`]);
+    expect(await told("000.jpg\tshort\tlong\n000\tanother\tone\n")).toEqual([
+      `warning: ${tsv}: has rows that differ for 1 sample, left without a synthetic caption; keep one of them`,
+      few![0],
+    ]);
     expect(await told("elsewhere.jpg\tshort\tlong\n")).toEqual([
       `warning: ${tsv}: has no row for ${all} samples, left without a synthetic caption; its first column names the files of samples`,
     ]);

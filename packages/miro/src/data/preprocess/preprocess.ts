@@ -56,6 +56,7 @@ import {
 import { gapName, judgedText, scoreShard } from "./score-stage.js";
 import { readScores, type ScoreTable } from "./scores-csv.js";
 import {
+  AMBIGUOUS_SYNTHETIC,
   type ShardReport,
   type StageContext,
   scoresPath,
@@ -170,7 +171,10 @@ function reportUnturned(options: ResolvedOptions, reports: readonly ShardReport[
   );
 }
 
-/** Says how many samples the table of synthetic captions has no row for: its names may be others than theirs. */
+/**
+ * Says how many samples the table of synthetic captions has no row for, since its names may be others than theirs, and
+ * for how many it has rows that differ.
+ */
 function reportWithoutSynthetic(
   { syntheticCaptions: table, onMessage }: ResolvedOptions,
   reports: readonly ShardReport[],
@@ -179,8 +183,16 @@ function reportWithoutSynthetic(
   const without = ofStage.reduce((sum, { withoutSynthetic = 0 }) => sum + withoutSynthetic, 0);
   if (table === undefined || without === 0) return;
   const written = ofStage.reduce((sum, report) => sum + report.written, 0);
-  const found = `${table}: has no row for ${counted(without, "sample")}, left without a synthetic caption`;
-  onMessage?.(without < written ? found : `warning: ${found}; its first column names the files of samples`);
+  const ambiguous = ofStage.reduce((sum, { ambiguousSynthetic = 0 }) => sum + ambiguousSynthetic, 0);
+  const left = "left without a synthetic caption";
+  if (ambiguous > 0)
+    onMessage?.(
+      `warning: ${table}: has rows that differ for ${counted(ambiguous, "sample")}, ${left}; keep one of them`,
+    );
+  const missing = without - ambiguous;
+  if (missing <= 0) return;
+  const found = `${table}: has no row for ${counted(missing, "sample")}, ${left}`;
+  onMessage?.(missing < written ? found : `warning: ${found}; its first column names the files of samples`);
 }
 
 /** Tars that an error or a warning names. */
@@ -219,7 +231,7 @@ async function prepare(options: ResolvedOptions): Promise<Prepared> {
   const stages: Stage[] = stage === "all" ? ["rewards", "vqa", "vae"] : [stage];
   if (stages.includes("vae")) {
     if (dest === undefined)
-      throw invalid("dest", message`a folder for the enriched tars of ${option("stage", stage)}`, undefined);
+      throw invalid("dest", message`a folder for the enriched tars of ${option("stage", stage)}`, message`none`);
     latentDType(options);
     if (sidesOf(options).length === 0 && !options.textEmbeddings)
       throw new InvalidInputError(
@@ -381,9 +393,14 @@ function finished(report: ShardReport, { samples, details, seconds }: Manifest):
 /** What of a manifest's details a report has. */
 function reportedDetails(
   details: Readonly<Record<string, number>>,
-): Pick<ShardReport, "unturned" | "withoutSynthetic"> {
+): Pick<ShardReport, "unturned" | "withoutSynthetic" | "ambiguousSynthetic"> {
   const { [UNTURNED]: unturned, [WITHOUT_SYNTHETIC]: withoutSynthetic } = details;
-  return { ...(unturned !== undefined && { unturned }), ...(withoutSynthetic !== undefined && { withoutSynthetic }) };
+  const { [AMBIGUOUS_SYNTHETIC]: ambiguousSynthetic = 0 } = details;
+  return {
+    ...(unturned !== undefined && { unturned }),
+    ...(withoutSynthetic !== undefined && { withoutSynthetic }),
+    ...(ambiguousSynthetic > 0 && { ambiguousSynthetic }),
+  };
 }
 
 /** Ends a shard: the report of what was left out first, the manifest last. */

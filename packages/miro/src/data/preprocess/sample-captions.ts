@@ -31,7 +31,7 @@ export interface SampleCaptions {
 export interface ShardCaptions {
   captions: Map<string, SampleCaptions>;
   /** Samples for which a table has several different rows: none of them is taken. */
-  ambiguous: number;
+  ambiguous: ReadonlySet<string>;
 }
 
 /**
@@ -52,7 +52,7 @@ export async function resolveCaptions(
     use,
   }: { table: SyntheticTable | null; stored: ScoreTable; scoresPath: string; use: boolean },
 ): Promise<ShardCaptions> {
-  let ambiguous = 0;
+  const ambiguous = new Set<string>();
   const captions = new Map<string, SampleCaptions>();
   const rows = use && table !== null ? await table.forKeys(samples.map(({ key }) => key)) : null;
   for (const { key, caption, metadata } of samples) {
@@ -61,7 +61,7 @@ export async function resolveCaptions(
     let source: SyntheticSource = "none";
     if (use) {
       const row = rows?.get(key);
-      if (row === "ambiguous") ambiguous++;
+      if (row === "ambiguous") ambiguous.add(key);
       const given = rows === null ? captionsOfJson(metadata) : row && row !== "ambiguous" ? captionsOfRow(row) : null;
       const long = stored.get(key)?.get(LONG_COLUMN);
       if (typeof long === "string") {

@@ -45,6 +45,8 @@ export interface ShardReport {
   unturned?: number;
   /** Samples without a synthetic caption. */
   withoutSynthetic?: number;
+  /** Samples for which a table has rows that differ, where there are some. */
+  ambiguousSynthetic?: number;
   seconds: Record<string, number>;
   /** Why it failed, or why nothing was done. */
   message?: string;
@@ -74,6 +76,9 @@ export function skippedPath(output: string, stage: Stage): string {
 
 /** Name of the manifest's count of samples without a synthetic caption. */
 export const WITHOUT_SYNTHETIC = "syntheticFrom.none";
+
+/** Name of the manifest's count of samples for which a table has rows that differ. */
+export const AMBIGUOUS_SYNTHETIC = "ambiguousSyntheticCaptions";
 
 /** Name of the manifest's count of pictures whose EXIF orientation was not followed. */
 export const UNTURNED = "unturnedPictures";
@@ -147,7 +152,7 @@ export function outcomeOf(
       samples: { seen: seenSamples(content), written: written.size, skipped: countReasons(skips.entries) },
       details: {
         ...Object.fromEntries(Object.entries(sources).map(([name, count]) => [`syntheticFrom.${name}`, count])),
-        ambiguousSyntheticCaptions: texts.ambiguous,
+        [AMBIGUOUS_SYNTHETIC]: [...written].filter((key) => texts.ambiguous.has(key)).length,
         ...(skips.unturned > 0 && { [UNTURNED]: skips.unturned }),
         ...details,
       },

@@ -99,7 +99,12 @@ describe("a run that was stopped", { timeout: 120_000 }, () => {
     expect(stderr).toMatch(/does not know "zebra"/);
     const { images } = JSON.parse(stdout) as { images: { path: string }[] };
     expect(await runCaptured("info", images[0]!.path)).toMatchObject({ code: 0 });
-    expect((await runCaptured("info", run, "--json")).stdout).toContain('"checkpoints":[2,3,4]');
+    const ofRun = JSON.parse((await runCaptured("info", run, "--json")).stdout);
+    expect(ofRun).toMatchObject({ checkpoints: [2, 3, 4], newest: expect.stringMatching(/step-00000004$/) });
+    const earlier = join(run, "checkpoints", "step-00000002");
+    const ofOne = JSON.parse((await runCaptured("info", earlier, "--json")).stdout);
+    expect(ofOne).toMatchObject({ checkpoints: [2, 3, 4], checkpoint: expect.stringMatching(/step-00000002$/) });
+    expect(ofOne).not.toHaveProperty("newest");
     const engine = await Engine.open({ models: [run] });
     expect(engine.cards[0]).toMatchObject({
       size: [32, 32],

@@ -110,7 +110,7 @@ export function openRunModel(path: string, options: OpenStoredOptions = {}): Run
         weights: new Map(names.map((name) => [name, sums?.get(name) ?? null])),
         uncondPath: constants.path,
         readUncondEmbedding: () => {
-          if (!constants.keys().includes("uncond_embedding")) throw noEmptyPrompt(run);
+          if (!constants.keys().includes("uncond_embedding")) throw noEmptyPrompt(run, description.textEncoder);
           return constants.get("uncond_embedding");
         },
         [Symbol.dispose]: close,
@@ -150,9 +150,13 @@ function noConstants(run: string): MiroError {
   );
 }
 
-function noEmptyPrompt(run: string): MiroError {
+function noEmptyPrompt(run: string, textEncoder: string | undefined): MiroError {
+  const [why, how] =
+    textEncoder === undefined
+      ? ["its recipe names neither data.text_encoder nor data.uncond_embedding", "one of them"]
+      : [`it could not have its text encoder, ${textEncoder}`, "that at hand, or with data.uncond_embedding,"];
   return new InvalidInputError(
-    message`${run}: knows no text states of the empty prompt, as its recipe names neither data.text_encoder nor data.uncond_embedding; ${option("resume", true)} of miro train with one of them stores them`,
+    message`${run}: knows no text states of the empty prompt, as ${why}; ${option("resume", true)} of miro train with ${how} stores them`,
   );
 }
 

@@ -337,6 +337,13 @@ describe("jobs", () => {
     }
     const xml = await fetch(at("/api/jobs"), { method: "POST", headers: { "content-type": "text/xml" }, body: "<a/>" });
     expect(xml.status).toBe(415);
+    const untyped = await fetch(at("/api/jobs"), { method: "POST", body: JSON.stringify(small) });
+    expect([untyped.status, ((await untyped.json()) as any).error.message]).toEqual([
+      415,
+      "the body's content-type: expected application/json, received text/plain;charset=UTF-8",
+    ]);
+    const empty = await fetch(at("/sdapi/v1/interrupt"), { method: "POST", body: "" });
+    expect(empty.status).toBe(200);
     const damage = Buffer.from([0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a, 1, 2, 3]);
     const dataUrl = (bytes: Buffer) => `data:image/png;base64,${bytes.toString("base64")}`;
     const atOnce = await post({ ...small, image: dataUrl(damage), strength: 0.5 });

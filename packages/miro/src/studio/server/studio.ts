@@ -183,6 +183,11 @@ export class Studio implements StudioParts {
     app.addContentTypeParser<string>("application/json", { parseAs: "string" }, (request, body, done) =>
       body === "" ? done(null) : parseJson(request, body, done),
     );
+    // What `fetch` names the type of a text, where its caller names none.
+    app.removeContentTypeParser("text/plain");
+    app.addContentTypeParser<string>("text/plain", { parseAs: "string" }, (request, body, done) =>
+      done(body === "" ? null : anotherType(request)),
+    );
     for (const type of FILE_TYPES)
       app.addContentTypeParser(type, { parseAs: "buffer", bodyLimit: MAX_UPLOAD_BYTES }, (_, body, done) =>
         done(null, body),

@@ -24,6 +24,7 @@ import { type ShardBatch, ShardLoader } from "../../data/shards/loader.js";
 import type { BatchSpan } from "../../data/shards/order.js";
 import { makeTinyParts } from "../../emoji/training/testing/tiny-emoji.js";
 import { parseRinConfig } from "../../networks/config.js";
+import { openRunModel } from "../../pipeline/loading/run-model.js";
 import { runTraining } from "../loop/run.js";
 import { parseRecipe } from "../recipes/recipe.js";
 import { readTrainingState } from "../state/checkpoint.js";
@@ -554,6 +555,8 @@ describe("the text encoder of the paper's recipes, a repository", { timeout: 60_
     const { finished, exported, messages } = await train("without");
     expect({ finished, exported }).toEqual({ finished: true, exported: null });
     expect(messages).toMatch(/google\/flan-t5-xl: HF_HUB_OFFLINE is set.*there will be no release at the end/);
+    using model = openRunModel(join(output, "without"));
+    expect(() => model.readUncondEmbedding()).toThrow(/it could not have its text encoder, google\/flan-t5-xl; /);
     await expect(train("needed", { cond_drop_rate: 0.5 })).rejects.toThrow(/google\/flan-t5-xl: HF_HUB_OFFLINE is set/);
   });
 

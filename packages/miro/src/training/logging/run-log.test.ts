@@ -83,7 +83,9 @@ describe("readRunLog", () => {
 
   it("says which run has no log, or no numbers", () => {
     expect(() => readRunLog(join(root, "nowhere"))).toThrow(/nowhere: no log of a run: no such file/);
-    expect(() => readRunLog(runFolder("empty", ""))).toThrow(/no numbers have been logged yet/);
+    expect(() => readRunLog(runFolder("empty", ""))).toThrow(
+      /no numbers have been logged yet; .* every trainer\.log_every_n_steps steps$/,
+    );
   });
 });
 

@@ -77,7 +77,10 @@ export function readRunLog(path: string): RunLog {
   }
   // A name that has never had a value, such as one that was null throughout, is no series.
   const series = new Map([...all].filter(([, { values }]) => values.some((value) => !Number.isNaN(value))));
-  if (series.size === 0) throw new MiroError(`${file}: no numbers have been logged yet`);
+  if (series.size === 0)
+    throw new MiroError(
+      `${file}: no numbers have been logged yet; a run logs them every trainer.log_every_n_steps steps`,
+    );
   return { name: runName(file), path: file, series, warnings, badLines, restarts };
 }
 

@@ -50,26 +50,25 @@ export function checkOutput(
   });
   if (writable.status === "missing")
     return [{ ...writable, remedy: message`${option("output", "DIR")} names another folder` }];
-  const checks = [writable];
+  const faults: DataCheck[] = [];
   const owner = existsSync(output) ? FileLock.holder(output, RUN_LOCK) : null;
   if (owner !== null)
-    checks.push({
+    faults.push({
       status: "missing",
       subject: "output",
       finding: `${output}: ${owner.text} trains here`,
       remedy: message`wait for its end, or name another ${option("output")}`,
     });
   const stored = listCheckpoints(join(output, "checkpoints"));
-  if (stored.length === 0) return checks;
-  if (resume === false) {
-    checks.push({
+  if (stored.length > 0 && resume === false)
+    faults.push({
       status: "missing",
       subject: "output",
       finding: `${output}: holds a run at step ${wholeNumber(stored.at(-1)!.step)}`,
       remedy: message`continue it with ${option("resume", true)}, or name another ${option("output")}`,
     });
-    return checks;
-  }
+  const checks = faults.length > 0 ? faults : [writable];
+  if (stored.length === 0 || resume === false) return checks;
   let differs = false;
   const checkpoint = finding("checkpoint", () => {
     const { path, step } = checkpointToResume(join(output, "checkpoints"), resume)!;

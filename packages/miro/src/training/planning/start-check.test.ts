@@ -44,6 +44,8 @@ describe("what would stop a run", () => {
 
   it("is a folder that holds a run which is not to go on, or goes on by another recipe, or in which one trains", async () => {
     expect(await found(recipe(), { output: run })).toEqual([`output: ${run}: holds a run at step 3`]);
+    const folders = (await checkStart(recipe(), { output: run })).filter(({ subject }) => subject === "output");
+    expect(folders.map(({ status }) => status)).toEqual(["missing"]);
     expect(await found(recipe(), { output: run, resume: true })).toEqual([]);
     const changed = recipe({}, { optimizer: { lr: 1 }, seed: 5 });
     expect(await found(changed, { output: run, resume: true })).toEqual([

@@ -25,11 +25,11 @@ export function checkRecipe<S extends z.ZodType>(
   const result = schema.safeParse(camel, { error: expectation });
   if (!result.success) {
     const keys = keysOf(schema);
-    refuseRecipe(
-      source,
-      result.error.issues.flatMap((issue) => explain(issue, camel, schema, keys)),
-      origins,
-    );
+    const { issues } = result.error;
+    // A recipe of another kind has other keys: they are no faults of it.
+    const kind = issues.find(({ path }) => path.length === 1 && path[0] === "kind");
+    const faults = (kind === undefined ? issues : [kind]).flatMap((issue) => explain(issue, camel, schema, keys));
+    refuseRecipe(source, faults, origins);
   }
   return result.data as z.output<S>;
 }
@@ -68,6 +68,7 @@ function explain(issue: z.core.$ZodIssue, json: unknown, schema: z.ZodType, keys
     });
   const value = valueAt(path, json);
   const name = path.map(snakeCase).join(".");
+  if (value === undefined && name === "kind") return [{ key: name, text: `${name} is missing: ${issue.message}` }];
   if (value === undefined) return [{ key: name, text: `${name} is missing` }];
   return [recipeFault(name, `${issue.message} (received ${describe(value)})`)];
 }

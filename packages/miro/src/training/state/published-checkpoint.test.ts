@@ -127,6 +127,7 @@ describe("a published training checkpoint", () => {
 
   it("is described without its values", () => {
     const report = describeTorchFile(ckpt) as Record<string, any>;
+    expect(report.file).toBe(ckpt);
     expect(report.global_step).toBe(3);
     expect(Object.keys(report.state_dict.modules)).toContain("postprocessing.vae");
     expect(report.optimizer_states[0].groups.map((group: { weight_decay: number }) => group.weight_decay)).toEqual([

@@ -1,5 +1,4 @@
 /** What files of `torch.save` hold, for people: of any such file, not only of checkpoints of the published code. */
-import { basename } from "node:path";
 import { Opaque, PickledBytes, type PickleValue, TorchCheckpoint } from "@miro-t2i/torch/io";
 import { isTensor, readMoments } from "./published-checkpoint.js";
 
@@ -10,7 +9,7 @@ import { isTensor, readMoments } from "./published-checkpoint.js";
 export function describeTorchFile(path: string): Record<string, unknown> {
   using checkpoint = TorchCheckpoint.open(path);
   const { root } = checkpoint;
-  if (!(root instanceof Map)) return { file: basename(path), value: summary(root) };
+  if (!(root instanceof Map)) return { file: path, value: summary(root) };
   const isState = !(root.get("state_dict") instanceof Map) && [...root.values()].some(isTensor);
   const entries = isState
     ? { tensors: describeTensors(root) }
@@ -22,7 +21,7 @@ export function describeTorchFile(path: string): Record<string, unknown> {
           return [String(key), summary(value)];
         }),
       );
-  return { file: basename(path), ...entries };
+  return { file: path, ...entries };
 }
 
 function describeTensors(dictionary: ReadonlyMap<PickleValue, PickleValue>): Record<string, unknown> {
