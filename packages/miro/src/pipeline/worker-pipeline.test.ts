@@ -17,10 +17,12 @@ const options = { steps: 3, guidanceScale: 1, seed: 3 };
 let pipe: MiroPipeline;
 let worker: WorkerPipeline;
 
-/** Draws, with nothing else that keeps the process alive, and leaves the pipeline behind. */
+/** Draws, with nothing else that keeps the process alive, and leaves the pipeline behind, in the middle of a stream. */
 const FORGETFUL = `
 import { MiroPipeline } from ${JSON.stringify(new URL("../../dist/index.js", import.meta.url).href)};
 const pipe = await MiroPipeline.fromPretrained(process.env.MODEL, JSON.parse(process.env.LOAD));
+const first = await pipe.stream("a cat", { steps: 2, imagesPerPrompt: 2, seed: 5 }).next();
+console.log(first.value.seed);
 pipe.generate("a cat", { steps: 2 }).then(({ images }) => console.log(images.length));
 `;
 
@@ -261,7 +263,7 @@ describe("a pipeline in a thread", () => {
       timeout: 50_000, // it would run for ever
       env: { ...process.env, MODEL: `${tiny}/checkpoint`, LOAD: JSON.stringify({ ...load, worker: true }) },
     });
-    expect([status, stdout, stderr]).toEqual([0, "1\n", ""]);
+    expect([status, stdout, stderr]).toEqual([0, "5\n1\n", ""]);
   });
 
   it("rejects what runs and what comes when it is disposed of", async () => {

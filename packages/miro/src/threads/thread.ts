@@ -5,8 +5,12 @@ import { MiroError } from "../errors.js";
 import { extensionModules } from "../extension-modules.js";
 import { errorFromData, errorToData, type FromThread, type ToThread } from "./messages.js";
 
-/** Hears the events of a call; the thread waits for what it returns. */
-export type Listener = (value: never) => unknown;
+/**
+ * Hears the events of a call; the thread waits for what it returns. What depends on the caller, who may never come back,
+ * is waited for with `rest`: meanwhile the call does not keep the process alive.
+ */
+export type Listener = (value: never, rest: Rest) => unknown;
+export type Rest = (until: Promise<void>) => Promise<void>;
 
 /** Options of {@link Thread.call}. */
 export interface CallOptions {
@@ -21,11 +25,12 @@ interface Call {
   signal: AbortSignal | undefined;
   /** Stack frames of who called. */
   caller: string;
+  resting: boolean;
   resolve(value: unknown): void;
   reject(error: unknown): void;
 }
 
-/** A running thread. It keeps the process alive only while it is called. */
+/** A running thread. It keeps the process alive only while a call works in it. */
 export class Thread {
   readonly #worker: Worker;
   readonly #calls = new Map<number, Call>();
@@ -59,8 +64,15 @@ export class Thread {
     const abort = () => this.#post({ type: "abort", id });
     try {
       return await new Promise<T>((resolve, reject) => {
-        this.#calls.set(id, { on, signal, caller, resolve: resolve as (value: unknown) => void, reject });
-        this.#worker.ref();
+        this.#calls.set(id, {
+          on,
+          signal,
+          caller,
+          resting: false,
+          resolve: resolve as (value: unknown) => void,
+          reject,
+        });
+        this.#holdProcess();
         const listens = Object.keys(on).filter((name) => on[name] !== undefined);
         this.#post({ type: "call", id, method, argument, listens, modules: extensionModules() });
         signal?.addEventListener("abort", abort, { once: true });
@@ -68,9 +80,14 @@ export class Thread {
     } finally {
       signal?.removeEventListener("abort", abort);
       this.#calls.delete(id);
-      // A thread that is being ended keeps the process until it has ended.
-      if (this.#calls.size === 0 && this.#ended === null) this.#worker.unref();
+      this.#holdProcess();
     }
+  }
+
+  #holdProcess(): void {
+    // A thread that is being ended keeps the process until it has ended.
+    if ([...this.#calls.values()].some(({ resting }) => !resting)) this.#worker.ref();
+    else if (this.#ended === null) this.#worker.unref();
   }
 
   /**
@@ -95,8 +112,15 @@ export class Thread {
     const call = this.#calls.get(message.id);
     if (message.type === "event") {
       const { id, event } = message;
+      const rest: Rest = async (until) => {
+        call!.resting = true;
+        this.#holdProcess();
+        await until;
+        call!.resting = false;
+        this.#holdProcess();
+      };
       try {
-        await call?.on[message.name]?.(message.value as never);
+        await call?.on[message.name]?.(message.value as never, rest);
         this.#post({ type: "heard", id, event });
       } catch (error) {
         // The listener's own error reaches the caller; in the thread it only ends the work.
