@@ -3,8 +3,8 @@ import { readFileSync } from "node:fs";
 import path from "node:path";
 
 /**
- * The members of exported options, of every type whose name ends in Options, Hooks or Progress, of which an editor would
- * show no words, and those that may be left out but not be undefined: applications hand on what they were given.
+ * The members of exported options, of every type whose name ends in Options, Hooks or Progress, of which an editor
+ * would show no words, and those that may be left out but not be undefined: applications hand on what they were given.
  *
  * @param ts TypeScript, as a program calls it
  * @param home the installed package

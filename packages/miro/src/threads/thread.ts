@@ -5,11 +5,9 @@ import { MiroError } from "../errors.js";
 import { extensionModules } from "../extension-modules.js";
 import { errorFromData, errorToData, type FromThread, type ToThread } from "./messages.js";
 
-/**
- * Hears the events of a call; the thread waits for what it returns. What depends on the caller, who may never come back,
- * is waited for with `rest`: meanwhile the call does not keep the process alive.
- */
+/** Hears the events of a call; the thread waits for what it returns. */
 export type Listener = (value: never, rest: Rest) => unknown;
+/** Waits for the caller, who may never come back: meanwhile a call does not keep the process alive. */
 export type Rest = (until: Promise<void>) => Promise<void>;
 
 /** Options of {@link Thread.call}. */
@@ -25,6 +23,7 @@ interface Call {
   signal: AbortSignal | undefined;
   /** Stack frames of who called. */
   caller: string;
+  /** Whether its listener is in {@link Rest}. */
   resting: boolean;
   resolve(value: unknown): void;
   reject(error: unknown): void;
