@@ -6,7 +6,7 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { memory, randn } from "@miro-t2i/torch";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { InvalidInputError } from "../errors.js";
+import { InvalidInputError, MiroError } from "../errors.js";
 import { turnsOfLoop } from "../pictures/testing/turns-of-loop.js";
 import { MiroPipeline } from "./pipeline.js";
 import type { WorkerPipeline } from "./worker-pipeline.js";
@@ -181,6 +181,20 @@ describe("a pipeline in a thread", () => {
     expect(images[0]!.data).toEqual((await pipe.generate("a fox", options)).images[0]!.data);
   });
 
+  it("takes one signal for many calls without a warning, here and on the main thread", async () => {
+    const warnings: string[] = [];
+    const hear = ({ name }: Error) => void warnings.push(name);
+    process.on("warning", hear);
+    try {
+      const { signal } = new AbortController();
+      for (const one of [pipe, worker])
+        await Promise.all(Array.from({ length: 12 }, () => one.describe("a cat", { ...options, signal })));
+      expect(warnings).toEqual([]);
+    } finally {
+      process.off("warning", hear);
+    }
+  });
+
   it("ends with the error of a callback", async () => {
     const onStep = () => {
       throw new Error("broken callback");
@@ -269,10 +283,13 @@ describe("a pipeline in a thread", () => {
   it("rejects what runs and what comes when it is disposed of", async () => {
     const own = await MiroPipeline.fromPretrained(`${tiny}/checkpoint`, { ...load, worker: true });
     const drawing = own.generate("a cat", { ...options, steps: 100_000 });
-    const rejected = expect(drawing).rejects.toThrow("it was disposed of");
+    const left = [drawing, own.describe("a cat")].map((call) => call.catch((error: unknown) => error));
     await own.dispose();
-    await rejected;
-    await expect(own.generate("a cat")).rejects.toThrow("it was disposed of");
+    for (const error of [...(await Promise.all(left)), await own.generate("a cat").catch((error: unknown) => error)]) {
+      expect(error).toBeInstanceOf(MiroError);
+      expect(error).not.toBeInstanceOf(InvalidInputError); // what servers answer with status 400
+      expect((error as Error).message).toMatch(/it was disposed of/);
+    }
     await own.dispose();
   });
 
