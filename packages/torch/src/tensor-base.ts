@@ -196,9 +196,9 @@ export abstract class TensorBase<Self> implements Disposable {
     return build(0);
   }
 
-  /** What `JSON.stringify` writes: {@link Tensor.toList}. JSON has null for NaN and infinities. */
-  toJSON(): NestedValues {
-    return this.toList();
+  /** What `JSON.stringify` writes: {@link Tensor.toString}, so that no log holds all elements. They are in `toList()`. */
+  toJSON(): string {
+    return this.toString();
   }
 
   /**

@@ -184,7 +184,9 @@ describe("dtypes", () => {
         [1, 2.5],
         [Number.NaN, -1],
       ]);
-      expect(JSON.stringify({ x })).toBe('{"x":[[1,2.5],[null,-1]]}');
+      expect(JSON.stringify({ x, list: x.toList() })).toBe(
+        '{"x":"Tensor(float32, [2, 2])","list":[[1,2.5],[null,-1]]}',
+      );
       expect([Number(tensor(2.5)), Math.max(tensor([7n]) as never, 3), tensor(1) < tensor(2)]).toEqual([2.5, 7, true]);
       expect(() => x < tensor(2)).toThrow(/^item\(\) needs a tensor of one element, got Float\[2, 2\]$/);
       expect([`${x}`, String(tensor(1n)), `x: ${tensor(true)}`]).toEqual([
