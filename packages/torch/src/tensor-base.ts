@@ -196,7 +196,7 @@ export abstract class TensorBase<Self> implements Disposable {
     return build(0);
   }
 
-  /** What `JSON.stringify` writes: {@link Tensor.toString}, so that no log holds all elements. They are in `toList()`. */
+  /** What `JSON.stringify` writes: {@link Tensor.toString}, so that no log holds all elements; `toList()` has them. */
   toJSON(): string {
     return this.toString();
   }
