@@ -1,6 +1,6 @@
 /** What an import costs before anything is computed: no native code, and a bounded amount of JavaScript. */
 import { execFileSync } from "node:child_process";
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -52,6 +52,20 @@ test.each([
   expect(modules).toBeGreaterThan(0);
   expect(modules).toBeLessThanOrEqual(budget.modules);
   expect(characters).toBeLessThanOrEqual(budget.characters);
+});
+
+test("CommonJS can require every entry: none waits for something while it is loaded", () => {
+  const entries = ["miro", "torch"].flatMap((folder) => {
+    const manifest = fileURLToPath(new URL(`../packages/${folder}/package.json`, import.meta.url));
+    const { name, exports } = JSON.parse(readFileSync(manifest, "utf8"));
+    return Object.keys(exports).map((entry) => join(name, entry));
+  });
+  expect(entries).toEqual(expect.arrayContaining(["miro-t2i", "miro-t2i/studio", "@miro-t2i/torch/io"]));
+  const program =
+    "for (const entry of process.argv.slice(1)) console.log(entry, Object.keys(require(entry)).length > 0)";
+  const cwd = fileURLToPath(new URL("../", import.meta.url));
+  const said = execFileSync(process.execPath, ["--input-type=commonjs", "-e", program, ...entries], { cwd });
+  expect(String(said)).toBe(entries.map((entry) => `${entry} true\n`).join(""));
 });
 
 test("drawing loads nothing that training, data and evaluation alone need", () => {

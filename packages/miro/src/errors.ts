@@ -77,7 +77,7 @@ export function describe(value: unknown): string {
   else if (typeof value === "bigint") text = `${value}n`;
   else if (value === null || typeof value !== "object") text = String(value);
   else if (Array.isArray(value) || Object.getPrototypeOf(value) === Object.prototype) text = safeJson(value);
-  else text = `a ${value.constructor?.name ?? "value"}`;
+  else text = (value.constructor?.name ?? "value").replace(/^[AEIO]?/, (vowel) => `${vowel ? "an" : "a"} ${vowel}`);
   text = text.replace(/\s+/g, " ");
   return text.length > 80 ? `${text.slice(0, 77)}...` : text;
 }

@@ -140,8 +140,7 @@ export type OptionsOf<S extends z.ZodObject> = Flat<
  * @throws InvalidInputError naming the first wrong option, what is accepted and what came
  */
 export function parseOptions<T extends z.ZodObject>(schema: T, input: unknown, within?: string): z.output<T> {
-  if (typeof input !== "object" || input === null || Array.isArray(input))
-    throw invalid(within ?? "options", "an object of options", input);
+  if (!holdsOptions(input)) throw invalid(within ?? "options", "an object of options", input);
   const result = schema.safeParse(input);
   if (result.success) return result.data;
   const issue = result.error.issues[0]!;
@@ -159,6 +158,11 @@ export function parseOptions<T extends z.ZodObject>(schema: T, input: unknown, w
   const expected = most === null || words.includes(String(most)) ? words : `${words}, and at most ${most}`;
   const received = path.reduce<unknown>((value, key) => (value as Record<string, unknown> | undefined)?.[key], input);
   throw invalid(path.length > 0 ? parameter(...path) : (within ?? "options"), expected, received);
+}
+
+/** Not a promise, a signal, a map or a form, in which no option would be found: they would be left out in silence. */
+function holdsOptions(input: unknown): input is object {
+  return /^\[object (?:Object|Module)\]$/.test(Object.prototype.toString.call(input));
 }
 
 /**

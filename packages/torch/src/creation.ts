@@ -18,7 +18,7 @@ export interface TensorOptions {
 /** What a tensor of random numbers is made as. */
 export interface RandomTensorOptions extends TensorOptions {
   /** The stream that is drawn from; the device's global one by default. */
-  generator?: { readonly generatorHandle: number };
+  generator?: { readonly generatorHandle: number } | undefined;
 }
 type Shape = readonly number[];
 type Nested = number | bigint | boolean | readonly Nested[];

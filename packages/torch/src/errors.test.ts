@@ -55,6 +55,9 @@ describe("wrong arguments are refused before the call, by operator and argument"
     ["a tensor for a number", () => call("aten::layer_norm", x(), [2], null, null, x()), ["aten::layer_norm", "eps"]],
     ["an object for a flag", () => call("aten::sum.dim_IntList", x(), [0], {}), ["aten::sum.dim_IntList", "keepdim"]],
     ["a tensor inside a wrong list", () => call("aten::cat", [x(), 1], 0), ["aten::cat", "tensors"]],
+    ["a number as it was written", () => zeros(3 as never), ["size", "the number 3"]],
+    ["a number of many digits", () => zeros([1e300]), ["size", "the number 1e+300"]],
+    ["no name of an operator", () => call(3 as never), ["call: expected an operator's name, got 3"]],
     ["an unknown dtype", () => x().to("float31" as never), ["float31"]],
     ["an unknown device", () => zeros([1], { device: "gpu" }), ["gpu"]],
     [

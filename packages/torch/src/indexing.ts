@@ -1,7 +1,7 @@
 // x.index(...): Python's x[...] from views and one gather.
 import { handlesOf } from "./arguments.js";
 import { type DType, dtypeCode } from "./dtype.js";
-import { TorchError } from "./errors.js";
+import { shown, TorchError } from "./errors.js";
 import type { Handle } from "./native.js";
 import { native } from "./native.js";
 import { operators } from "./operators.js";
@@ -29,13 +29,30 @@ const isInteger = (dtype: DType): boolean => dtype.startsWith("int");
 const isMask = (dtype: DType): boolean => dtype === "bool" || dtype === "uint8";
 
 /** How many dimensions an item takes up. */
-function width(item: IndexedBy<unknown>): number {
+function width(item: unknown): number {
   if (item === null || item === "...") return 0;
   return item instanceof TensorBase && isMask(item.dtype) ? item.ndim : 1;
 }
 
+/** @throws TorchError for what is no index, as a list of indices, and for more of them than there are dimensions */
+function check(items: readonly unknown[], ndim: number): void {
+  for (const [place, item] of items.entries()) {
+    if (item === null || item === ":" || item === "..." || typeof item === "number" || item instanceof TensorBase)
+      continue;
+    const isSlice = Array.isArray(item) && (item.length === 2 || item.length === 3);
+    if (isSlice) continue;
+    const expected =
+      'a number, null, ":", "...", [start, end, step?] or a tensor (tensor([0n, 2n]) for a list of places)';
+    const got = Array.isArray(item) ? `a list of ${item.length}` : shown(item);
+    throw new TorchError(`index: expected ${expected} at place ${place}, got ${got}`);
+  }
+  const taken = items.reduce<number>((sum, item) => sum + width(item), 0);
+  if (taken > ndim) throw new TorchError(`index: ${taken} are too many for a tensor of ${ndim} dimensions`);
+}
+
 /** The part of `x` that `items` name: a view where no item is a tensor. */
 export function indexed<T extends Indexable<T>>(x: T, items: readonly IndexedBy<T>[], wrap: (handle: Handle) => T): T {
+  check(items, x.ndim);
   let current = x;
   let dim = 0;
   const step = (next: T) => {
@@ -66,10 +83,6 @@ export function indexed<T extends Indexable<T>>(x: T, items: readonly IndexedBy<
     } else if (typeof item === "number") {
       step(current.select(dim, item));
     } else {
-      if (item !== ":" && !Array.isArray(item)) {
-        const expected = 'a number, null, ":", "...", [start, end, step?] or a tensor';
-        throw new TorchError(`index: expected ${expected} at place ${place}, got ${String(item)}`);
-      }
       if (item !== ":") step(current.slice(dim, item[0], item[1], item[2]));
       tensors.push(null);
       dim++;

@@ -52,6 +52,14 @@ describe("a synchronous loop that forgets what it makes stays below 1 GiB", () =
       "5,000 results of operations",
       "let x = ones([2 ** 18]); for (let i = 0; i < 5000; i++) x = x.add(1); if (x.amax().item() !== 5001) throw 1;",
     ],
+    [
+      "5,000 results of 1 MB that leave a scope",
+      "for (let i = 0; i < 5000; i++) scope(() => empty([256, 1024]).select(1, 0).fill_(1));",
+    ],
+    [
+      "2,000 layers of 1 MB made in scopes",
+      "for (let i = 0; i < 2000; i++) scope(() => void new nn.Linear(512, 512));",
+    ],
     ["500,000 generators", "for (let i = 0; i < 500_000; i++) new Generator().manualSeed(i);"],
     ["500,000 views of one tensor", "const x = ones([4]); for (let i = 0; i < 500_000; i++) x.narrow(0, 0, 2);"],
     [
@@ -61,7 +69,7 @@ describe("a synchronous loop that forgets what it makes stays below 1 GiB", () =
   ];
   test.each(loops)("%s", { timeout: 180_000 }, (_, loop) => {
     const program = `
-      import { empty, Generator, ones, setNumThreads } from ${engine};
+      import { empty, Generator, nn, ones, scope, setNumThreads } from ${engine};
       setNumThreads(1);
       ${loop}
       console.log(process.resourceUsage().maxRSS);`;

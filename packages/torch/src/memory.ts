@@ -1,8 +1,9 @@
 // Memory: statistics, and the safety net for tensors that were not freed.
 //
-// Tensors made outside of every scope are followed by a weak reference each. When enough new bytes (or tensors) have
-// come together, the next operation runs a garbage collection and frees the native memory of the objects that died.
-// So a loop that forgets stays bounded even when it never returns to the event loop. Generators are followed, too.
+// Tensors that no scope owns (made outside of all, kept, or what the outermost one gave) are followed by a weak
+// reference each. When enough new bytes (or tensors) have come together, the next operation runs a garbage collection
+// and frees the native memory of the objects that died. So a loop that forgets stays bounded even when it never returns
+// to the event loop. Generators are followed, too.
 import { setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
 import { flags, native } from "./native.js";

@@ -1,5 +1,8 @@
 import { execFileSync } from "node:child_process";
-import { readdirSync, readFileSync } from "node:fs";
+import { cpSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
 import { expect, test } from "vitest";
 import { buildInfo, cuda, getNumThreads, setNumThreads } from "./index.js";
 import { native } from "./native.js";
@@ -22,6 +25,27 @@ test("no loop of the addon is at::parallel_for, which is compiled in place and r
   expect(sources).toContain("parallel.cpp");
   const serial = sources.filter((name) => /parallel_(for|reduce)\(/.test(readFileSync(new URL(name, folder), "utf8")));
   expect(serial).toEqual([]);
+});
+
+test("JavaScript that is loaded again, as test runners do, gets its own errors, and is told when to collect", () => {
+  const folder = mkdtempSync(join(tmpdir(), "miro-again-"));
+  try {
+    const here = (name: string) => fileURLToPath(new URL(`../${name}`, import.meta.url));
+    for (const name of ["dist", "package.json"]) cpSync(here(name), join(folder, name), { recursive: true });
+    symlinkSync(here("build"), join(folder, "build")); // one file, which Node loads once
+    const program = `
+      const folders = process.argv.slice(1);
+      for (const folder of folders) {
+        const { memory, ones, TorchError } = await import(folder + "/dist/index.js");
+        try { ones([2]).add("a"); } catch (error) { console.log(error instanceof TorchError); }
+        for (let i = 0; i < 300; i++) ones([2 ** 18]);
+        console.log(memory.stats().liveBytes < 2 ** 27);
+      }`;
+    const args = ["--input-type=module", "-e", program, here("."), folder];
+    expect(execFileSync(process.execPath, args, { encoding: "utf8" })).toBe("true\n".repeat(4));
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
 });
 
 test("float32 is exact on CUDA until TF32 is allowed, for products and convolutions apart", () => {

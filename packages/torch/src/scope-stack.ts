@@ -1,4 +1,4 @@
-// How deep in scope() this thread is; tensors made at depth 0 are followed by weak references instead.
+// How deep in scope() this thread is; tensors that none owns are followed by weak references instead.
 import { native } from "./native.js";
 
 let depth = 0;

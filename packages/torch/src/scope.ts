@@ -1,7 +1,9 @@
 // Deterministic freeing: everything that is made inside a scope is freed at its end, except what leaves it.
 import { TorchError } from "./errors.js";
+import { collectWhenDue } from "./memory.js";
+import { native } from "./native.js";
 import { enterScope, leaveScope, scopeDepth } from "./scope-stack.js";
-import { followed, Tensor } from "./tensor.js";
+import { Tensor } from "./tensor.js";
 
 /**
  * Runs `body` and frees every tensor that was made inside, except those in its result (found in arrays, plain objects,
@@ -27,7 +29,10 @@ export function scope<T>(body: () => T): T {
     escaping = tensorsIn(result);
   } finally {
     leaveScope(escaping.map((t) => t.handle));
-    if (scopeDepth() === 0) for (const t of escaping) followed(t);
+    if (scopeDepth() === 0) {
+      for (const t of escaping) native.track(t.handle, t);
+      collectWhenDue();
+    }
   }
   return result;
 }

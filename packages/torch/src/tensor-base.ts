@@ -196,6 +196,19 @@ export abstract class TensorBase<Self> implements Disposable {
     return build(0);
   }
 
+  /** What `JSON.stringify` writes: {@link Tensor.toString}, so that no log holds all elements; `toList()` has them. */
+  toJSON(): string {
+    return this.toString();
+  }
+
+  /**
+   * What JavaScript takes where it needs a number, as in `Number(x)` or `x < y`: {@link Tensor.item}, as Python's
+   * `float(x)`. In texts it is {@link Tensor.toString}.
+   */
+  [Symbol.toPrimitive](hint: string): number | string {
+    return hint === "number" ? this.item() : this.toString();
+  }
+
   // ---- autograd --------------------------------------------------------------------------------------------------
 
   /** Whether operators on this tensor are recorded for `backward`. Can be set on leaves of a floating-point dtype. */

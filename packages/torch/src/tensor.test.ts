@@ -178,6 +178,25 @@ describe("dtypes", () => {
     });
   });
 
+  test("become JSON and numbers as JavaScript asks for them", () => {
+    scope(() => {
+      const x = tensor([
+        [1, 2.5],
+        [Number.NaN, -1],
+      ]);
+      expect(JSON.stringify({ x, list: x.toList() })).toBe(
+        '{"x":"Tensor(float32, [2, 2])","list":[[1,2.5],[null,-1]]}',
+      );
+      expect([Number(tensor(2.5)), Math.max(tensor([7n]) as never, 3), tensor(1) < tensor(2)]).toEqual([2.5, 7, true]);
+      expect(() => x < tensor(2)).toThrow(/^item\(\) needs a tensor of one element, got Float\[2, 2\]$/);
+      expect([`${x}`, String(tensor(1n)), `x: ${tensor(true)}`]).toEqual([
+        "Tensor(float32, [2, 2])",
+        "Tensor(int64, [])",
+        "x: Tensor(bool, [])",
+      ]);
+    });
+  });
+
   test("every pair of dtypes converts small integers without loss", () => {
     const dtypes: DType[] = ["float32", "float64", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8"];
     for (const from of dtypes) {
@@ -235,10 +254,16 @@ describe("indexing", () => {
       expect(x.index("...", tensor([3n, 0n])).toList()).toEqual(x.index(":", ":", tensor([3n, 0n])).toList());
       expect(x.index("...", x.gt(20)).toList()).toEqual([21, 22, 23]);
       expect(() => x.index("...", 0, "...")).toThrow(/expected "\.\.\." once/);
-      for (const wrong of [true, undefined, "1:", {}, 1n] as never[])
+      for (const wrong of [true, undefined, "1:", {}, 1n, [], [1], [0, 1, 2, 3], Symbol("a")] as never[])
         expect(() => x.index(wrong)).toThrow(/^index: expected a number, null, .* at place 0, got /);
       expect(() => x.index(2)).toThrow(TorchError);
-      expect(() => x.index(0, 0, 0, 0)).toThrow(TorchError);
+      for (const items of [
+        [0, 0, 0, 0],
+        [":", ":", ":", ":"],
+        [":", null, x.gt(20)],
+        ["...", [0, 1], x.gt(20)],
+      ] as const)
+        expect(() => x.index(...items)).toThrow(/^index: 4 are too many for a tensor of 3 dimensions$/);
       expect(() => x.index(tensor([5n]))).toThrow(/out of bounds/);
     });
   });

@@ -1,12 +1,13 @@
 // Tensors and the operators on them: what the other files of the engine import.
 import { generatorId, handleOf, handlesOf } from "./arguments.js";
+import { shown, TorchError } from "./errors.js";
 import type { IndexedBy } from "./indexing.js";
 import { type Handle, native } from "./native.js";
 import { operatorId } from "./operators.js";
 import { Tensor, wrap } from "./tensor.generated.js";
 
 export { FloatScalar, float, type Scalar } from "./scalar.js";
-export { followed, type NestedValues, type ToOptions } from "./tensor-base.js";
+export type { NestedValues, ToOptions } from "./tensor-base.js";
 export { Tensor, wrap };
 
 /**
@@ -28,6 +29,7 @@ export type IndexItem = IndexedBy<Tensor>;
  * ```
  */
 export function call(name: string, ...args: any[]): any {
+  if (typeof name !== "string") throw new TorchError(`call: expected an operator's name, got ${shown(name)}`);
   const { id, parameters, results } = signature(name);
   const plain = args.map((value, i) => plainArgument(value, name, parameters[i]));
   const result = native.call(id, ...plain);

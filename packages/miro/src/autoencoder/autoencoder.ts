@@ -23,7 +23,7 @@ export interface Autoencoder extends nn.Module {
 /** How to load an autoencoder. */
 export interface LoadAutoencoderOptions {
   /** Dtype of weights and activations (default float32). The SDXL autoencoder overflows in float16. */
-  dtype?: Extract<DType, "float32" | "bfloat16">;
+  dtype?: Extract<DType, "float32" | "bfloat16"> | undefined;
   /** Where it goes, default `cpu`. */
-  device?: string;
+  device?: string | undefined;
 }

@@ -30,21 +30,23 @@ export interface LossBatch extends ConditioningInput {
   x0: Tensor;
 }
 
+type SomeDropRates = { [K in keyof DropRates]?: DropRates[K] | undefined };
+
 /** Options of {@link FlowMatchingLoss}. */
-export interface FlowMatchingLossOptions extends Partial<DropRates> {
+export interface FlowMatchingLossOptions extends SomeDropRates {
   /** Signal level γ of a time t. */
   schedule: LinearSchedule;
   /** Text states of the empty prompt, (U, labelDim), U ≤ T: what a dropped text is replaced by. */
   uncondEmbedding: Tensor;
   /** Probability that a sample keeps the latents of the first pass; 0 leaves the first pass out. */
-  selfCondRate?: number;
+  selfCondRate?: number | undefined;
   /**
    * Distribution of t = sigmoid(mean + std·N(0,1)); t = 1 is noise, so a positive mean trains more on noisy inputs.
    * `null` draws t uniformly from [0, 1).
    */
-  logitNormal?: { mean: number; std: number } | null;
+  logitNormal?: { mean: number; std: number } | null | undefined;
   /** Divide by the learned variance of each noise level and add its logarithm. */
-  doGradnormReweighting?: boolean;
+  doGradnormReweighting?: boolean | undefined;
 }
 
 /** What one evaluation of the loss gives. All but `loss` are detached. */
@@ -65,14 +67,14 @@ export type Precision = <T>(run: () => T) => T;
 /** Options of one call of the loss. */
 export interface LossCallOptions {
   /** Source of the random draws; default: the process-wide one. */
-  generator?: Generator;
+  generator?: Generator | undefined;
   /** Replaces the generator. */
-  draw?: Draw;
+  draw?: Draw | undefined;
   /**
    * Wraps every call of the network. Each is wrapped on its own, because autocast keeps the weights it has cast: casts
    * made in the pass without gradient would cut the gradient of the second.
    */
-  precision?: Precision;
+  precision?: Precision | undefined;
 }
 
 /** The loss of one batch. The caller owns what is returned; call it inside a `scope()`. */

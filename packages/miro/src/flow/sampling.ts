@@ -115,13 +115,13 @@ export interface StepReport extends Progress {
 /** Options of {@link sample}. */
 export interface SampleOptions {
   /** Options of the method's own; those that are not given have their defaults. */
-  options?: Readonly<Record<string, unknown>>;
+  options?: Readonly<Record<string, unknown>> | undefined;
   /** Source of the method's noise: standard normal, the shape of `x`. Default: the process-wide generator. */
-  noise?: () => Tensor;
+  noise?: (() => Tensor) | undefined;
   /** What the state at γ' becomes before the next step, where something holds it to a condition. */
-  keep?: ((x: Tensor, gamma: number) => Tensor) | null;
+  keep?: ((x: Tensor, gamma: number) => Tensor) | null | undefined;
   /** Called after each step; on a GPU as soon as it is queued, behind one step at most that is not done. */
-  onStep?: (report: StepReport) => void | Promise<void>;
+  onStep?: ((report: StepReport) => void | Promise<void>) | undefined;
   /** Stops the run before the next step; {@link sample} then throws the signal's reason. */
   signal?: AbortSignal | undefined;
 }

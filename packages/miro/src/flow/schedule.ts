@@ -14,13 +14,13 @@ import type { Tensor } from "@miro-t2i/torch";
 /** Arguments of {@link LinearSchedule}; the defaults are those of the published checkpoints. */
 export interface ScheduleOptions {
   /** Constant of the line at t = 0, default 1. */
-  start?: number;
+  start?: number | undefined;
   /** Value of the line at t = 1, default 0. */
-  end?: number;
+  end?: number | undefined;
   /** Shift of the line, see above; 1 (the default) leaves it straight. */
-  shift?: number;
+  shift?: number | undefined;
   /** Lower bound of γ, default 1e-9. */
-  clipMin?: number;
+  clipMin?: number | undefined;
 }
 
 /** The linear (optionally shifted) schedule of flow matching. */

@@ -54,12 +54,12 @@ export interface RinOptions {
    * In training, take a NaN reward for a reward of 0.0, as the published code does. By default NaN means "nothing is
    * known" in training as in evaluation: the sample's token for that reward is the positional embedding alone.
    */
-  nanRewardAsZeroInTraining?: boolean;
+  nanRewardAsZeroInTraining?: boolean | undefined;
   /**
    * With `concatCondTokenToLatents`, keep everything from attending padded text. Off by default, because networks of
    * that kind which exist were trained with padding attended; turn it on for new ones.
    */
-  maskPaddedText?: boolean;
+  maskPaddedText?: boolean | undefined;
 }
 
 /** The RIN, the network of MIRO: latents that read from the picture's patches, compute, and write back. */

@@ -31,22 +31,22 @@ export interface LabelledSheetOptions {
   /** Pictures, row by row. */
   cells: readonly (readonly SheetCell[])[];
   /** Text above the table. */
-  title?: string;
+  title?: string | undefined;
   /** Name of what changes from column to column, above their labels. */
-  columnTitle?: string;
+  columnTitle?: string | undefined;
   /** What stands above each column. */
-  columnLabels?: readonly string[];
+  columnLabels?: readonly string[] | undefined;
   /** Name of what changes from row to row. */
-  rowTitle?: string;
+  rowTitle?: string | undefined;
   /** What stands beside each row. */
-  rowLabels?: readonly string[];
+  rowLabels?: readonly string[] | undefined;
   /** Small print at the foot. */
-  footer?: string;
+  footer?: string | undefined;
   /**
    * Side of the square that each picture is fitted into, pixels. Default: the longest side of all, at most 256, and less
    * where the sheet would be too large.
    */
-  cellSize?: number;
+  cellSize?: number | undefined;
 }
 
 const GAP = 6;

@@ -96,7 +96,7 @@ export class Drawer {
     return [numInputChannels, dataSize, dataSize];
   }
 
-  /** @throws InvalidInputError after {@link dispose} */
+  /** @throws MiroError after {@link dispose} */
   checkUsable(): void {
     this.#residency.checkUsable();
   }

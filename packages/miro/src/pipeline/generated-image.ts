@@ -16,9 +16,9 @@ import { checkSettings, type ImageSettings, settingsToText } from "./settings.js
 /** Options of {@link GeneratedImage.save}. */
 export interface SaveOptions {
   /** Of WebP and JPEG, 1 to 100; default 90. */
-  quality?: number;
+  quality?: number | undefined;
   /** Replace a file that exists; default true. */
-  overwrite?: boolean;
+  overwrite?: boolean | undefined;
 }
 
 /**

@@ -1,4 +1,5 @@
 /** Places where long work can be stopped. */
+import { setMaxListeners } from "node:events";
 import { setImmediate as nextTurn } from "node:timers/promises";
 
 /** Lets other work run, so that an abort can arrive. @throws the signal's reason when it has */
@@ -13,6 +14,7 @@ export async function breathe(signal: AbortSignal | undefined): Promise<void> {
  */
 export async function orAborted<T>(promise: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
   if (signal === undefined) return promise;
+  setMaxListeners(0, signal); // one signal may end all calls of a server: Node 20 warns of a leak
   let abort: () => void = () => {};
   const aborted = new Promise<never>((_, reject) => {
     abort = () => reject(signal.reason);

@@ -5,7 +5,7 @@
  */
 import { memory, scope, type Tensor } from "@miro-t2i/torch";
 import type { Autoencoder } from "../autoencoder/index.js";
-import { InvalidInputError } from "../errors.js";
+import { MiroError } from "../errors.js";
 import { release } from "../flow/release.js";
 import type { Rin } from "../networks/rin.js";
 import { Part, type PipelineParts, type TextEncoder } from "./loading/parts.js";
@@ -14,9 +14,12 @@ import { Turns } from "./turns.js";
 /** Parts that take turns. */
 export type PartName = "textEncoder" | "network" | "autoencoder";
 
-/** What a pipeline answers after it was disposed of. */
-export function disposedOf(): InvalidInputError {
-  return new InvalidInputError("pipeline: it was disposed of; load another one with MiroPipeline.fromPretrained");
+/**
+ * What a pipeline answers after it was disposed of. No InvalidInputError, which servers answer with status 400: who
+ * asked while they ended did nothing wrong.
+ */
+export function disposedOf(): MiroError {
+  return new MiroError("pipeline: it was disposed of; load another one with MiroPipeline.fromPretrained");
 }
 
 /** The parts of one pipeline, and their turns. */
@@ -38,7 +41,7 @@ export class Residency {
     this.#beforeFreeingNetwork = beforeFreeingNetwork;
   }
 
-  /** @throws InvalidInputError after {@link dispose} */
+  /** @throws MiroError after {@link dispose} */
   checkUsable(): void {
     if (this.#disposed) throw disposedOf();
   }
@@ -57,7 +60,7 @@ export class Residency {
 
   /**
    * The text encoder for work that has no turn. One that the end of another's turn stops on its way is read again.
-   * @throws InvalidInputError after {@link dispose}
+   * @throws MiroError after {@link dispose}
    */
   async textEncoder(): Promise<TextEncoder> {
     for (;;) {

@@ -6,7 +6,7 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { memory, randn } from "@miro-t2i/torch";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { InvalidInputError } from "../errors.js";
+import { InvalidInputError, MiroError } from "../errors.js";
 import { turnsOfLoop } from "../pictures/testing/turns-of-loop.js";
 import { MiroPipeline } from "./pipeline.js";
 import type { WorkerPipeline } from "./worker-pipeline.js";
@@ -17,10 +17,12 @@ const options = { steps: 3, guidanceScale: 1, seed: 3 };
 let pipe: MiroPipeline;
 let worker: WorkerPipeline;
 
-/** Draws, with nothing else that keeps the process alive, and leaves the pipeline behind. */
+/** Draws, with nothing else that keeps the process alive, and leaves the pipeline behind, in the middle of a stream. */
 const FORGETFUL = `
 import { MiroPipeline } from ${JSON.stringify(new URL("../../dist/index.js", import.meta.url).href)};
 const pipe = await MiroPipeline.fromPretrained(process.env.MODEL, JSON.parse(process.env.LOAD));
+const first = await pipe.stream("a cat", { steps: 2, imagesPerPrompt: 2, seed: 5 }).next();
+console.log(first.value.seed);
 pipe.generate("a cat", { steps: 2 }).then(({ images }) => console.log(images.length));
 `;
 
@@ -179,6 +181,20 @@ describe("a pipeline in a thread", () => {
     expect(images[0]!.data).toEqual((await pipe.generate("a fox", options)).images[0]!.data);
   });
 
+  it("takes one signal for many calls without a warning, here and on the main thread", async () => {
+    const warnings: string[] = [];
+    const hear = ({ name }: Error) => void warnings.push(name);
+    process.on("warning", hear);
+    try {
+      const { signal } = new AbortController();
+      for (const one of [pipe, worker])
+        await Promise.all(Array.from({ length: 12 }, () => one.describe("a cat", { ...options, signal })));
+      expect(warnings).toEqual([]);
+    } finally {
+      process.off("warning", hear);
+    }
+  });
+
   it("ends with the error of a callback", async () => {
     const onStep = () => {
       throw new Error("broken callback");
@@ -261,16 +277,19 @@ describe("a pipeline in a thread", () => {
       timeout: 50_000, // it would run for ever
       env: { ...process.env, MODEL: `${tiny}/checkpoint`, LOAD: JSON.stringify({ ...load, worker: true }) },
     });
-    expect([status, stdout, stderr]).toEqual([0, "1\n", ""]);
+    expect([status, stdout, stderr]).toEqual([0, "5\n1\n", ""]);
   });
 
   it("rejects what runs and what comes when it is disposed of", async () => {
     const own = await MiroPipeline.fromPretrained(`${tiny}/checkpoint`, { ...load, worker: true });
     const drawing = own.generate("a cat", { ...options, steps: 100_000 });
-    const rejected = expect(drawing).rejects.toThrow("it was disposed of");
+    const left = [drawing, own.describe("a cat")].map((call) => call.catch((error: unknown) => error));
     await own.dispose();
-    await rejected;
-    await expect(own.generate("a cat")).rejects.toThrow("it was disposed of");
+    for (const error of [...(await Promise.all(left)), await own.generate("a cat").catch((error: unknown) => error)]) {
+      expect(error).toBeInstanceOf(MiroError);
+      expect(error).not.toBeInstanceOf(InvalidInputError); // what servers answer with status 400
+      expect((error as Error).message).toMatch(/it was disposed of/);
+    }
     await own.dispose();
   });
 

@@ -6,7 +6,7 @@ import { InvalidInputError, invalid } from "../errors.js";
 import { about, message } from "../message.js";
 import { parseOptions } from "../options.js";
 import { encodeImage } from "../pictures/image-files.js";
-import { Thread } from "../threads/thread.js";
+import { type Rest, Thread } from "../threads/thread.js";
 import { type GenerateOptions, type GenerateProgress, generateSchema } from "./generate-options.js";
 import { GeneratedImage } from "./generated-image.js";
 import { orAborted } from "./interruption.js";
@@ -174,10 +174,10 @@ export class WorkerPipeline {
     let give: (next: GeneratedImage | null) => void = () => {};
     let taken: () => void = () => {};
     let next = new Promise<GeneratedImage | null>((resolve) => (give = resolve));
-    const work = this.#draw(call, { ...options, signal: either }, async (image) => {
+    const work = this.#draw(call, { ...options, signal: either }, async (image, rest) => {
       const wanted = new Promise<void>((resolve) => (taken = resolve));
       give(image);
-      await wanted;
+      await rest(wanted);
     });
     work.then(
       () => give(null),
@@ -208,15 +208,15 @@ export class WorkerPipeline {
   async #draw(
     call: ReturnType<typeof toSend>,
     { onStep, onImage, onWarning, signal }: WorkerGenerateOptions,
-    deliver: (image: GeneratedImage) => void | Promise<void>,
+    deliver: (image: GeneratedImage, rest: Rest) => void | Promise<void>,
   ): Promise<string[]> {
     const on = {
       onStep,
       onWarning,
-      image: async ({ sent, row }: { sent: SentImage; row: number }) => {
+      image: async ({ sent, row }: { sent: SentImage; row: number }, rest: Rest) => {
         const image = new GeneratedImage(sent, sent.settings);
         await onImage?.(image, row);
-        await deliver(image);
+        await deliver(image, rest);
       },
     };
     return this.#thread.call<string[]>("generate", call, { on, signal });

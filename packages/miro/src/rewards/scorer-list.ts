@@ -38,7 +38,7 @@ export interface ListedScorer {
  * All scorers, in the order in which they were registered. The Hub is not asked.
  * @param cacheDir default: as Python's `huggingface_hub`
  */
-export function listScorers(options: { cacheDir?: string } = {}): ListedScorer[] {
+export function listScorers(options: { cacheDir?: string | undefined } = {}): ListedScorer[] {
   checkObject("options", options, "{ cacheDir }");
   const { cacheDir } = options;
   return scorerSpecs().map((spec) => {

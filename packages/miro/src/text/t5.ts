@@ -31,9 +31,9 @@ import { encoderKey, findWeights, naming } from "./t5-weights.js";
 
 export interface T5LoadOptions {
   /** Dtype of the weights (default float32). float16 is not offered: T5's feed-forward layers overflow in it. */
-  dtype?: "float32" | "bfloat16";
+  dtype?: "float32" | "bfloat16" | undefined;
   /** Default "cpu". */
-  device?: string;
+  device?: string | undefined;
   /** Stops loading. */
   signal?: AbortSignal | undefined;
 }
@@ -114,7 +114,10 @@ export class T5Encoder extends nn.Module {
    *
    * @param dtype of the written weights (default: as they are)
    */
-  async save(folder: string, { dtype }: { dtype?: "float32" | "bfloat16" | "float16" } = {}): Promise<void> {
+  async save(
+    folder: string,
+    { dtype }: { dtype?: "float32" | "bfloat16" | "float16" | undefined } = {},
+  ): Promise<void> {
     await mkdir(folder, { recursive: true });
     scope(() => {
       const tensors = new Map<string, Tensor>();

@@ -24,7 +24,7 @@ export interface EncodeBatchOptions {
    * How long the rows are: `maxLength` (default; a number does the same for another length of at most `maxLength` that
    * all texts fit in), or as long as the longest text needs.
    */
-  padTo?: "maxLength" | "longest" | number;
+  padTo?: "maxLength" | "longest" | number | undefined;
 }
 
 /** Encoded texts. The caller owns the tensors. */

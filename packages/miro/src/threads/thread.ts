@@ -1,4 +1,5 @@
 /** A thread with methods: calls go in, events and results come out, errors and cancelling pass both ways. */
+import { setMaxListeners } from "node:events";
 import type { Worker } from "node:worker_threads";
 import { startThread } from "../compiled-module.js";
 import { MiroError } from "../errors.js";
@@ -6,7 +7,9 @@ import { extensionModules } from "../extension-modules.js";
 import { errorFromData, errorToData, type FromThread, type ToThread } from "./messages.js";
 
 /** Hears the events of a call; the thread waits for what it returns. */
-export type Listener = (value: never) => unknown;
+export type Listener = (value: never, rest: Rest) => unknown;
+/** Waits for the caller, who may never come back: meanwhile a call does not keep the process alive. */
+export type Rest = (until: Promise<void>) => Promise<void>;
 
 /** Options of {@link Thread.call}. */
 export interface CallOptions {
@@ -21,11 +24,13 @@ interface Call {
   signal: AbortSignal | undefined;
   /** Stack frames of who called. */
   caller: string;
+  /** Whether its listener is in {@link Rest}. */
+  resting: boolean;
   resolve(value: unknown): void;
   reject(error: unknown): void;
 }
 
-/** A running thread. It keeps the process alive only while it is called. */
+/** A running thread. It keeps the process alive only while a call works in it. */
 export class Thread {
   readonly #worker: Worker;
   readonly #calls = new Map<number, Call>();
@@ -54,13 +59,21 @@ export class Thread {
   async call<T>(method: string, argument: unknown, { on = {}, signal }: CallOptions = {}): Promise<T> {
     signal?.throwIfAborted();
     if (this.#ended) throw this.#ended;
+    if (signal) setMaxListeners(0, signal); // one signal may end all calls of a server: Node 20 warns of a leak
     const id = this.#next++;
     const caller = new Error().stack?.split("\n").slice(2).join("\n") ?? "";
     const abort = () => this.#post({ type: "abort", id });
     try {
       return await new Promise<T>((resolve, reject) => {
-        this.#calls.set(id, { on, signal, caller, resolve: resolve as (value: unknown) => void, reject });
-        this.#worker.ref();
+        this.#calls.set(id, {
+          on,
+          signal,
+          caller,
+          resting: false,
+          resolve: resolve as (value: unknown) => void,
+          reject,
+        });
+        this.#holdProcess();
         const listens = Object.keys(on).filter((name) => on[name] !== undefined);
         this.#post({ type: "call", id, method, argument, listens, modules: extensionModules() });
         signal?.addEventListener("abort", abort, { once: true });
@@ -68,9 +81,14 @@ export class Thread {
     } finally {
       signal?.removeEventListener("abort", abort);
       this.#calls.delete(id);
-      // A thread that is being ended keeps the process until it has ended.
-      if (this.#calls.size === 0 && this.#ended === null) this.#worker.unref();
+      this.#holdProcess();
     }
+  }
+
+  #holdProcess(): void {
+    // A thread that is being ended keeps the process until it has ended.
+    if ([...this.#calls.values()].some(({ resting }) => !resting)) this.#worker.ref();
+    else if (this.#ended === null) this.#worker.unref();
   }
 
   /**
@@ -95,8 +113,15 @@ export class Thread {
     const call = this.#calls.get(message.id);
     if (message.type === "event") {
       const { id, event } = message;
+      const rest: Rest = async (until) => {
+        call!.resting = true;
+        this.#holdProcess();
+        await until;
+        call!.resting = false;
+        this.#holdProcess();
+      };
       try {
-        await call?.on[message.name]?.(message.value as never);
+        await call?.on[message.name]?.(message.value as never, rest);
         this.#post({ type: "heard", id, event });
       } catch (error) {
         // The listener's own error reaches the caller; in the thread it only ends the work.

@@ -44,6 +44,7 @@ struct Slot {
   uint32_t generation = 1;
   bool used = false;
   bool kept = false;             // survives the scope it was made in
+  bool isNew = false;            // came with memory of its own, which a scope owns so far
   napi_ref weak = nullptr;       // set for tensors outside of every scope: tells when JavaScript has forgotten them
 };
 
@@ -121,9 +122,10 @@ class Environment {
   napi_ref errorClass = nullptr;
   std::deque<Export> exports;    // of each function; their addresses stay
   const char* entry = "";        // name of the exported function that was called last
-  int32_t* flags = nullptr;      // shared with JavaScript; flags[0]: forgotten tensors may be worth collecting
+  napi_ref flagsArray = nullptr;
+  int32_t* flags = nullptr;      // its memory, shared with JavaScript; [0]: forgotten tensors may be worth collecting
   int64_t budgetBytes = 64ll << 20;
-  int64_t newBytes = 0;          // allocated outside of scopes since the last sweep
+  int64_t newBytes = 0;          // of tensors that no scope owns, since the last sweep
   int64_t newTracked = 0;
   size_t liveSlots = 0;
 
@@ -142,6 +144,7 @@ class Environment {
 
  private:
   void release(Slot& s);
+  void countNew(Slot& s);  // the memory that a tensor brought, once no scope owns it
   void askForSweep();
 
   std::vector<Slot> slots_;
@@ -155,6 +158,8 @@ void check(Environment& e, napi_status status);
 [[noreturn]] void throwTorchError(Environment& e, const std::string& message);
 
 double toDouble(Environment& e, napi_value v, const char* what);
+// As JavaScript writes it: 3, not 3.000000.
+std::string numberText(Environment& e, napi_value v);
 int64_t toInt(Environment& e, napi_value v, const char* what);
 bool toBool(Environment& e, napi_value v, const char* what);
 std::string toString(Environment& e, napi_value v, const char* what);

@@ -13,6 +13,7 @@
 #include <mutex>
 #include <new>
 #include <stdexcept>
+#include <unordered_map>
 
 namespace miro {
 namespace {
@@ -29,6 +30,7 @@ Environment::~Environment() {
   for (const Slot& s : slots_) forget(s.weak);
   for (const auto& tracked : trackedGenerators) forget(tracked.second);
   forget(errorClass);
+  forget(flagsArray);
   slots_.clear();
 }
 
@@ -44,10 +46,9 @@ Handle Environment::store(at::Tensor tensor) {
     slots_.emplace_back();
   }
   Slot& s = slots_[index];
-  if (scopes_.empty() && tensor.defined() && tensor.has_storage() && tensor.storage().use_count() == 1) {
-    newBytes += static_cast<int64_t>(tensor.storage().nbytes());
-  }
+  s.isNew = tensor.defined() && tensor.has_storage() && tensor.storage().use_count() == 1;
   s.tensor = std::move(tensor);
+  if (scopes_.empty()) countNew(s);
   s.used = true;
   s.kept = false;
   s.weak = nullptr;
@@ -72,6 +73,12 @@ void Environment::release(Slot& s) {
   at::Tensor last = std::move(s.tensor);  // released after the slot is consistent again
 }
 
+void Environment::countNew(Slot& s) {
+  if (!s.isNew) return;
+  s.isNew = false;
+  newBytes += static_cast<int64_t>(s.tensor.storage().nbytes());
+}
+
 void Environment::free(Handle handle) {
   if (Slot* found = find(handle)) release(*found);
 }
@@ -88,15 +95,34 @@ void Environment::endScope(const std::vector<Handle>& escaping) {
     wasKept[i] = slot(escaping[i]).kept;
     slot(escaping[i]).kept = true;
   }
+  // A view that stays holds memory which came with a tensor that goes: it brings that memory from now on.
+  const auto storageOf = [](const Slot& s) { return s.tensor.storage().unsafeGetStorageImpl(); };
+  std::unordered_map<const c10::StorageImpl*, Slot*> views;
   for (const Handle h : made) {
     Slot* found = find(h);
-    if (found != nullptr && !found->kept) release(*found);
+    if (found != nullptr && found->kept && !found->isNew && found->tensor.defined() && found->tensor.has_storage())
+      views.emplace(storageOf(*found), found);
+  }
+  for (const Handle h : made) {
+    Slot* found = find(h);
+    if (found == nullptr || found->kept) continue;
+    if (found->isNew && !views.empty()) {
+      const auto view = views.find(storageOf(*found));
+      if (view != views.end()) view->second->isNew = true;
+    }
+    release(*found);
   }
   for (size_t i = 0; i < escaping.size(); ++i) {
     if (!valid(escaping[i]) || wasKept[i]) continue;
     slot(escaping[i]).kept = false;
-    if (!scopes_.empty()) scopes_.back().push_back(escaping[i]);
+    if (scopes_.empty()) countNew(slot(escaping[i]));
+    else scopes_.back().push_back(escaping[i]);
   }
+  for (const Handle h : made) {
+    Slot* found = find(h);
+    if (found != nullptr && found->kept) countNew(*found);
+  }
+  askForSweep();
 }
 
 void Environment::track(Handle handle, napi_value object) {
@@ -188,11 +214,16 @@ double toDouble(Environment& e, napi_value v, const char* what) {
   if (napi_get_value_double(e.env, v, &result) != napi_ok) throw UsageError{std::string(what) + " must be a number"};
   return result;
 }
+std::string numberText(Environment& e, napi_value v) {
+  napi_value text;
+  check(e, napi_coerce_to_string(e.env, v, &text));
+  return toString(e, text, "a number");
+}
 int64_t toInt(Environment& e, napi_value v, const char* what) {
   double result = 0;
   if (napi_get_value_double(e.env, v, &result) == napi_ok) {
     if (result != std::floor(result) || std::abs(result) > 9007199254740992.0) {
-      throw UsageError{std::string(what) + " must be an integer, got " + std::to_string(result)};
+      throw UsageError{std::string(what) + " must be an integer, got " + numberText(e, v)};
     }
     return static_cast<int64_t>(result);
   }
@@ -385,14 +416,18 @@ napi_value guarded(napi_env env, napi_callback_info info) {
 
 namespace {
 
-// setup(TorchError, flags: Int32Array): what the addon needs from JavaScript.
+// setup(TorchError, flags: Int32Array): what the addon needs from JavaScript. Test runners load the same JavaScript
+// several times on one thread, which loads the addon once: it serves the one that came last.
 napi_value setup(Environment& e, napi_value* argv, size_t argc) {
   if (argc < 2) throw UsageError{"setup(errorClass, flags)"};
-  if (e.errorClass == nullptr) check(e, napi_create_reference(e.env, argv[0], 1, &e.errorClass));
   const auto [flags, length] = toTypedArray(e, argv[1], napi_int32_array, "flags");
   if (length < 1) throw UsageError{"flags: expected one at least"};
-  napi_ref keep;  // lives as long as the environment: the address below must stay valid
-  check(e, napi_create_reference(e.env, argv[1], 1, &keep));
+  const auto hold = [&](napi_ref& reference, napi_value object) {
+    if (reference != nullptr) check(e, napi_delete_reference(e.env, reference));
+    check(e, napi_create_reference(e.env, object, 1, &reference));
+  };
+  hold(e.errorClass, argv[0]);
+  hold(e.flagsArray, argv[1]);
   e.flags = static_cast<int32_t*>(flags);
   return makeUndefined(e);
 }

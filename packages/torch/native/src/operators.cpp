@@ -119,7 +119,7 @@ std::string foundType(Environment& e, napi_value v) {
     case napi_undefined: return "undefined";
     case napi_null: return "null";
     case napi_boolean: return "a boolean";
-    case napi_number: return "the number " + std::to_string(toDouble(e, v, ""));
+    case napi_number: return "the number " + numberText(e, v);
     case napi_string: return "the string '" + toString(e, v, "") + "'";
     case napi_bigint: return "a bigint";
     case napi_object: {

@@ -7,10 +7,10 @@ import type { TrainingSetOptions } from "./training-set-options.js";
 
 /** What opening tells of itself. */
 export interface OpenHooks {
-  signal?: AbortSignal;
-  onMessage?: (message: string) => void;
+  signal?: AbortSignal | undefined;
+  onMessage?: ((message: string) => void) | undefined;
   /** What is done of what: `indexing`, `reading scores`. */
-  onProgress?: (what: string, done: number, all: number) => void;
+  onProgress?: ((what: string, done: number, all: number) => void) | undefined;
 }
 
 /** The folders, tar files or index files that hold the samples. */

@@ -16,15 +16,15 @@ export interface BlockOrderOptions {
   /** Decides the order. */
   seed: number;
   /** False keeps blocks and samples in their order. */
-  shuffle?: boolean;
+  shuffle?: boolean | undefined;
   /**
    * Readers that each stay within blocks of their own: batch i of the epoch comes from stream i mod `streams`. With R
    * ranks of W workers and R · W streams, rank r takes the batches r, r + R, r + 2R, …, and each of its workers reads
    * few blocks at a time.
    */
-  streams?: number;
+  streams?: number | undefined;
   /** Samples of a batch, needed with several streams. */
-  batchSize?: number;
+  batchSize?: number | undefined;
 }
 
 /** The order of an epoch: its blocks, where each begins, and the order of the samples within the blocks met so far. */
@@ -131,7 +131,7 @@ export interface WeightedOrderOptions {
   /** Decides how positions are dealt out. */
   seed: number;
   /** Positions of an epoch; by default the number of samples of all data sets. */
-  length?: number;
+  length?: number | undefined;
 }
 
 /** Positions that are dealt out at a time. */

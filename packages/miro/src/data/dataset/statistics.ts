@@ -74,9 +74,9 @@ export interface StatisticsOptions {
   /** Decides which samples are in the sample. */
   seed: number;
   /** Stops the work. */
-  signal?: AbortSignal;
+  signal?: AbortSignal | undefined;
   /** Called for each shard that is done. */
-  onShard?: (done: number, all: number) => void;
+  onShard?: ((done: number, all: number) => void) | undefined;
 }
 
 /** A shard as statistics see it. */

@@ -70,9 +70,9 @@ export type ShardLoaderOptions = OptionsOf<typeof loaderOptions> & {
   /** The rows of a step; called once for each, ahead of time. */
   plan: (step: number) => readonly RowRequest[];
   /** The row that takes the place of one that cannot be read; by default a random sample that has the same members. */
-  replace?: (row: RowRequest, attempt: number) => RowRequest;
+  replace?: ((row: RowRequest, attempt: number) => RowRequest) | undefined;
   /** Told of a shard that cannot be opened or read and is tried again; not of others that are away meanwhile. */
-  onWaiting?: (problem: ShardProblem) => void;
+  onWaiting?: ((problem: ShardProblem) => void) | undefined;
 };
 
 /** A batch of B rows. */
@@ -236,7 +236,10 @@ export class ShardLoader {
   }
 
   /** Batches from a step on, without end unless `to` (exclusive) is given. Each belongs to the caller's scope. */
-  async *batches(from: number, { to = Number.POSITIVE_INFINITY, signal }: { to?: number; signal?: AbortSignal } = {}) {
+  async *batches(
+    from: number,
+    { to = Number.POSITIVE_INFINITY, signal }: { to?: number | undefined; signal?: AbortSignal | undefined } = {},
+  ) {
     for (let step = from; step < to; step++) {
       await this.ready(step, signal);
       yield this.take(step);

@@ -17,11 +17,11 @@ const WORTH_THREADS = 8;
 /** Options of {@link prepareTables}. */
 export interface PrepareTablesOptions {
   /** Threads; by default the processor's, eight at most. */
-  jobs?: number;
+  jobs?: number | undefined;
   /** Stops the work. */
-  signal?: AbortSignal;
+  signal?: AbortSignal | undefined;
   /** Called for each table that is made. */
-  onTable?: (done: number, missing: number) => void;
+  onTable?: ((done: number, missing: number) => void) | undefined;
 }
 
 /**

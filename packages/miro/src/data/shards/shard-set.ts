@@ -114,7 +114,10 @@ export class ShardSet {
    * @throws ShardError for the first bad shard, and with the policy `skip` when more than `maxBadRate` of all are bad
    */
   static async open(
-    options: ShardSetOptions & { signal?: AbortSignal; onShard?: (done: number, all: number) => void },
+    options: ShardSetOptions & {
+      signal?: AbortSignal | undefined;
+      onShard?: ((done: number, all: number) => void) | undefined;
+    },
   ): Promise<ShardSet> {
     checkObject("options", options, "{ sources, … }");
     const { signal, onShard, ...rest } = options;
@@ -375,9 +378,9 @@ function missingMember(table: ShardTable, path: string, sample: number, extensio
 /** Options of {@link ShardSet.select}. */
 export interface SelectOptions {
   /** Extensions that each sample must have. */
-  members?: readonly string[];
+  members?: readonly string[] | undefined;
   /** Whether a sample of a shard belongs to the selection. */
-  where?: (table: ShardTable, sample: number) => boolean;
+  where?: ((table: ShardTable, sample: number) => boolean) | undefined;
 }
 
 /** Some samples of a set, in its order. */

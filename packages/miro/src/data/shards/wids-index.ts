@@ -186,7 +186,10 @@ const fingerprintsSchema = z.object({
  */
 export async function writeWidsIndex(
   path: string,
-  options: WriteWidsIndexOptions & { signal?: AbortSignal; onShard?: (done: number, all: number) => void },
+  options: WriteWidsIndexOptions & {
+    signal?: AbortSignal | undefined;
+    onShard?: ((done: number, all: number) => void) | undefined;
+  },
 ): Promise<{ index: WidsIndex; problems: ShardProblem[] }> {
   checkName("path", path, "the name of the index's file");
   checkObject("options", options, "{ shards, … }");

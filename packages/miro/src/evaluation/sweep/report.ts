@@ -18,10 +18,10 @@ export interface AxisSummary {
 
 /** Options of {@link sweepSheet}. */
 export interface SweepSheetOptions {
-  title?: string;
-  footer?: string;
+  title?: string | undefined;
+  footer?: string | undefined;
   /** Side of a picture on the sheet, pixels. */
-  cellSize?: number;
+  cellSize?: number | undefined;
 }
 
 /** The pictures of a sweep in a table with its axes; under each the mean of its scores. */

@@ -28,21 +28,21 @@ export interface SweepOptions {
   /** What changes from column to column. */
   x: Axis;
   /** What changes from row to row; default: the prompts. */
-  y?: Axis;
+  y?: Axis | undefined;
   /** Seed of the first picture of each place, default 0. */
-  seed?: number;
+  seed?: number | undefined;
   /**
    * Pictures of each place, with consecutive seeds or variation seeds; the sheet shows the first, scores are of all.
    * Default 1.
    */
-  imagesPerCell?: number;
+  imagesPerCell?: number | undefined;
   /**
    * Key of one of `scorers`: of each place the picture with its highest score alone is shown and counts in scores.
    * Without a score the first is.
    */
   bestBy?: string | undefined;
   /** Settings that all places share; what an axis changes comes before them. */
-  settings?: PromptOptions;
+  settings?: PromptOptions | undefined;
   /** The checkpoint where no axis names another. */
   model: string;
   /** Sub-folder of that checkpoint. */
@@ -52,17 +52,17 @@ export interface SweepOptions {
   /** Called with a checkpoint that is not needed any more. Default: it is disposed of. */
   release?: ((pipe: MiroPipeline) => Promise<void>) | undefined;
   /** What scores every picture. */
-  scorers?: readonly Scorer[];
+  scorers?: readonly Scorer[] | undefined;
   /**
    * Give every picture a score `distance`: how far it is from the picture that the same noise and the same settings
    * converge to (Heun's method with 200 evaluations), root mean square over all values, in levels of 255. Tells what is
    * lost to few steps.
    */
-  distance?: boolean;
+  distance?: boolean | undefined;
   /** Where each picture is kept; those that are there with the same settings are not drawn again. */
-  files?: PictureFiles;
+  files?: PictureFiles | undefined;
   /** Called with each picture that is drawn or was there. */
-  onProgress?: (progress: SweepProgress) => void;
+  onProgress?: ((progress: SweepProgress) => void) | undefined;
   /** Called with each picture, by its place in {@link layOutSweep}, and waited for. */
   onPicture?: ((index: number, image: SweepImage) => void | Promise<void>) | undefined;
   /** Called after each step of pictures, by their places, and waited for. */
@@ -70,7 +70,7 @@ export interface SweepOptions {
   /** Give `onStep` pictures of what is being drawn at every n-th step. */
   previewEvery?: number | undefined;
   /** Stops the work within one step. */
-  signal?: AbortSignal;
+  signal?: AbortSignal | undefined;
 }
 
 /** Where a sweep is. */

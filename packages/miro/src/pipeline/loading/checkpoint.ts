@@ -75,9 +75,9 @@ export interface CheckpointFiles extends Disposable {
 /** Options of {@link loadCheckpoint}. */
 export interface LoadCheckpointOptions {
   /** Where the networks go, default `cpu`. */
-  device?: string;
+  device?: string | undefined;
   /** What their weights become, whatever the file holds; default float32. */
-  dtype?: DType;
+  dtype?: DType | undefined;
 }
 
 /** A release folder whose files were found to fit each other; all of it is in memory but the network. */

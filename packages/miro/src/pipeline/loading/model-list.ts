@@ -60,7 +60,7 @@ export interface ModelList {
  * for (const { repository, variant } of listModels().published) console.log(repository, variant ?? "");
  * ```
  */
-export function listModels(options: { cacheDir?: string } = {}): ModelList {
+export function listModels(options: { cacheDir?: string | undefined } = {}): ModelList {
   if (typeof options !== "object" || options === null) throw invalid("options", "an object of options", options);
   const { cacheDir = hubCache() } = options;
   if (typeof cacheDir !== "string") throw invalid("cacheDir", "a folder", cacheDir);

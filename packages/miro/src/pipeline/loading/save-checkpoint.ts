@@ -12,11 +12,11 @@ import { releaseConfigToJson } from "./release-config.js";
 /** What {@link saveCheckpoint} writes. */
 export interface SaveCheckpointOptions extends Omit<Checkpoint, "preprocessing"> {
   /** Default: the same map as `postprocessing`. */
-  preprocessing?: LatentNormalization;
+  preprocessing?: LatentNormalization | undefined;
   /**
    * Dtype of the parameters in the file, default float32. Buffers (Fourier frequencies, constants) stay as they are.
    */
-  dtype?: "float32" | "float16";
+  dtype?: "float32" | "float16" | undefined;
 }
 
 /** Writes a release folder. Each file appears whole; `config.json`, the one that readers look for, comes last. */

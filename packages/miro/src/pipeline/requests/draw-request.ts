@@ -64,7 +64,7 @@ export interface BestOfRequest {
   scorer: string | ((pipe: MiroPipeline) => string);
   load: LoadRanker;
   /** Write the other candidates too, as `NAME-rank2` and so on. */
-  keepAll?: boolean;
+  keepAll?: boolean | undefined;
 }
 
 /** What a {@link DrawRequest} is made of. */
@@ -80,7 +80,7 @@ export interface DrawRequestOptions {
   /** File for the latents of the pictures, (pictures, C, r, r) float32. */
   latentsFile?: string | undefined;
   /** Also write one picture that shows them all. */
-  sheet?: boolean;
+  sheet?: boolean | undefined;
   /** Give `onStep` small pictures of what is being drawn at every n-th step. */
   previewEvery?: number | undefined;
   /**

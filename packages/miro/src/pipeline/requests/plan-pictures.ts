@@ -29,11 +29,11 @@ export interface PlannedPicture {
 
 /** What holds for all requests that say nothing else. */
 export interface PlanOptions {
-  options?: PromptOptions;
+  options?: PromptOptions | undefined;
   /** Seed of the first picture; the i-th one has `seed + i`. Null: the noise is given. */
   seed: number | null;
   /** Seeds, or of variations variation seeds, that a picture takes up when it is the best of several (default 1). */
-  candidates?: number;
+  candidates?: number | undefined;
 }
 
 /** A random seed, below 2³² as other programs expect it. */

@@ -65,7 +65,7 @@ export interface RandomBatchesOptions {
   /** Names of the rewards. */
   rewardKeys: readonly string[];
   /** Where the batches lie; drawn on the CPU for every device. */
-  device?: string;
+  device?: string | undefined;
 }
 
 /** Random latents, texts and rewards: for benchmarks and tests. */

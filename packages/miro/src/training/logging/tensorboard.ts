@@ -42,7 +42,7 @@ export interface EventWriterOptions {
   /** The first step that this file will hold; 0 for a new run. Later steps of earlier files are discarded. */
   firstStep: number;
   /** The clock, in seconds since 1970. */
-  now?: () => number;
+  now?: (() => number) | undefined;
   /** Told when the file cannot be written, which does not end a run. */
   onTrouble?: ((message: string) => void) | undefined;
 }

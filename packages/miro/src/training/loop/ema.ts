@@ -15,11 +15,11 @@ import { pythonFloat } from "../../files/python-number.js";
 /** Options of {@link Ema}. */
 export interface EmaOptions {
   /** d, in [0, 1). */
-  decay?: number;
+  decay?: number | undefined;
   /** Start with a short horizon and lengthen it to `decay`. */
-  warmup?: boolean;
+  warmup?: boolean | undefined;
   /** Average at every k-th update only, with the decay of k of them. */
-  everyNSteps?: number;
+  everyNSteps?: number | undefined;
 }
 
 /** The published name of the average number `index`: `ema_network`, then `ema_network_0_999`. */

@@ -19,9 +19,9 @@ export interface WarmupCosineOptions {
   /** S, in optimizer steps. */
   totalSteps: number;
   /** ρ: which part of the half cosine is walked until S. */
-  rate?: number;
+  rate?: number | undefined;
   /** The first update has the full rate, and the warm-up begins after it. */
-  firstUpdateAtFullRate?: boolean;
+  firstUpdateAtFullRate?: boolean | undefined;
 }
 
 /** The schedule of a recipe: as long as its run, where it does not say. */

@@ -12,19 +12,19 @@ export interface RunOptions<R = Recipe> {
    * Continue from the newest checkpoint in `output`, or from that of a step; otherwise a folder that holds one is
    * refused.
    */
-  resume?: boolean | number;
+  resume?: boolean | number | undefined;
   /** Continue even if values of the recipe differ that decide what the run computes. */
-  allowChanges?: boolean;
+  allowChanges?: boolean | undefined;
   /** Files of modules that register scorers (`rewards/scorer-modules.ts`), for the other processes of the run. */
-  scorerModules?: readonly string[];
+  scorerModules?: readonly string[] | undefined;
   /** Stops after a step, with a checkpoint. */
-  signal?: AbortSignal;
+  signal?: AbortSignal | undefined;
   /** Called after each step. */
-  onProgress?: (progress: Progress) => void;
+  onProgress?: ((progress: Progress) => void) | undefined;
   /** Told what a person at the terminal should know. */
-  onMessage?: (message: string) => void;
+  onMessage?: ((message: string) => void) | undefined;
   /** Told what must not get lost: a NaN, samples that cannot be read. Default: `onMessage`. */
-  onWarning?: (message: string) => void;
+  onWarning?: ((message: string) => void) | undefined;
 }
 
 /** What {@link runTraining} returns. */

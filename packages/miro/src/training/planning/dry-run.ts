@@ -45,7 +45,7 @@ export interface DryRunReport {
  */
 export async function dryRun(
   recipe: Recipe,
-  how: Partial<StartOptions> & { readAll?: boolean } = {},
+  how: Partial<StartOptions> & { readAll?: boolean | undefined } = {},
 ): Promise<DryRunReport> {
   checkObject("options", how, "an object of options");
   const { readAll = false, ...options } = how;

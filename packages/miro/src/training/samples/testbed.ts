@@ -82,7 +82,7 @@ export interface TestbedPrompt {
  * @throws InvalidInputError naming file and row: missing columns, names that are no file names, a text or a name twice,
  *   an empty text, another number of prompts, or a prompts.txt that differs
  */
-export function readTestbed(folder: string, options: { count?: number | null } = {}): TestbedPrompt[] {
+export function readTestbed(folder: string, options: { count?: number | null | undefined } = {}): TestbedPrompt[] {
   checkObject("options", options, "{ count }");
   const { count = TESTBED_PROMPTS } = options;
   checkName("folder", folder, "the folder of a testbed");
@@ -301,7 +301,7 @@ export interface EmbeddedPrompt extends TestbedPrompt {
  */
 export function readEmbeddedTestbed(
   folder: string,
-  options: { embeddingsName: string; width: number; count?: number | null },
+  options: { embeddingsName: string; width: number; count?: number | null | undefined },
 ): EmbeddedPrompt[] {
   checkName("folder", folder, "the folder of a testbed");
   checkObject("options", options, "{ embeddingsName, width }", ["embeddingsName", "width"]);

@@ -91,9 +91,9 @@ const emaFilePattern = /^ema(_[\w-]+)?\.safetensors$/;
 /** Which checkpoints stay when a new one is written. */
 export interface RetentionOptions {
   /** The newest so many stay, default 2. */
-  keepLast?: number;
+  keepLast?: number | undefined;
   /** So do those whose step is a multiple of this; 0 (default): none. */
-  keepEveryNSteps?: number;
+  keepEveryNSteps?: number | undefined;
 }
 
 const LAST = "last";

@@ -45,7 +45,10 @@ interface QueryMask {
 export function instances(
   { classLogits, maskLogits }: { classLogits: Tensor; maskLogits: Tensor },
   sizes: Pick<DetectorInput, "padded" | "resized" | "original">,
-  { minScore = Number.NEGATIVE_INFINITY, classes }: { minScore?: number | undefined; classes?: readonly number[] } = {},
+  {
+    minScore = Number.NEGATIVE_INFINITY,
+    classes,
+  }: { minScore?: number | undefined; classes?: readonly number[] | undefined } = {},
 ): Instance[] {
   const wanted = classes && new Set(classes);
   const pairs = likeliest(classLogits).filter(
