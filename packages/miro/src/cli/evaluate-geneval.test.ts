@@ -161,6 +161,27 @@ describe("miro evaluate geneval --images", () => {
     expect(files.map((name) => sha256(readFileSync(join(images, name))))).toEqual(before);
   });
 
+  it("plans what is left of a folder with prompts of its own, and takes its own file of verdicts for none of others", async () => {
+    const images = pictures("begun", [truck, red]);
+    const run = (...args: string[]) => geneval("--images", images, ...detector, ...all, "--json", ...args);
+    const plan = async () => JSON.parse((await run("--dry-run")).stdout);
+    const tasks = { single_object: 1, colors: 1 };
+    const open = await plan();
+    expect(open).toMatchObject({ prompts: 2, tasks, pictures: 4, present: 4, detected: 0, objects: 2, published: {} });
+    expect(open.hours.here).toBeCloseTo(
+      (4 * open.seconds.detect + 2 * open.seconds.colour + open.seconds.colourTexts) / 3600,
+      9,
+    );
+    const outfile = ["--outfile", join(images, "verdicts.jsonl")];
+    expect((await run("--only", "detect", ...outfile)).code).toBe(0);
+    const detected = await plan();
+    expect(detected).toMatchObject({ pictures: 4, detected: 4, objects: 2 });
+    expect(detected.hours.here).toBeCloseTo((2 * detected.seconds.colour + detected.seconds.colourTexts) / 3600, 9);
+    for (const _ of ["first", "again"]) expect(JSON.parse((await run(...outfile)).stdout).problems).toEqual({});
+    expect((await plan()).hours.here).toBe(0);
+    expect(JSON.parse((await run()).stdout).problems["foreign file"].count).toBe(1);
+  });
+
   it("in bfloat16 finds about the same objects, and keeps them apart from those of float32", async () => {
     const images = pictures("halves", [red]);
     const run = async (...dtypes: string[]) => {
@@ -386,5 +407,8 @@ describe("miro evaluate geneval --prompts emoji", () => {
     });
     expect(plan.hours.here).toBeGreaterThan(0);
     expect(existsSync(join(folder, "planned"))).toBe(false);
+    expect((await emoji("--outdir", join(folder, "planned"))).code).toBe(0);
+    const left = JSON.parse((await emoji("--dry-run", "--json", "--outdir", join(folder, "planned"))).stdout);
+    expect(left).toMatchObject({ pictures: 2, present: 2, detected: 2, hours: { here: 0 } });
   });
 });

@@ -7,7 +7,7 @@
  * done by the one that comes to it first.
  */
 import { existsSync, readFileSync, rmSync } from "node:fs";
-import { dirname, join } from "node:path";
+import { dirname, join, resolve } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { isObject } from "../../../arguments.js";
 import { InvalidInputError, MiroError } from "../../../errors.js";
@@ -169,7 +169,7 @@ function generationOf(run: EvaluationRun, draw: NonNullable<EvaluationRun["draw"
 }
 
 /** What is in the folder of those prompts that are evaluated. */
-function present({ images, set, includes = () => true, draw }: EvaluationRun): {
+function present({ images, outfile, set, includes = () => true, draw }: EvaluationRun): {
   prompts: PromptFolder[];
   problems: Problem[];
 } {
@@ -180,13 +180,52 @@ function present({ images, set, includes = () => true, draw }: EvaluationRun): {
     const tag = set?.prompts[index]?.tag;
     return Number.isNaN(index) || tag === undefined || includes(index, tag);
   };
+  const isOwn = ({ path }: Problem) => outfile !== undefined && resolve(images, path) === resolve(outfile);
+  const problems = folder.problems.filter((problem) => isMeant(problem) && !isOwn(problem));
   const samples = draw?.samples ?? samplesOf(images, prompts);
   return {
     prompts: draw
       ? prompts.map((one) => ({ ...one, samples: one.samples.filter(({ index }) => index < samples) }))
       : prompts,
-    problems: [...folder.problems.filter(isMeant), ...missingSamples(prompts, samples)],
+    problems: [...problems, ...missingSamples(prompts, samples)],
   };
+}
+
+/** How far an evaluation is with one prompt. */
+export interface PromptState {
+  metadata: PromptMetadata;
+  /** Pictures that are asked for; where none are drawn, those that are there. */
+  pictures: number;
+  /** Pictures that are there. */
+  present: number;
+  /** Whether the pictures, all of them, have been looked at. */
+  isDetected: boolean;
+  /** Whether the colours of their objects have been classified, where the prompt gives some. */
+  isClassified: boolean;
+}
+
+/** How far an evaluation is, as far as it can be told without its models: pictures that are there count as asked for. */
+export function promptStates(run: EvaluationRun): PromptState[] {
+  const { set, includes = () => true, draw, images } = run;
+  const there = draw && !existsSync(images) ? [] : present(run).prompts;
+  const whole = there.filter(({ samples }) => draw === undefined || samples.length === draw.samples);
+  const { detection, colours } = stagesOf(run, whole);
+  const isDetected = new Set(whole.flatMap(({ index }) => (detection.isComplete(index) ? [index] : [])));
+  const unclassified = new Set(colours.missing());
+  const counts = new Map(there.map(({ index, samples }) => [index, samples.length]));
+  const asked = draw
+    ? set!.prompts.flatMap((metadata, index) => (includes(index, metadata.tag) ? [{ index, metadata }] : []))
+    : there;
+  return asked.map(({ index, metadata }) => {
+    const found = counts.get(index) ?? 0;
+    return {
+      metadata,
+      pictures: draw?.samples ?? found,
+      present: found,
+      isDetected: isDetected.has(index),
+      isClassified: isDetected.has(index) && !unclassified.has(index),
+    };
+  });
 }
 
 /** Pictures that each prompt should have: what the generator says it made, else the most that one has. */
