@@ -77,33 +77,26 @@ export class Detection {
   async #detect({ index, metadata, samples }: PromptFolder, resources: Resources): Promise<void> {
     const { images, output, key, minScore, signal } = this.#run;
     const pictures: Record<string, PictureDetections> = {};
-    const decoded: { name: string; image: RgbImage }[] = [];
-    for (const { path } of samples) {
-      const name = nameOf(path);
-      const read = await readPicture(join(images, path));
-      this.#hashes.set(path, read.sha256);
-      if ("error" in read) pictures[name] = { sha256: read.sha256, error: read.error, detections: [] };
-      else {
-        const { width, height } = read.image;
-        pictures[name] = { sha256: read.sha256, width, height, detections: [] };
-        decoded.push({ name, image: read.image });
-      }
-    }
+    const named = new Set([...metadata.include, ...(metadata.exclude ?? [])].map((one) => one.class));
     let name: string | undefined;
-    if (decoded.length > 0) {
+    // One after another: photographs of a prompt would fill the memory together.
+    for (const { path } of samples) {
+      const read = await readPicture(join(images, path));
+      const { sha256 } = read;
+      this.#hashes.set(path, sha256);
+      if ("error" in read) {
+        pictures[nameOf(path)] = { sha256, error: read.error, detections: [] };
+        continue;
+      }
       const detector = await resources.get("detector");
       name = `${detector.name}; ${detector.trainingRun}`;
-      const named = new Set([...metadata.include, ...(metadata.exclude ?? [])].map((one) => one.class));
-      const found = await detector.detect(
-        decoded.map(({ image }) => image),
-        { minScore, ...(signal && { signal }) },
-      );
-      decoded.forEach(({ name }, i) => {
-        pictures[name]!.detections = found[i]!.map((one) => {
-          const className = detector.classes[one.classIndex]!;
-          return stored(one, className, named.has(className));
-        });
+      const [found] = await detector.detect([read.image], { minScore, ...(signal && { signal }) });
+      const { width, height } = read.image;
+      const detections = found!.map((one) => {
+        const className = detector.classes[one.classIndex]!;
+        return stored(one, className, named.has(className));
       });
+      pictures[nameOf(path)] = { sha256, width, height, detections };
     }
     writePromptFile(output, "detections", index, { key, ...(name && { detector: name }), pictures });
     this.#complete.add(index);
