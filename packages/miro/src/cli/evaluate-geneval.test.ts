@@ -234,6 +234,20 @@ describe("miro evaluate geneval --images", () => {
     expect(stderr).toMatch(/wrong metadata, 1:\n {2}00002\/metadata\.jsonl: not valid JSON/);
   });
 
+  it("says which classes the detector does not know, before it looks, with those that may be meant", async () => {
+    const mice = { tag: "single_object", include: [object("mouse"), object("truck")], prompt: "a mouse and a truck" };
+    const images = pictures("mice", [mice, truck]);
+    const { code, stderr } = await geneval("--images", images, ...detector);
+    expect([code, stderr]).toEqual([
+      0,
+      'warning: the detector knows no class "mouse" and never finds it; did you mean "computer mouse"?\n',
+    ]);
+    expect((await geneval("--images", images, ...detector, "--prompt-range", "1-1")).stderr).toBe("");
+    const asked = file("mice.jsonl", JSON.stringify(mice));
+    const drawn = await geneval("--prompts", "emoji", "--metadata-file", asked, "--dry-run", "--steps", "1");
+    expect(drawn.stderr).toMatch(/^warning: the detector knows no class "truck" .*\n$/); // emoji have a mouse
+  });
+
   it("ends beside pictures that cannot be read, tells why, and looks at them again once they can be", async () => {
     const images = pictures("unreadable", [truck]);
     const path = join(images, "00000", "samples", "0001.png");

@@ -155,10 +155,13 @@ export const emojiSuite: Suite = {
   samples: 1,
   compare: false,
   needsWeights: false,
-  async loadDetector({ source, device }) {
-    const folder = source ?? bundledFolder("emoji-classifier");
-    if (folder === null)
-      throw invalid("detector", "the folder of an emoji classifier, as this copy has none", message`none`);
-    return EmojiDetector.load(folder, device);
-  },
+  classes: (source) => EmojiClassifier.configOf(classifierFolder(source)).labels,
+  loadDetector: async ({ source, device }) => EmojiDetector.load(classifierFolder(source), device),
 };
+
+function classifierFolder(source: string | undefined): string {
+  const folder = source ?? bundledFolder("emoji-classifier");
+  if (folder === null)
+    throw invalid("detector", "the folder of an emoji classifier, as this copy has none", message`none`);
+  return folder;
+}
