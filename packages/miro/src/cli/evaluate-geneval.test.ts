@@ -391,6 +391,18 @@ describe("miro evaluate geneval --prompts emoji", () => {
       expect(existsSync(join(folder, "sweep", name)), name).toBe(true);
   });
 
+  it.each([
+    ["detector", ["--detector", join(fixtures, "hpsv2")]],
+    ["CLIP", [...detector, "--clip", join(fixtures, "hpsv2")]],
+    ["scorers", [...detector, ...["--sweep", "sharpness=0,1", "--scorers", "hpsv2", "--weights", `hpsv2=${folder}`]]],
+  ])("says before it draws that weights of the %s are missing, and makes no folder then", async (_, args) => {
+    const outdir = join(folder, "unarmed");
+    const asked = ["--prompt-range", "259-259", "--steps", "1", "--outdir", outdir];
+    const { code, stderr } = await geneval(...asked, ...args);
+    expect([code, stderr]).toEqual([2, expect.stringContaining("holds no weights")]);
+    expect(existsSync(outdir)).toBe(false);
+  });
+
   it("plans the colours of objects too, and times them where CLIP is given", async () => {
     const plan = async (...args: string[]) => {
       const asked = ["--steps", "1", "--tasks", "colors,color_attr", "--outdir", join(folder, "plan")];

@@ -126,6 +126,7 @@ async function evaluateStages(run: EvaluationRun, report: EvaluationReport): Pro
   using work = new SharedWork(output, { signal, onWait: onMessage });
   await work.tidy();
   const generation = run.draw && does("generate") ? generationOf(run, run.draw) : null;
+  if (only === undefined && generation && generation.missing().length > 0) await tryJudges(run);
   let told = false;
   for (;;) {
     signal?.throwIfAborted();
@@ -150,6 +151,16 @@ async function evaluateStages(run: EvaluationRun, report: EvaluationReport): Pro
     told = true;
     await sleep(POLL_MS, undefined, signal ? { signal } : {});
   }
+}
+
+/**
+ * Loads what judges the pictures, once, before they are drawn: that weights are missing or damaged is not found out
+ * after hours of drawing.
+ */
+export async function tryJudges({ set, includes = () => true, resources }: EvaluationRun): Promise<void> {
+  const asked = set?.prompts.filter(({ tag }, index) => includes(index, tag)) ?? [];
+  await resources.get("detector");
+  if (asked.some(({ include }) => include.some(({ color }) => color !== undefined))) await resources.get("colours");
 }
 
 function generationOf(run: EvaluationRun, draw: NonNullable<EvaluationRun["draw"]>): Generation {
