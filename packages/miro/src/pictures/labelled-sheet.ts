@@ -198,8 +198,8 @@ function raw(image: { data: Uint8Array; width: number; height: number }, channel
   return { input: Buffer.from(image.data), raw: { width: image.width, height: image.height, channels } };
 }
 
-/** A picture made to fit a square; never enlarged. */
-async function fit(image: RgbImage, side: number): Promise<RgbImage> {
+/** A picture made to fit a square, as a sheet shows it; never enlarged. */
+export async function fit(image: RgbImage, side: number): Promise<RgbImage> {
   if (image.width <= side && image.height <= side) return image;
   const { data, info } = await sharp(image.data, { raw: { width: image.width, height: image.height, channels: 3 } })
     .resize(side, side, { fit: "inside" })
