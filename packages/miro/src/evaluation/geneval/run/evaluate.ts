@@ -215,7 +215,7 @@ export interface PromptState {
   isClassified: boolean;
 }
 
-/** How far an evaluation is, as far as it can be told without its models: pictures that are there count as asked for. */
+/** How far an evaluation is, told without its models: pictures that are there count as those that are asked for. */
 export function promptStates(run: EvaluationRun): PromptState[] {
   const { set, includes = () => true, draw, images } = run;
   const there = draw && !existsSync(images) ? [] : present(run).prompts;
