@@ -161,6 +161,20 @@ describe("miro evaluate geneval --images", () => {
     expect(files.map((name) => sha256(readFileSync(join(images, name))))).toEqual(before);
   });
 
+  it("judges by lower thresholds only what was found by them", async () => {
+    const both = { tag: "two_object", include: [object("truck"), object("dog")], prompt: "a truck and a dog" };
+    const images = pictures("lower", [both]);
+    const run = (...args: string[]) => geneval("--images", images, ...detector, "--json", ...args);
+    const usual = JSON.parse((await run()).stdout);
+    const { code, stderr } = await run("--only", "judge", "--options", "threshold=0");
+    expect(code).toBe(2);
+    expect(stderr).toMatch(/00000\.json: holds objects with scores above 0\.3 alone, .*without --only judge/);
+    const all = JSON.parse((await run("--options", "threshold=0")).stdout);
+    expect([usual.correct_images, all.correct_images]).toEqual([0, 1]);
+    // What is above the usual threshold is among them.
+    expect(JSON.parse((await run("--only", "judge")).stdout).correct_images).toBe(0);
+  });
+
   it("plans what is left of a folder with prompts of its own, and takes its own file of verdicts for none of others", async () => {
     const images = pictures("begun", [truck, red]);
     const run = (...args: string[]) => geneval("--images", images, ...detector, ...all, "--json", ...args);

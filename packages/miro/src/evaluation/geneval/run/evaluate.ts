@@ -251,19 +251,36 @@ function samplesOf(folder: string, prompts: readonly PromptFolder[]): number {
   return Math.max(0, ...prompts.map(({ samples }) => (samples.at(-1)?.index ?? -1) + 1));
 }
 
+/** In the key of detections, before the score that those have which were kept. */
+const SCORES_ABOVE = ", scores above ";
+
+/** What detections have to be kept for some rules. */
+function minScoreOf({ threshold, counting_threshold }: Rules): number {
+  return Math.min(USUAL_MIN_SCORE, threshold, counting_threshold);
+}
+
+/** @throws InvalidInputError where objects were left out that would count now, which `only` leaves so */
+function checkKept(key: string, rules: Rules, path: string): void {
+  const kept = Number(key.slice(key.lastIndexOf(SCORES_ABOVE) + SCORES_ABOVE.length));
+  if (kept > minScoreOf(rules))
+    throw new InvalidInputError(
+      message`${path}: holds objects with scores above ${kept} alone, and lower thresholds ask for more; run without ${option("only", "judge")}, which looks at the pictures again`,
+    );
+}
+
 function stagesOf(
   run: EvaluationRun,
   prompts: readonly PromptFolder[],
 ): { detection: Detection; colours: ColourStage } {
   const { images, output, rules, detectorKey, colourKey, signal, onProgress } = run;
-  const minScore = Math.min(USUAL_MIN_SCORE, rules.threshold, rules.counting_threshold);
+  const minScore = minScoreOf(rules);
   return {
     detection: new Detection({
       images,
       output,
       prompts,
       minScore,
-      key: `${detectorKey}, scores above ${minScore}`,
+      key: `${detectorKey}${SCORES_ABOVE}${minScore}`,
       signal,
       onPicture: (done, total) => onProgress?.("finding objects", done, total),
     }),
@@ -418,6 +435,7 @@ function verdicts(
   for (const { index, metadata, samples } of folder.prompts) {
     const file = readPromptFile(run.output, "detections", index);
     const colours = readPromptFile(run.output, "colours", index);
+    if (file) checkKept(file.key, run.rules, promptFilePath(run.output, "detections", index));
     for (const { index: sample, path } of samples) {
       const name = nameOf(path);
       const picture = file?.pictures[name];
