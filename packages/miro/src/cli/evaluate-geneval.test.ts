@@ -161,7 +161,7 @@ describe("miro evaluate geneval --images", () => {
     expect(files.map((name) => sha256(readFileSync(join(images, name))))).toEqual(before);
   });
 
-  it("judges by lower thresholds only what was found by them", async () => {
+  it("judges alone what was found by such thresholds, in the pictures that are there", async () => {
     const both = { tag: "two_object", include: [object("truck"), object("dog")], prompt: "a truck and a dog" };
     const images = pictures("lower", [both]);
     const run = (...args: string[]) => geneval("--images", images, ...detector, "--json", ...args);
@@ -173,6 +173,12 @@ describe("miro evaluate geneval --images", () => {
     expect([usual.correct_images, all.correct_images]).toEqual([0, 1]);
     // What is above the usual threshold is among them.
     expect(JSON.parse((await run("--only", "judge")).stdout).correct_images).toBe(0);
+    copyFileSync(join(fixtures, "pictures", "tall.png"), join(images, "00000", "samples", "0001.png"));
+    const changed = JSON.parse((await run("--only", "judge")).stdout);
+    expect([changed.images, changed.problems["missing picture"].first]).toEqual([
+      1,
+      [expect.stringMatching(/0001\.png: has changed since it was looked at; detect again/)],
+    ]);
   });
 
   it("plans what is left of a folder with prompts of its own, and takes its own file of verdicts for none of others", async () => {

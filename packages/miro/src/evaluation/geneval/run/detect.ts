@@ -105,7 +105,7 @@ export class Detection {
   #hash(path: string): string {
     const known = this.#hashes.get(path);
     if (known !== undefined) return known;
-    const { sha256: hash } = readFile(join(this.#run.images, path));
+    const hash = pictureHash(join(this.#run.images, path));
     this.#hashes.set(path, hash);
     return hash;
   }
@@ -123,6 +123,11 @@ async function readPicture(
     if (!(error instanceof ImageError)) throw error;
     return { sha256: file.sha256, error: error.message };
   }
+}
+
+/** What detections record of a picture's file. */
+export function pictureHash(path: string): string {
+  return readFile(path).sha256;
 }
 
 /** Content and hash of a file; of one that cannot be read, why, and the hash of that: it stands for the content. */

@@ -30,7 +30,7 @@ import { markdownTable } from "../published.js";
 import { judge, keepBest, type Rules } from "../rules.js";
 import { type Result, readResults, type Summary, summarise } from "../summary.js";
 import { ColourStage } from "./colour-stage.js";
-import { Detection, nameOf } from "./detect.js";
+import { Detection, nameOf, pictureHash } from "./detect.js";
 import { type Failure, failureSheet } from "./failure-sheet.js";
 import { type GenerateRun, Generation } from "./generate.js";
 import { readHparams } from "./hparams.js";
@@ -442,6 +442,10 @@ function verdicts(
       if (picture === undefined || picture.error !== undefined) {
         const reason = picture?.error ?? "has not been looked at; detect first";
         problems.push({ kind: picture ? "damaged picture" : "missing picture", path, reason });
+        continue;
+      }
+      if (run.only === "judge" && picture.sha256 !== pictureHash(join(run.images, path))) {
+        problems.push({ kind: "missing picture", path, reason: "has changed since it was looked at; detect again" });
         continue;
       }
       const found = groupBy(picture.detections, (one) => one.class);
