@@ -181,6 +181,21 @@ describe("miro evaluate geneval --images", () => {
     ]);
   });
 
+  it("looks again where another class is asked for, whose masks were not kept", async () => {
+    const dog = { ...red, include: [object("dog", { color: "red" })] };
+    const run = async (images: string) => {
+      expect((await geneval("--images", images, ...detector, ...all)).code).toBe(0);
+      return readFileSync(join(images, "detections", "00000.json"), "utf8");
+    };
+    const images = pictures("renamed", [red]);
+    const before = await run(images);
+    writeFileSync(join(images, "00000", "metadata.jsonl"), JSON.stringify(dog));
+    const after = await run(images);
+    expect(after).toBe(await run(pictures("dogs", [dog])));
+    expect(after).not.toBe(before);
+    expect(await run(images)).toBe(after);
+  });
+
   it("plans what is left of a folder with prompts of its own, and takes its own file of verdicts for none of others", async () => {
     const images = pictures("begun", [truck, red]);
     const run = (...args: string[]) => geneval("--images", images, ...detector, ...all, "--json", ...args);

@@ -43,6 +43,7 @@ export class Detection {
     if (folder === undefined) return false;
     const file = readPromptFile(output, "detections", index);
     if (file?.key !== key) return false;
+    if (file.masked && !namedIn(folder).every((name) => file.masked!.includes(name))) return false;
     if (Object.keys(file.pictures).length !== folder.samples.length) return false;
     if (folder.samples.some(({ path }) => file.pictures[nameOf(path)]?.sha256 !== this.#hash(path))) return false;
     this.#complete.add(index);
@@ -74,10 +75,11 @@ export class Detection {
     }
   }
 
-  async #detect({ index, metadata, samples }: PromptFolder, resources: Resources): Promise<void> {
+  async #detect(folder: PromptFolder, resources: Resources): Promise<void> {
+    const { index, samples } = folder;
     const { images, output, key, minScore, signal } = this.#run;
     const pictures: Record<string, PictureDetections> = {};
-    const named = new Set([...metadata.include, ...(metadata.exclude ?? [])].map((one) => one.class));
+    const masked = namedIn(folder);
     let name: string | undefined;
     // One after another: photographs of a prompt would fill the memory together.
     for (const { path } of samples) {
@@ -94,11 +96,11 @@ export class Detection {
       const { width, height } = read.image;
       const detections = found!.map((one) => {
         const className = detector.classes[one.classIndex]!;
-        return stored(one, className, named.has(className));
+        return stored(one, className, masked.includes(className));
       });
       pictures[nameOf(path)] = { sha256, width, height, detections };
     }
-    writePromptFile(output, "detections", index, { key, ...(name && { detector: name }), pictures });
+    writePromptFile(output, "detections", index, { key, ...(name && { detector: name }), masked, pictures });
     this.#complete.add(index);
   }
 
@@ -109,6 +111,11 @@ export class Detection {
     this.#hashes.set(path, hash);
     return hash;
   }
+}
+
+/** Classes that a prompt names. */
+function namedIn({ metadata: { include, exclude = [] } }: PromptFolder): string[] {
+  return [...new Set([...include, ...exclude].map((one) => one.class))];
 }
 
 /** A picture as the evaluator sees it: turned as EXIF says, without alpha; or why it cannot be seen. */
