@@ -1,7 +1,5 @@
 /** What `miro evaluate geneval --dry-run` says: how much there is to do, and how long it takes. */
-import { existsSync } from "node:fs";
-import { join } from "node:path";
-import type { EvaluationRun } from "../evaluation/geneval/run/evaluate.js";
+import { type EvaluationRun, type PromptState, promptStates, type Stage } from "../evaluation/geneval/run/evaluate.js";
 import {
   expectedHours,
   measureColours,
@@ -11,7 +9,6 @@ import {
   PUBLISHED_SECONDS,
   type Workload,
 } from "../evaluation/geneval/run/expected.js";
-import { samplePath } from "../evaluation/geneval/run/image-folder.js";
 import type { Suite } from "../evaluation/geneval/run/suites.js";
 import { counted } from "../numbers.js";
 
@@ -29,28 +26,23 @@ export async function dryRun(
   suite: Suite,
   asked: { json: boolean; clip: boolean },
 ): Promise<string> {
-  const { set, includes = () => true, draw, images, resources } = run;
-  const indices = (set?.prompts ?? []).flatMap(({ tag }, index) => (includes(index, tag) ? [index] : []));
+  const { set, draw, only, images, resources } = run;
+  const prompts = promptStates(run);
   const tasks: Record<string, number> = {};
-  for (const index of indices) {
-    const { tag } = set!.prompts[index]!;
-    tasks[tag] = (tasks[tag] ?? 0) + 1;
-  }
+  for (const { metadata } of prompts) tasks[metadata.tag] = (tasks[metadata.tag] ?? 0) + 1;
   const samples = draw?.samples ?? suite.samples;
-  const pictures = indices.length * samples;
-  const present = indices.flatMap((index) =>
-    Array.from({ length: samples }, (_, sample) => sample).filter((sample) =>
-      existsSync(join(images, samplePath(index, sample))),
-    ),
-  ).length;
-  const pipe = draw && indices.length > 0 ? await resources.get("pipeline") : null;
-  const drawing = pipe && (await measureDrawing(pipe, set!.prompts[indices[0]!]!.prompt, draw!.options));
+  const sum = (of: (prompt: PromptState) => number) => prompts.reduce((total, prompt) => total + of(prompt), 0);
+  const pictures = sum((one) => one.pictures);
+  const present = sum((one) => one.present);
+  const detected = sum((one) => (one.isDetected ? one.pictures : 0));
+  const does = (stage: Stage) => only === undefined || only === stage;
+  const pipe = draw && prompts.length > 0 ? await resources.get("pipeline") : null;
+  const drawing = pipe && (await measureDrawing(pipe, prompts[0]!.metadata.prompt, draw!.options));
   const steps = draw?.options.steps ?? pipe?.defaultSteps ?? 0;
-  const detector = suite.needsWeights && run.detectorKey.includes("included") ? null : await resources.get("detector");
+  const looks = does("detect") && !(suite.needsWeights && run.detectorKey.includes("included"));
+  const detector = looks ? await resources.get("detector") : null;
   const detect = detector ? await measureLooking(detector) : 0;
-  const coloured = indices.flatMap((index) => set!.prompts[index]!.include.filter(({ color }) => color !== undefined));
-  const objects = samples * coloured.reduce((sum, { count }) => sum + count, 0);
-  const classes = new Set(coloured.map((one) => one.class)).size;
+  const { objects, classes } = colouredOf(prompts);
   const colours =
     objects > 0 && asked.clip && suite.needsWeights ? await measureColours(await resources.get("colours")) : null;
   const here: PartSeconds = {
@@ -58,34 +50,55 @@ export async function dryRun(
     detect,
     ...(colours ?? { colour: 0, colourTexts: 0 }),
   };
-  const left = (seen: number): Workload => ({
-    prompts: Math.ceil((pictures - seen) / samples),
-    pictures: draw ? pictures - seen : 0,
-    detections: pictures,
+  const undrawn = draw ? pictures - present : 0;
+  const left: Workload = {
+    prompts: Math.ceil(undrawn / samples),
+    pictures: undrawn,
+    detections: pictures - detected,
     steps,
-    objects,
-    classes,
-  });
-  const hours = { here: expectedHours(left(present), here) };
-  const published = suite.compare
-    ? Object.fromEntries(
-        Object.entries(PUBLISHED_SECONDS).map(([machine, seconds]) => [
-          machine,
-          DEVICES.map((devices) => ({ devices, hours: expectedHours({ ...left(0), steps: 50 }, seconds, devices) })),
-        ]),
-      )
-    : {};
+    ...colouredOf(prompts.filter(({ isClassified }) => !isClassified)),
+  };
+  const hours = { here: expectedHours(left, here) };
+  const whole = { prompts: prompts.length, pictures, detections: pictures, steps: 50, objects, classes };
+  const published =
+    suite.compare && draw
+      ? Object.fromEntries(
+          Object.entries(PUBLISHED_SECONDS).map(([machine, seconds]) => [
+            machine,
+            DEVICES.map((devices) => ({ devices, hours: expectedHours(whole, seconds, devices) })),
+          ]),
+        )
+      : {};
   if (asked.json) {
-    const plan = { folder: images, prompts: indices.length, tasks, samples, pictures, present, steps, objects };
+    const plan = {
+      folder: images,
+      prompts: prompts.length,
+      tasks,
+      samples,
+      pictures,
+      present,
+      detected,
+      steps,
+      objects,
+    };
     return `${JSON.stringify({ ...plan, seconds: here, hours, published })}\n`;
   }
   const untimed = [...(detector ? [] : ["the detector"]), ...(objects > 0 && !colours ? ["the colours"] : [])];
   const time = (value: number) => (value < 1 ? `${(60 * value).toFixed(1)} minutes` : `${value.toFixed(1)} hours`);
   const milli = (seconds: number) => (seconds === 0 ? "not timed" : `${(1000 * seconds).toFixed(1)} ms`);
   return [
-    `${images}: ${counted(indices.length, "prompt")} of ${set?.name ?? "the folder"}, ${counted(pictures, "picture")}, ${present} there already`,
+    `${images}: ${counted(prompts.length, "prompt")} of ${set?.name ?? "the folder"}, ${counted(pictures, "picture")}, ${present} there and ${detected} looked at already`,
     ...Object.entries(tasks).map(([tag, count]) => `  ${tag.padEnd(16)} ${counted(count, "prompt")}`),
-    `one picture here: ${counted(steps, "step")} of ${milli(here.step)}, text ${milli(here.text)}, decoder ${milli(here.decode)}, detector ${milli(here.detect)}`,
+    `one picture here: ${[
+      ...(draw
+        ? [
+            `${counted(steps, "step")} of ${milli(here.step)}`,
+            `text ${milli(here.text)}`,
+            `decoder ${milli(here.decode)}`,
+          ]
+        : []),
+      `detector ${milli(here.detect)}`,
+    ].join(", ")}`,
     ...(objects > 0 ? [`${counted(objects, "object")} whose colour is asked for, ${milli(here.colour)} each`] : []),
     `expected here: ${time(hours.here)} in one process${untimed.length > 0 ? `, without ${untimed.join(" and ")}` : ""}`,
     ...Object.entries(published).map(
@@ -96,4 +109,15 @@ export async function dryRun(
     ),
     "",
   ].join("\n");
+}
+
+/** Objects of some prompts' pictures whose colour is asked for, and the classes that these are of. */
+function colouredOf(prompts: readonly PromptState[]): Pick<Workload, "objects" | "classes"> {
+  const coloured = prompts.flatMap(({ metadata, pictures }) =>
+    metadata.include.flatMap(({ class: name, color, count }) => (color ? [{ name, objects: pictures * count }] : [])),
+  );
+  return {
+    objects: coloured.reduce((sum, { objects }) => sum + objects, 0),
+    classes: new Set(coloured.map(({ name }) => name)).size,
+  };
 }

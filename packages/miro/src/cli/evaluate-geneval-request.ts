@@ -3,6 +3,7 @@ import { existsSync } from "node:fs";
 import { basename, dirname, join, resolve } from "node:path";
 import { InvalidInputError, invalid, MiroError } from "../errors.js";
 import { parseBackground } from "../evaluation/geneval/colours.js";
+import type { PromptMetadata } from "../evaluation/geneval/metadata.js";
 import { type PromptSet, readLongPrompts, readPromptSet } from "../evaluation/geneval/prompts.js";
 import { type Rules, rulesSchema } from "../evaluation/geneval/rules.js";
 import type { EvaluationRun } from "../evaluation/geneval/run/evaluate.js";
@@ -10,6 +11,7 @@ import { readHparams } from "../evaluation/geneval/run/hparams.js";
 import { readImageFolder } from "../evaluation/geneval/run/image-folder.js";
 import { type Suite, suiteOf, weightsKey } from "../evaluation/geneval/run/suites.js";
 import { about, message } from "../message.js";
+import { nearest } from "../nearest.js";
 import { parseOptions } from "../options.js";
 import { modelOrBundled } from "../pipeline/loading/bundled.js";
 import { loadSchema } from "../pipeline/loading/load-options.js";
@@ -49,8 +51,8 @@ export function constantsOf({ bgcolor, crop, ...rules }: GenevalOptions["options
 }
 
 /** @throws InvalidInputError for a task that no prompt has: its part of the figures would be missing in silence */
-function checkTasks(tasks: GenevalOptions["tasks"], { prompts }: PromptSet): void {
-  const known = [...new Set(prompts.map(({ tag }) => tag))];
+function checkTasks(tasks: GenevalOptions["tasks"], prompts: readonly { metadata: PromptMetadata }[]): void {
+  const known = [...new Set(prompts.map(({ metadata }) => metadata.tag))];
   const unknown = tasks?.find((task) => !known.includes(task));
   if (unknown !== undefined) throw invalid("tasks", `tasks of the prompts, ${known.join(", ")}`, unknown);
 }
@@ -102,7 +104,15 @@ export async function requestOf(
   const loading = optionsOf(loadSchema, given);
   const { threads: _, cacheDir: __, device: ___, ...decisive } = loading;
   const isOther = images !== undefined && !asked.isChosen && !isMostlyOf(images, asked.set);
-  if (!isOther && summed === undefined) checkTasks(tasks, asked.set);
+  const includes = (index: number, tag: string) =>
+    (tasks === undefined || tasks.includes(tag)) &&
+    (promptRange === undefined || (index >= promptRange[0] && index <= promptRange[1]));
+  const records = isOther
+    ? readImageFolder(images).prompts
+    : asked.set.prompts.map((metadata, index) => ({ index, metadata }));
+  if (summed === undefined) checkTasks(tasks, records);
+  const judged = records.flatMap(({ index, metadata }) => (includes(index, metadata.tag) ? [metadata] : []));
+  if (only !== "summary") tellUnknown(judged, suite.classes?.(options.detector), onMessage);
   return {
     suite,
     model: draws ? model : null,
@@ -112,9 +122,7 @@ export async function requestOf(
       output: options.outdir ?? folder,
       outfile: options.outfile,
       set: isOther ? undefined : asked.set,
-      includes: (index, tag) =>
-        (tasks === undefined || tasks.includes(tag)) &&
-        (promptRange === undefined || (index >= promptRange[0] && index <= promptRange[1])),
+      includes,
       ...(draws && {
         draw: {
           samples: options.samples ?? suite.samples,
@@ -138,6 +146,25 @@ export async function requestOf(
       compare: suite.compare && options.metadataFile === undefined && !isOther,
     },
   };
+}
+
+/** Unknown classes that are named. */
+const MOST_TOLD = 10;
+
+/** Says which objects are asked for that the detector cannot find: no picture of such a prompt is ever right. */
+function tellUnknown(
+  prompts: readonly PromptMetadata[],
+  classes: readonly string[] | undefined,
+  onMessage: (message: string) => void,
+): void {
+  if (classes === undefined) return;
+  const known = new Set(classes);
+  const names = new Set(prompts.flatMap(({ include }) => include.map((one) => one.class)));
+  for (const name of [...names].filter((name) => !known.has(name)).slice(0, MOST_TOLD)) {
+    const [meant] = nearest(name, classes);
+    const question = meant === undefined ? "" : `; did you mean ${JSON.stringify(meant)}?`;
+    onMessage(`warning: the detector knows no class ${JSON.stringify(name)} and never finds it${question}`);
+  }
 }
 
 async function detectorKeyOf({ detector, detectorDtype, resizeU8 }: GenevalOptions, { name }: Suite): Promise<string> {

@@ -161,6 +161,62 @@ describe("miro evaluate geneval --images", () => {
     expect(files.map((name) => sha256(readFileSync(join(images, name))))).toEqual(before);
   });
 
+  it("judges alone what was found by such thresholds, in the pictures that are there", async () => {
+    const both = { tag: "two_object", include: [object("truck"), object("dog")], prompt: "a truck and a dog" };
+    const images = pictures("lower", [both]);
+    const run = (...args: string[]) => geneval("--images", images, ...detector, "--json", ...args);
+    const usual = JSON.parse((await run()).stdout);
+    const { code, stderr } = await run("--only", "judge", "--options", "threshold=0");
+    expect(code).toBe(2);
+    expect(stderr).toMatch(/00000\.json: holds objects with scores above 0\.3 alone, .*without --only judge/);
+    const all = JSON.parse((await run("--options", "threshold=0")).stdout);
+    expect([usual.correct_images, all.correct_images]).toEqual([0, 1]);
+    // What is above the usual threshold is among them.
+    expect(JSON.parse((await run("--only", "judge")).stdout).correct_images).toBe(0);
+    copyFileSync(join(fixtures, "pictures", "tall.png"), join(images, "00000", "samples", "0001.png"));
+    const changed = JSON.parse((await run("--only", "judge")).stdout);
+    expect([changed.images, changed.problems["missing picture"].first]).toEqual([
+      1,
+      [expect.stringMatching(/0001\.png: has changed since it was looked at; detect again/)],
+    ]);
+  });
+
+  it("looks again where another class is asked for, whose masks were not kept", async () => {
+    const dog = { ...red, include: [object("dog", { color: "red" })] };
+    const run = async (images: string) => {
+      expect((await geneval("--images", images, ...detector, ...all)).code).toBe(0);
+      return readFileSync(join(images, "detections", "00000.json"), "utf8");
+    };
+    const images = pictures("renamed", [red]);
+    const before = await run(images);
+    writeFileSync(join(images, "00000", "metadata.jsonl"), JSON.stringify(dog));
+    const after = await run(images);
+    expect(after).toBe(await run(pictures("dogs", [dog])));
+    expect(after).not.toBe(before);
+    expect(await run(images)).toBe(after);
+  });
+
+  it("plans what is left of a folder with prompts of its own, and takes its own file of verdicts for none of others", async () => {
+    const images = pictures("begun", [truck, red]);
+    const run = (...args: string[]) => geneval("--images", images, ...detector, ...all, "--json", ...args);
+    const plan = async () => JSON.parse((await run("--dry-run")).stdout);
+    const tasks = { single_object: 1, colors: 1 };
+    const open = await plan();
+    expect(open).toMatchObject({ prompts: 2, tasks, pictures: 4, present: 4, detected: 0, objects: 2, published: {} });
+    expect(open.hours.here).toBeCloseTo(
+      (4 * open.seconds.detect + 2 * open.seconds.colour + open.seconds.colourTexts) / 3600,
+      9,
+    );
+    const outfile = ["--outfile", join(images, "verdicts.jsonl")];
+    expect((await run("--only", "detect", ...outfile)).code).toBe(0);
+    const detected = await plan();
+    expect(detected).toMatchObject({ pictures: 4, detected: 4, objects: 2 });
+    expect(detected.hours.here).toBeCloseTo((2 * detected.seconds.colour + detected.seconds.colourTexts) / 3600, 9);
+    for (const _ of ["first", "again"]) expect(JSON.parse((await run(...outfile)).stdout).problems).toEqual({});
+    expect((await plan()).hours.here).toBe(0);
+    expect(JSON.parse((await run()).stdout).problems["foreign file"].count).toBe(1);
+  });
+
   it("in bfloat16 finds about the same objects, and keeps them apart from those of float32", async () => {
     const images = pictures("halves", [red]);
     const run = async (...dtypes: string[]) => {
@@ -213,6 +269,20 @@ describe("miro evaluate geneval --images", () => {
     expect(stderr).toMatch(/wrong metadata, 1:\n {2}00002\/metadata\.jsonl: not valid JSON/);
   });
 
+  it("says which classes the detector does not know, before it looks, with those that may be meant", async () => {
+    const mice = { tag: "single_object", include: [object("mouse"), object("truck")], prompt: "a mouse and a truck" };
+    const images = pictures("mice", [mice, truck]);
+    const { code, stderr } = await geneval("--images", images, ...detector);
+    expect([code, stderr]).toEqual([
+      0,
+      'warning: the detector knows no class "mouse" and never finds it; did you mean "computer mouse"?\n',
+    ]);
+    expect((await geneval("--images", images, ...detector, "--prompt-range", "1-1")).stderr).toBe("");
+    const asked = file("mice.jsonl", JSON.stringify(mice));
+    const drawn = await geneval("--prompts", "emoji", "--metadata-file", asked, "--dry-run", "--steps", "1");
+    expect(drawn.stderr).toMatch(/^warning: the detector knows no class "truck" .*\n$/); // emoji have a mouse
+  });
+
   it("ends beside pictures that cannot be read, tells why, and looks at them again once they can be", async () => {
     const images = pictures("unreadable", [truck]);
     const path = join(images, "00000", "samples", "0001.png");
@@ -251,9 +321,8 @@ describe("miro evaluate geneval --images", () => {
     process.chdir(empty);
     try {
       const misspelt = await geneval("--prompts", "emoji", "--tasks", "counting,postion");
-      expect(misspelt.stderr).toBe(
-        'error: --tasks: expected tasks of the prompts, single_object, two_object, counting, position, received "postion"\n',
-      );
+      const tasks = "single_object, two_object, counting, position";
+      expect(misspelt.stderr).toBe(`error: --tasks: expected tasks of the prompts, ${tasks}, received "postion"\n`);
       const none = await geneval("--prompts", "emoji", "--tasks", "counting", "--prompt-range", "0-0");
       expect(none.stderr).toMatch(/no prompt is left/);
     } finally {
@@ -361,6 +430,18 @@ describe("miro evaluate geneval --prompts emoji", () => {
       expect(existsSync(join(folder, "sweep", name)), name).toBe(true);
   });
 
+  it.each([
+    ["detector", ["--detector", join(fixtures, "hpsv2")]],
+    ["CLIP", [...detector, "--clip", join(fixtures, "hpsv2")]],
+    ["scorers", [...detector, ...["--sweep", "sharpness=0,1", "--scorers", "hpsv2", "--weights", `hpsv2=${folder}`]]],
+  ])("says before it draws that weights of the %s are missing, and makes no folder then", async (_, args) => {
+    const outdir = join(folder, "unarmed");
+    const asked = ["--prompt-range", "259-259", "--steps", "1", "--outdir", outdir];
+    const { code, stderr } = await geneval(...asked, ...args);
+    expect([code, stderr]).toEqual([2, expect.stringContaining("holds no weights")]);
+    expect(existsSync(outdir)).toBe(false);
+  });
+
   it("plans the colours of objects too, and times them where CLIP is given", async () => {
     const plan = async (...args: string[]) => {
       const asked = ["--steps", "1", "--tasks", "colors,color_attr", "--outdir", join(folder, "plan")];
@@ -391,5 +472,8 @@ describe("miro evaluate geneval --prompts emoji", () => {
     });
     expect(plan.hours.here).toBeGreaterThan(0);
     expect(existsSync(join(folder, "planned"))).toBe(false);
+    expect((await emoji("--outdir", join(folder, "planned"))).code).toBe(0);
+    const left = JSON.parse((await emoji("--dry-run", "--json", "--outdir", join(folder, "planned"))).stdout);
+    expect(left).toMatchObject({ pictures: 2, present: 2, detected: 2, hours: { here: 0 } });
   });
 });

@@ -17,7 +17,7 @@ import {
 import { Resources } from "../evaluation/geneval/run/resources.js";
 import { type Sweep, type SweepReport, sweepTarget } from "../evaluation/geneval/run/sweep.js";
 import { summaryText } from "../evaluation/geneval/summary.js";
-import { scoreFolder } from "../evaluation/rewards/score-folder.js";
+import { scoreFolder, tryScorers } from "../evaluation/rewards/score-folder.js";
 import { parseAxis } from "../evaluation/sweep/axis.js";
 import { option } from "../message.js";
 import { declare, refuseWithout } from "./add-options.js";
@@ -134,11 +134,10 @@ function stageOf(what: Reported, { only, draw }: GenevalRequest["run"]): string 
 function sweepOf(text: string, { scorers, weights, device, cacheDir }: GenevalOptions, { signal }: CliContext): Sweep {
   const [reward = "", values] = text.split(/=(.*)/s) as [string, string?];
   const { points } = parseAxis(`reward.${reward}=${values ?? "0:1:0.125"}`, "--sweep", []);
-  const score = async (folder: string) => {
-    const { summary } = await scoreFolder(folder, { scorers, weights, device, cacheDir, signal });
-    return summary.per_image_mean;
-  };
-  return { reward, targets: points.map(({ value }) => Number(value)), ...(scorers && { score }) };
+  const options = { scorers, weights, device, cacheDir, signal };
+  const score = async (folder: string) => (await scoreFolder(folder, options)).summary.per_image_mean;
+  const scoring = scorers && { score, tryScorers: () => tryScorers(options) };
+  return { reward, targets: points.map(({ value }) => Number(value)), ...scoring };
 }
 
 function judgeDetections(path: string, options: GenevalOptions["options"], asJson: boolean, context: CliContext): void {

@@ -43,8 +43,8 @@ export interface LabelledSheetOptions {
   /** Small print at the foot. */
   footer?: string | undefined;
   /**
-   * Side of the square that each picture is fitted into, pixels. Default: the longest side of all, at most 256, and less
-   * where the sheet would be too large.
+   * Side of the square that each picture is fitted into, pixels. Default: the longest side of all, at most 256, and
+   * less where the sheet would be too large.
    */
   cellSize?: number | undefined;
 }
@@ -128,8 +128,8 @@ export async function labelledSheet(options: LabelledSheetOptions): Promise<RgbI
 
 /**
  * @param cellSize as of {@link LabelledSheetOptions}
- * @throws InvalidInputError naming it, when pictures of this side in so many rows and columns are too large for a sheet,
- *   whatever their labels
+ * @throws InvalidInputError naming it, when pictures of this side in so many rows and columns are too large for a
+ *   sheet, whatever their labels
  */
 export function checkCellSize(cellSize: number | undefined, rows: number, columns: number): void {
   const most = Math.max(1, Math.floor(MAX_SIDE / Math.max(rows, columns)) - GAP);
@@ -224,8 +224,8 @@ function raw(image: { data: Uint8Array; width: number; height: number }, channel
   return { input: Buffer.from(image.data), raw: { width: image.width, height: image.height, channels } };
 }
 
-/** A picture made to fit a square; never enlarged. */
-async function fit(image: RgbImage, side: number): Promise<RgbImage> {
+/** A picture made to fit a square, as a sheet shows it; never enlarged. */
+export async function fit(image: RgbImage, side: number): Promise<RgbImage> {
   if (image.width <= side && image.height <= side) return image;
   const { data, info } = await sharp(image.data, { raw: { width: image.width, height: image.height, channels: 3 } })
     .resize(side, side, { fit: "inside" })

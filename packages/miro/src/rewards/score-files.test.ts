@@ -48,6 +48,20 @@ for (const [key, name] of [
       dispose: () => {},
     }),
   });
+/** Bytes of the pictures of each call. */
+const together: number[] = [];
+registerScorer("whole_score", {
+  usesText: false,
+  load: async () => ({
+    name: "whole",
+    batchSize: 64,
+    score: (images) => {
+      together.push(images.reduce((sum, { data }) => sum + data.length, 0));
+      return images.map(({ data }) => data[0]!);
+    },
+    dispose: () => {},
+  }),
+});
 beforeEach(() => {
   for (const key of Object.keys(asked)) delete asked[key];
   failAfter = Number.POSITIVE_INFINITY;
@@ -172,6 +186,18 @@ describe("a picture that has no score", () => {
     expect(report).toMatchObject({ unreadable: 2, notFinite: { level_score: 1 } });
     await expect(scoreFiles(files.slice(1, 3), { by: ["level_score"] })).rejects.toThrow(/b\.png/);
   });
+});
+
+it("large pictures are scored fewer at a time, in their order: decoded, they take a quarter of a gigabyte at most", async () => {
+  const [width, height] = [4000, 3000];
+  const paths: string[] = [];
+  for (let level = 0; level < 9; level++) {
+    const data = new Uint8Array(3 * width * height).fill(20 * level);
+    paths.push(put(`large/${level}.jpg`, await encodeImage({ width, height, data }, [], { format: "jpeg" })));
+  }
+  const scored = await scoreFiles([join(folder, "large"), put("large.png", picture(7))], { by: ["whole_score"] });
+  expect(scored.map(({ scores }) => scores.whole_score)).toEqual([0, 20, 40, 60, 80, 100, 120, 140, 160, 7]);
+  expect(Math.max(...together)).toBeLessThanOrEqual(2 ** 28);
 });
 
 it("prompts of which a scorer reads only the beginning are counted, each once", async () => {

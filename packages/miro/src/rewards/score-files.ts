@@ -30,8 +30,12 @@ import type { LoadedScorer, LoadScorerOptions, ScorerSpec } from "./scorer.js";
 
 /** Larger pictures are refused before they are decoded: 400 MB as RGB bytes. */
 const MAX_PIXELS = 2 ** 27;
-/** Pictures that are scored together; as many are decoded meanwhile. */
+/** Most pictures that are scored together; as many are decoded meanwhile. */
 const CHUNK = 16;
+/** Pictures that are decoded at a time: the threads that Node has for it. */
+const DECODERS = 4;
+/** Decoded pictures take about as much at most, those that are scored and those that are decoded meanwhile each. */
+const DECODED_BYTES = 2 ** 28;
 /** How often the output is written while the work goes on. */
 const SAVE_MS = 30_000;
 
@@ -215,6 +219,8 @@ class Scoring {
   readonly #hashes = new Map<string, string>();
   #savedMs = performance.now();
   #reused = 0;
+  /** Bytes of the largest picture that was decoded. */
+  #largest = 0;
 
   constructor(
     specs: readonly ScorerSpec[],
@@ -253,17 +259,16 @@ class Scoring {
         scorers.push(scorer);
         onScorer?.(key, scorer.name);
       }
-      const chunks = Array.from({ length: Math.ceil(open.length / CHUNK) }, (_, i) =>
-        open.slice(i * CHUNK, (i + 1) * CHUNK),
-      );
-      let decoding = chunks[0] && this.#decodeAll(chunks[0]);
-      let done = tasks.length - open.length;
-      for (const [i, chunk] of chunks.entries()) {
-        const pictures = await decoding!;
-        decoding = chunks[i + 1] && this.#decodeAll(chunks[i + 1]!);
-        for (const scorer of scorers) await this.#judge(scorer, chunk, pictures);
+      const before = tasks.length - open.length;
+      let done = 0;
+      let decoding = this.#decodeFrom(open, done);
+      while (done < open.length) {
+        const pictures = await decoding;
+        const chunk = open.slice(done, done + pictures.length);
         done += chunk.length;
-        onProgress?.(done, tasks.length);
+        decoding = this.#decodeFrom(open, done);
+        for (const scorer of scorers) await this.#judge(scorer, chunk, pictures);
+        onProgress?.(before + done, tasks.length);
         if (performance.now() - this.#savedMs > SAVE_MS) this.#save();
       }
     } finally {
@@ -357,27 +362,45 @@ class Scoring {
     task.row.error = error.message;
   }
 
-  /** Pictures of a chunk; undefined for those that cannot be read. */
-  #decodeAll(chunk: readonly Task[]): Promise<(Decoded | undefined)[]> {
-    const kinds = new Set(this.#specs.map(({ pixels }) => pixels ?? "shown"));
-    return Promise.all(
-      chunk.map(async (task) => {
-        try {
-          const bytes = readBytes(task.path);
-          if (this.#output !== undefined) task.row.sha256 = sha256(bytes);
-          const decoded: Decoded = { shown: undefined, stored: undefined };
-          for (const kind of kinds) {
-            const { image, orientation } = await decode(bytes, task.path, kind);
-            decoded[kind] = image;
-            if (orientation > 1) task.unturned = true;
-          }
-          return decoded;
-        } catch (error) {
-          this.#fail(task, error);
-          return undefined;
-        }
-      }),
-    );
+  /** Pictures that are scored together next, fewer where they are large; undefined for those that cannot be read. */
+  async #decodeFrom(open: readonly Task[], first: number): Promise<(Decoded | undefined)[]> {
+    const pictures: (Decoded | undefined)[] = [];
+    let left = DECODED_BYTES;
+    while (pictures.length === 0 || (pictures.length < CHUNK && left >= this.#largest)) {
+      // How large a picture is turns out when it is decoded: they are taken to be like the largest before them.
+      const fit = Math.floor(left / Math.max(this.#largest, left / DECODERS));
+      const start = first + pictures.length;
+      const some = open.slice(start, start + Math.min(Math.max(fit, 1), CHUNK - pictures.length));
+      if (some.length === 0) break;
+      const decoded = await Promise.all(some.map((task) => this.#decode(task)));
+      for (const { shown, stored } of decoded.filter((one) => one !== undefined)) {
+        const bytes = (shown?.data.length ?? 0) + (stored?.data.length ?? 0);
+        this.#largest = Math.max(this.#largest, bytes);
+        left -= bytes;
+      }
+      pictures.push(...decoded);
+    }
+    return pictures;
+  }
+
+  async #decode(task: Task): Promise<Decoded | undefined> {
+    try {
+      const bytes = readBytes(task.path);
+      if (this.#output !== undefined) task.row.sha256 = sha256(bytes);
+      const decoded: Decoded = { shown: undefined, stored: undefined };
+      const kinds = [...new Set(this.#specs.map(({ pixels }) => pixels ?? "shown"))];
+      await Promise.all(
+        kinds.map(async (kind) => {
+          const { image, orientation } = await decode(bytes, task.path, kind);
+          decoded[kind] = image;
+          if (orientation > 1) task.unturned = true;
+        }),
+      );
+      return decoded;
+    } catch (error) {
+      this.#fail(task, error);
+      return undefined;
+    }
   }
 
   async #judge(scorer: LoadedScorer, chunk: readonly Task[], pictures: readonly (Decoded | undefined)[]) {

@@ -29,13 +29,18 @@ export class EmojiClassifier extends nn.Module {
     this.#head = this.register("head", new nn.Linear(this.#tower.channels, config.labels.length));
   }
 
-  /** @throws MiroError naming the file that is missing or broken */
-  static fromPretrained(folder: string): EmojiClassifier {
+  /** @throws MiroError naming the file that is missing */
+  static configOf(folder: string): EmojiClassifierConfig {
     const path = join(folder, "config.json");
     if (!existsSync(path)) {
       throw new InvalidInputError(`${path}: no such file; make a classifier with: miro train emoji-classifier`);
     }
-    const config: EmojiClassifierConfig = JSON.parse(readFileSync(path, "utf8"));
+    return JSON.parse(readFileSync(path, "utf8")) as EmojiClassifierConfig;
+  }
+
+  /** @throws MiroError naming the file that is missing or broken */
+  static fromPretrained(folder: string): EmojiClassifier {
+    const config = EmojiClassifier.configOf(folder);
     return scope(() => {
       const model = nn.init.skipped(() => new EmojiClassifier(config));
       model.loadStateDict(readSafetensors(join(folder, "model.safetensors")));

@@ -100,12 +100,8 @@ function lookAt(crops: readonly RgbImage[], classifier: EmojiClassifier): Float3
 /** Counts the objects of a picture, taking them for `label` as far as they look like it. */
 export function countObjects({ labels, divisions }: Observation, label: string): Counted {
   const at = indexOf(labels, label);
-  const even = divisions.filter(({ regions }) => {
-    const edges = regions.map(longerEdge);
-    return Math.min(...edges) >= EVEN * Math.max(...edges);
-  });
   let best: (Counted & { share: number; likelihood: number }) | null = null;
-  for (const { regions, looks } of even.length > 0 ? even : divisions) {
+  for (const { regions, looks } of evenOnes(divisions)) {
     const named = looks.filter((look) => isFound(rankOf(look, at))).length;
     const share = named / regions.length;
     const likelihood = looks.reduce((sum, look) => sum + look[at]!, 0) / regions.length;
@@ -113,6 +109,15 @@ export function countObjects({ labels, divisions }: Observation, label: string):
       best = { found: regions.length, named, share, likelihood };
   }
   return { found: best?.found ?? 0, named: best?.named ?? 0 };
+}
+
+/** Divisions into objects of about one size; all where there are none. */
+export function evenOnes(views: readonly View[]): readonly View[] {
+  const even = views.filter(({ regions }) => {
+    const edges = regions.map(longerEdge);
+    return Math.min(...edges) >= EVEN * Math.max(...edges);
+  });
+  return even.length > 0 ? even : views;
 }
 
 /** Finds two things in a picture; null where there are no two objects. */

@@ -55,6 +55,43 @@ describe("the detector of emoji on true renders", () => {
     expect(other).toBeLessThanOrEqual(1);
   });
 
+  it("finds what stands apart piece by piece, whatever the classifier makes of parts and pairs of it", async () => {
+    const [side, reach] = [128, 20];
+    for (const middles of [
+      [[64, 64]],
+      [
+        [36, 64],
+        [92, 64],
+      ],
+      [
+        [36, 36],
+        [92, 36],
+        [64, 92],
+      ],
+      [
+        [36, 36],
+        [92, 36],
+        [36, 92],
+        [92, 92],
+      ],
+    ] as [number, number][][])
+      for (const isRound of [true, false]) {
+        const data = new Uint8Array(3 * side * side).fill(255);
+        for (let y = 0; y < side; y++)
+          for (let x = 0; x < side; x++) {
+            const off = (x0: number, y0: number) => [Math.abs(x - x0), Math.abs(y - y0)] as const;
+            const far = (at: [number, number]) => (isRound ? Math.hypot(...off(...at)) : Math.max(...off(...at)));
+            if (middles.some((at) => far(at) < reach)) data.set([240, 120, 20], 3 * (y * side + x));
+          }
+        const [found] = await detector.detect([{ width: side, height: side, data }]);
+        const boxes = new Set(found!.map(({ box }) => String(box)));
+        const [before, behind] = [reach - 1, reach];
+        expect(boxes).toEqual(
+          new Set(middles.map(([x, y]) => String([x - before, y - before, x + behind, y + behind]))),
+        );
+      }
+  });
+
   it("finds nothing in an empty picture", async () => {
     const empty = { width: 64, height: 64, data: new Uint8Array(3 * 64 * 64).fill(200) };
     expect(await detector.detect([empty])).toEqual([[]]);

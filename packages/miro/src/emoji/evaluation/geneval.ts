@@ -16,7 +16,7 @@ import { bundledFolder } from "../../pipeline/loading/bundled.js";
 import type { Relation as Placed } from "../scenes/captions.js";
 import { loadVocabulary } from "../scenes/vocabulary.js";
 import { EmojiClassifier } from "./classifier.js";
-import { observe, TOP, type View } from "./detector.js";
+import { evenOnes, observe, TOP, type View } from "./detector.js";
 import { askedCounts, askedPairs, countable } from "./layouts.js";
 import { askedOnColours, askedPlainly } from "./retrieval.js";
 import { sampleEvenly } from "./sampling.js";
@@ -98,12 +98,12 @@ export class EmojiDetector implements Detector {
     return found;
   }
 
-  /** The five likeliest names of each object, in the division whose objects are most like something. */
+  /** The five likeliest names of each object, in the division that is believed. */
   #detect(image: RgbImage): Detection[] {
     const { divisions, halves, mask } = observe(image, this.#classifier);
-    let best: View | null = null;
-    for (const view of [...divisions, ...halves]) if (best === null || likeness(view) > likeness(best)) best = view;
-    if (best === null) return [];
+    const views = evenOnes([...divisions, ...halves]).map((view) => ({ view, belief: beliefIn(view) }));
+    const best = views.sort((a, b) => b.belief - a.belief)[0]?.view;
+    if (best === undefined) return [];
     const { regions, looks, owner } = best;
     const detections = regions.flatMap(({ left, top, right, bottom }, i) => {
       const shape = maskOf(image, mask, owner, i);
@@ -122,9 +122,18 @@ export class EmojiDetector implements Detector {
 /** From one of the likeliest names to the next; all of them stay above GenEval's threshold for counting. */
 const STEP = 0.02;
 
-/** Mean over the objects of the logarithm of the likeliest name's probability. */
-function likeness({ looks }: View): number {
-  return looks.reduce((sum, look) => sum + look.reduce((most, value) => Math.max(most, value)), 0) / looks.length;
+/**
+ * How far a division is believed whose objects are not known: mean log-probability of the likeliest names, and how near
+ * to a square the narrowest object is, as emoji mostly are. The classifier alone is sure of a name also for what is no
+ * object: the upper third of one, or two of them at once.
+ */
+function beliefIn({ regions, looks }: View): number {
+  const likeness = looks.reduce((sum, look) => sum + look.reduce((most, value) => Math.max(most, value)), 0);
+  const shapes = regions.map(({ left, top, right, bottom }) => {
+    const [width, height] = [right - left, bottom - top];
+    return Math.min(width, height) / Math.max(width, height);
+  });
+  return likeness / looks.length + 2 * Math.log(Math.min(...shapes));
 }
 
 function likeliest(look: Float32Array): number[] {
@@ -146,10 +155,13 @@ export const emojiSuite: Suite = {
   samples: 1,
   compare: false,
   needsWeights: false,
-  async loadDetector({ source, device }) {
-    const folder = source ?? bundledFolder("emoji-classifier");
-    if (folder === null)
-      throw invalid("detector", "the folder of an emoji classifier, as this copy has none", message`none`);
-    return EmojiDetector.load(folder, device);
-  },
+  classes: (source) => EmojiClassifier.configOf(classifierFolder(source)).labels,
+  loadDetector: async ({ source, device }) => EmojiDetector.load(classifierFolder(source), device),
 };
+
+function classifierFolder(source: string | undefined): string {
+  const folder = source ?? bundledFolder("emoji-classifier");
+  if (folder === null)
+    throw invalid("detector", "the folder of an emoji classifier, as this copy has none", message`none`);
+  return folder;
+}

@@ -1,5 +1,10 @@
+import { cpSync, mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { readSafetensors, writeSafetensors } from "@miro-t2i/torch/io";
 import { describe, expect, it } from "vitest";
-import { cutOut } from "./colours.js";
+import { ColourClassifier, cutOut } from "./colours.js";
 import type { Mask } from "./detection.js";
 
 /** 3 × 2 pixels whose red values are 1 to 6. */
@@ -27,4 +32,23 @@ describe("what is seen of an object", () => {
   it("is not put before what is no colour", () => {
     expect(() => cutOut(image, [0, 0, 1, 1], mask, { background: "grey" })).toThrow(/bgcolor: expected original/);
   });
+});
+
+it("colours that CLIP cannot tell are an error, not the first of the ten", async () => {
+  const published = fileURLToPath(
+    new URL("../../../../../tests/reference/fixtures/scorers/clip_openai", import.meta.url),
+  );
+  const folder = mkdtempSync(join(tmpdir(), "miro-colours-"));
+  try {
+    cpSync(published, folder, { recursive: true });
+    const path = join(folder, "model.safetensors");
+    const weights = readSafetensors(path);
+    weights.set("visual_projection.weight", weights.get("visual_projection.weight")!.mul(0).add(3e38));
+    writeSafetensors(path, weights);
+    using classifier = await ColourClassifier.load({ clip: folder, dtype: "float32" });
+    const objects = [{ box: [0, 0, 3, 2] as const }];
+    await expect(classifier.classify(image, objects, "bench")).rejects.toThrow(/colours of bench are not finite/);
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
 });

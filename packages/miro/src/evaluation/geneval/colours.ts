@@ -9,7 +9,7 @@
  * shorter side, then the middle, so that long objects lose their ends.
  */
 import { scope, stack, type Tensor, tensor } from "@miro-t2i/torch";
-import { InvalidInputError } from "../../errors.js";
+import { InvalidInputError, MiroError } from "../../errors.js";
 import { pythonRound } from "../../files/python-number.js";
 import { type ByLayer, holding } from "../../networks/by-layer.js";
 import type { Clip } from "../../networks/clip.js";
@@ -100,6 +100,10 @@ export class ColourClassifier implements Disposable {
     const answers: ColourAnswer[] = [];
     for (let first = 0; first < objects.length; first += BATCH) {
       const logits = await runByLayer(this.#look(image, objects.slice(first, first + BATCH), weights), signal);
+      if (!logits.flat().every(Number.isFinite))
+        throw new MiroError(
+          `the colours of ${name} are not finite; CLIP's weights may be damaged, or its dtype too small`,
+        );
       answers.push(...logits.map((row) => ({ colour: COLOURS[row.indexOf(Math.max(...row))]!, logits: row })));
     }
     return answers;

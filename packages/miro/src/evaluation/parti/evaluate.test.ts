@@ -1,5 +1,5 @@
 // PartiPrompts with the bundled model, from a table in Google's form to figures by category.
-import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
@@ -86,6 +86,13 @@ describe("miro evaluate parti", () => {
     expect(fewer.all.per_image_mean.colorfulness).toBeCloseTo(first.reduce((a, b) => a + b) / 4, 12);
     const other = await parti("whole", "--guidance", "1");
     expect(other).toMatchObject({ code: 2, stderr: expect.stringMatching(/0000\.png: is another picture: guidance/) });
+  });
+
+  it("says before it draws that weights of a scorer are missing, and makes no folder then", async () => {
+    const weights = ["--scorers", "sharpness,hpsv2", "--weights", `hpsv2=${scratch}`];
+    const { code, stderr } = await parti("without", ...weights);
+    expect([code, stderr]).toEqual([2, expect.stringContaining(`${scratch}: holds no weights of hpsv2_score`)]);
+    expect(existsSync(at("without"))).toBe(false);
   });
 
   it("gives a range of the prompts, in whatever batches, the pictures that the whole has", async () => {

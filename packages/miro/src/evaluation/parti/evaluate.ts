@@ -24,7 +24,7 @@ import { checkScorerFor } from "../../rewards/registry.js";
 import { folderName } from "../geneval/run/image-folder.js";
 import { occurrences, pictureSeed } from "../picture-seed.js";
 import { rewardColumns, weightsByKey } from "../rewards/names.js";
-import { type FolderRewards, type ScoreFolderOptions, scoreFolder } from "../rewards/score-folder.js";
+import { type FolderRewards, type ScoreFolderOptions, scoreFolder, tryScorers } from "../rewards/score-folder.js";
 import { type RewardFigures, type RewardRow, rewardFigures } from "../rewards/summary.js";
 import { SharedWork, scoreShared } from "../shared-work.js";
 import { type PartiPrompt, readPartiPrompts } from "./prompts.js";
@@ -98,6 +98,7 @@ export async function evaluateParti(given: PartiOptions): Promise<PartiResult> {
   const metadata = new Map<string, string>();
   for (let p = first; p <= last; p++) addMetadata(metadata, join(outdir, folderName(p)), prompts[p]!, overwrite);
   const keys = columns.map(({ key }) => key);
+  if (pictures.some(({ name }) => !existsSync(join(outdir, `${name}.png`)))) await tryScorers({ ...scoring, signal });
   const { drawn, skipped } = await draw(pictures, metadata, keys, { first, given });
   // Processes that share the pictures come here together; all but the first find the scores there.
   const score = (folder: string) => scoreFolder(folder, { ...scoring, signal });

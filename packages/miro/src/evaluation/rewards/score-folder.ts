@@ -22,7 +22,8 @@ import { isWritable, proveWritable } from "../../files/writable.js";
 import { message, option } from "../../message.js";
 import { callback, commaSeparated, field, flag, type OptionsOf, parseOptions } from "../../options.js";
 import { checkDevice } from "../../pipeline/loading/device.js";
-import { loadScorerSchema } from "../../rewards/registry.js";
+import { checkMemory } from "../../rewards/memory.js";
+import { loadScorer, loadScorerSchema, scorerSpec } from "../../rewards/registry.js";
 import { lockOutput, scoreFilesWithReport } from "../../rewards/score-files.js";
 import { genevalFolders } from "../../rewards/score-inputs.js";
 import { readOutput, rowKey, type ScoreModel } from "../../rewards/score-output.js";
@@ -120,6 +121,28 @@ export async function scoreFolder(folder: string, options: ScoreFolderOptions = 
   } finally {
     lock.release();
   }
+}
+
+/**
+ * Loads scorers once and frees them: that weights are missing or damaged is said before pictures are drawn for them.
+ * @throws as {@link scoreFolder} for its scorers
+ */
+export async function tryScorers(options: ScoreFolderOptions): Promise<void> {
+  const {
+    scorers,
+    outfile: _,
+    summary: __,
+    absolute: ___,
+    onProgress: ____,
+    ...load
+  } = parseOptions(scoreFolderSchema, options);
+  const weights = weightsByKey(load.weights);
+  const keys = rewardColumns(scorers, weights).map(({ key }) => key);
+  checkMemory(
+    keys.map((key) => scorerSpec(key)),
+    { ...load, weights },
+  );
+  for (const key of keys) (await loadScorer(key, { ...load, weights })).dispose();
 }
 
 /** Where the results of a folder go. */

@@ -43,6 +43,7 @@ export class Detection {
     if (folder === undefined) return false;
     const file = readPromptFile(output, "detections", index);
     if (file?.key !== key) return false;
+    if (file.masked && !namedIn(folder).every((name) => file.masked!.includes(name))) return false;
     if (Object.keys(file.pictures).length !== folder.samples.length) return false;
     if (folder.samples.some(({ path }) => file.pictures[nameOf(path)]?.sha256 !== this.#hash(path))) return false;
     this.#complete.add(index);
@@ -74,48 +75,47 @@ export class Detection {
     }
   }
 
-  async #detect({ index, metadata, samples }: PromptFolder, resources: Resources): Promise<void> {
+  async #detect(folder: PromptFolder, resources: Resources): Promise<void> {
+    const { index, samples } = folder;
     const { images, output, key, minScore, signal } = this.#run;
     const pictures: Record<string, PictureDetections> = {};
-    const decoded: { name: string; image: RgbImage }[] = [];
-    for (const { path } of samples) {
-      const name = nameOf(path);
-      const read = await readPicture(join(images, path));
-      this.#hashes.set(path, read.sha256);
-      if ("error" in read) pictures[name] = { sha256: read.sha256, error: read.error, detections: [] };
-      else {
-        const { width, height } = read.image;
-        pictures[name] = { sha256: read.sha256, width, height, detections: [] };
-        decoded.push({ name, image: read.image });
-      }
-    }
+    const masked = namedIn(folder);
     let name: string | undefined;
-    if (decoded.length > 0) {
+    // One after another: photographs of a prompt would fill the memory together.
+    for (const { path } of samples) {
+      const read = await readPicture(join(images, path));
+      const { sha256 } = read;
+      this.#hashes.set(path, sha256);
+      if ("error" in read) {
+        pictures[nameOf(path)] = { sha256, error: read.error, detections: [] };
+        continue;
+      }
       const detector = await resources.get("detector");
       name = `${detector.name}; ${detector.trainingRun}`;
-      const named = new Set([...metadata.include, ...(metadata.exclude ?? [])].map((one) => one.class));
-      const found = await detector.detect(
-        decoded.map(({ image }) => image),
-        { minScore, ...(signal && { signal }) },
-      );
-      decoded.forEach(({ name }, i) => {
-        pictures[name]!.detections = found[i]!.map((one) => {
-          const className = detector.classes[one.classIndex]!;
-          return stored(one, className, named.has(className));
-        });
+      const [found] = await detector.detect([read.image], { minScore, ...(signal && { signal }) });
+      const { width, height } = read.image;
+      const detections = found!.map((one) => {
+        const className = detector.classes[one.classIndex]!;
+        return stored(one, className, masked.includes(className));
       });
+      pictures[nameOf(path)] = { sha256, width, height, detections };
     }
-    writePromptFile(output, "detections", index, { key, ...(name && { detector: name }), pictures });
+    writePromptFile(output, "detections", index, { key, ...(name && { detector: name }), masked, pictures });
     this.#complete.add(index);
   }
 
   #hash(path: string): string {
     const known = this.#hashes.get(path);
     if (known !== undefined) return known;
-    const { sha256: hash } = readFile(join(this.#run.images, path));
+    const hash = pictureHash(join(this.#run.images, path));
     this.#hashes.set(path, hash);
     return hash;
   }
+}
+
+/** Classes that a prompt names. */
+function namedIn({ metadata: { include, exclude = [] } }: PromptFolder): string[] {
+  return [...new Set([...include, ...exclude].map((one) => one.class))];
 }
 
 /** A picture as the evaluator sees it: turned as EXIF says, without alpha; or why it cannot be seen. */
@@ -130,6 +130,11 @@ async function readPicture(
     if (!(error instanceof ImageError)) throw error;
     return { sha256: file.sha256, error: error.message };
   }
+}
+
+/** What detections record of a picture's file. */
+export function pictureHash(path: string): string {
+  return readFile(path).sha256;
 }
 
 /** Content and hash of a file; of one that cannot be read, why, and the hash of that: it stands for the content. */

@@ -7,7 +7,7 @@
  * done by the one that comes to it first.
  */
 import { existsSync, readFileSync, rmSync } from "node:fs";
-import { dirname, join } from "node:path";
+import { dirname, join, resolve } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { isObject } from "../../../arguments.js";
 import { InvalidInputError, MiroError } from "../../../errors.js";
@@ -30,7 +30,7 @@ import { markdownTable } from "../published.js";
 import { judge, keepBest, type Rules } from "../rules.js";
 import { type Result, readResults, type Summary, summarise } from "../summary.js";
 import { ColourStage } from "./colour-stage.js";
-import { Detection, nameOf } from "./detect.js";
+import { Detection, nameOf, pictureHash } from "./detect.js";
 import { type Failure, failureSheet } from "./failure-sheet.js";
 import { type GenerateRun, Generation } from "./generate.js";
 import { readHparams } from "./hparams.js";
@@ -126,6 +126,7 @@ async function evaluateStages(run: EvaluationRun, report: EvaluationReport): Pro
   using work = new SharedWork(output, { signal, onWait: onMessage });
   await work.tidy();
   const generation = run.draw && does("generate") ? generationOf(run, run.draw) : null;
+  if (only === undefined && generation && generation.missing().length > 0) await tryJudges(run);
   let told = false;
   for (;;) {
     signal?.throwIfAborted();
@@ -152,6 +153,16 @@ async function evaluateStages(run: EvaluationRun, report: EvaluationReport): Pro
   }
 }
 
+/**
+ * Loads what judges the pictures, once, before they are drawn: that weights are missing or damaged is not found out
+ * after hours of drawing.
+ */
+export async function tryJudges({ set, includes = () => true, resources }: EvaluationRun): Promise<void> {
+  const asked = set?.prompts.filter(({ tag }, index) => includes(index, tag)) ?? [];
+  await resources.get("detector");
+  if (asked.some(({ include }) => include.some(({ color }) => color !== undefined))) await resources.get("colours");
+}
+
 function generationOf(run: EvaluationRun, draw: NonNullable<EvaluationRun["draw"]>): Generation {
   const { set, includes = () => true, images, signal, onMessage, onProgress } = run;
   if (set === undefined) throw new InvalidInputError("pictures are drawn from prompts that are known");
@@ -169,7 +180,7 @@ function generationOf(run: EvaluationRun, draw: NonNullable<EvaluationRun["draw"
 }
 
 /** What is in the folder of those prompts that are evaluated. */
-function present({ images, set, includes = () => true, draw }: EvaluationRun): {
+function present({ images, outfile, set, includes = () => true, draw }: EvaluationRun): {
   prompts: PromptFolder[];
   problems: Problem[];
 } {
@@ -180,13 +191,52 @@ function present({ images, set, includes = () => true, draw }: EvaluationRun): {
     const tag = set?.prompts[index]?.tag;
     return Number.isNaN(index) || tag === undefined || includes(index, tag);
   };
+  const isOwn = ({ path }: Problem) => outfile !== undefined && resolve(images, path) === resolve(outfile);
+  const problems = folder.problems.filter((problem) => isMeant(problem) && !isOwn(problem));
   const samples = draw?.samples ?? samplesOf(images, prompts);
   return {
     prompts: draw
       ? prompts.map((one) => ({ ...one, samples: one.samples.filter(({ index }) => index < samples) }))
       : prompts,
-    problems: [...folder.problems.filter(isMeant), ...missingSamples(prompts, samples)],
+    problems: [...problems, ...missingSamples(prompts, samples)],
   };
+}
+
+/** How far an evaluation is with one prompt. */
+export interface PromptState {
+  metadata: PromptMetadata;
+  /** Pictures that are asked for; where none are drawn, those that are there. */
+  pictures: number;
+  /** Pictures that are there. */
+  present: number;
+  /** Whether the pictures, all of them, have been looked at. */
+  isDetected: boolean;
+  /** Whether the colours of their objects have been classified, where the prompt gives some. */
+  isClassified: boolean;
+}
+
+/** How far an evaluation is, told without its models: pictures that are there count as those that are asked for. */
+export function promptStates(run: EvaluationRun): PromptState[] {
+  const { set, includes = () => true, draw, images } = run;
+  const there = draw && !existsSync(images) ? [] : present(run).prompts;
+  const whole = there.filter(({ samples }) => draw === undefined || samples.length === draw.samples);
+  const { detection, colours } = stagesOf(run, whole);
+  const isDetected = new Set(whole.flatMap(({ index }) => (detection.isComplete(index) ? [index] : [])));
+  const unclassified = new Set(colours.missing());
+  const counts = new Map(there.map(({ index, samples }) => [index, samples.length]));
+  const asked = draw
+    ? set!.prompts.flatMap((metadata, index) => (includes(index, metadata.tag) ? [{ index, metadata }] : []))
+    : there;
+  return asked.map(({ index, metadata }) => {
+    const found = counts.get(index) ?? 0;
+    return {
+      metadata,
+      pictures: draw?.samples ?? found,
+      present: found,
+      isDetected: isDetected.has(index),
+      isClassified: isDetected.has(index) && !unclassified.has(index),
+    };
+  });
 }
 
 /** Pictures that each prompt should have: what the generator says it made, else the most that one has. */
@@ -201,19 +251,36 @@ function samplesOf(folder: string, prompts: readonly PromptFolder[]): number {
   return Math.max(0, ...prompts.map(({ samples }) => (samples.at(-1)?.index ?? -1) + 1));
 }
 
+/** In the key of detections, before the score that those have which were kept. */
+const SCORES_ABOVE = ", scores above ";
+
+/** What detections have to be kept for some rules. */
+function minScoreOf({ threshold, counting_threshold }: Rules): number {
+  return Math.min(USUAL_MIN_SCORE, threshold, counting_threshold);
+}
+
+/** @throws InvalidInputError where objects were left out that would count now, which `only` leaves so */
+function checkKept(key: string, rules: Rules, path: string): void {
+  const kept = Number(key.slice(key.lastIndexOf(SCORES_ABOVE) + SCORES_ABOVE.length));
+  if (kept > minScoreOf(rules))
+    throw new InvalidInputError(
+      message`${path}: holds objects with scores above ${kept} alone, and lower thresholds ask for more; run without ${option("only", "judge")}, which looks at the pictures again`,
+    );
+}
+
 function stagesOf(
   run: EvaluationRun,
   prompts: readonly PromptFolder[],
 ): { detection: Detection; colours: ColourStage } {
   const { images, output, rules, detectorKey, colourKey, signal, onProgress } = run;
-  const minScore = Math.min(USUAL_MIN_SCORE, rules.threshold, rules.counting_threshold);
+  const minScore = minScoreOf(rules);
   return {
     detection: new Detection({
       images,
       output,
       prompts,
       minScore,
-      key: `${detectorKey}, scores above ${minScore}`,
+      key: `${detectorKey}${SCORES_ABOVE}${minScore}`,
       signal,
       onPicture: (done, total) => onProgress?.("finding objects", done, total),
     }),
@@ -368,12 +435,17 @@ function verdicts(
   for (const { index, metadata, samples } of folder.prompts) {
     const file = readPromptFile(run.output, "detections", index);
     const colours = readPromptFile(run.output, "colours", index);
+    if (file) checkKept(file.key, run.rules, promptFilePath(run.output, "detections", index));
     for (const { index: sample, path } of samples) {
       const name = nameOf(path);
       const picture = file?.pictures[name];
       if (picture === undefined || picture.error !== undefined) {
         const reason = picture?.error ?? "has not been looked at; detect first";
         problems.push({ kind: picture ? "damaged picture" : "missing picture", path, reason });
+        continue;
+      }
+      if (run.only === "judge" && picture.sha256 !== pictureHash(join(run.images, path))) {
+        problems.push({ kind: "missing picture", path, reason: "has changed since it was looked at; detect again" });
         continue;
       }
       const found = groupBy(picture.detections, (one) => one.class);

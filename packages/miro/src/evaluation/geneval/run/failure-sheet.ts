@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { readBytes } from "../../../files/whole-files.js";
 import { groupBy } from "../../../group-by.js";
 import { decodeImage } from "../../../pictures/decode.js";
-import { inRows, labelledSheet, type SheetCell } from "../../../pictures/labelled-sheet.js";
+import { fit, inRows, labelledSheet, type SheetCell } from "../../../pictures/labelled-sheet.js";
 import type { RgbImage } from "../../../pictures/rgb.js";
 import { type Box, type Mask, maskHas } from "../detection.js";
 
@@ -28,8 +28,10 @@ const INKS = [
   [0, 170, 170],
 ] as const;
 const TINT = 0.35;
-const COLUMNS = 6;
+const LEAST_COLUMNS = 6;
 const SIDE = 220;
+/** Longer prompts are cut: a paragraph under each picture would make a sheet that is too high for a picture. */
+const MOST_LETTERS = 300;
 /** Objects that are drawn and named. */
 const MOST_OBJECTS = 8;
 
@@ -53,11 +55,17 @@ export async function failureSheet(
     const objects = failure.objects.slice(0, MOST_OBJECTS);
     const found = objects.map(({ className, score }) => `${className} ${score.toFixed(2)}`).join(", ");
     cells.push({
-      image: drawObjects(image, objects),
-      label: `${failure.prompt}\n${failure.reason}\nfound: ${found || "nothing"}`,
+      image: await fit(drawObjects(image, objects), SIDE), // now: all of them at full size may not fit in memory
+      label: `${cut(failure.prompt)}\n${cut(failure.reason)}\nfound: ${found || "nothing"}`,
     });
   }
-  return labelledSheet({ cells: inRows(cells, COLUMNS), title, cellSize: SIDE });
+  const columns = Math.max(LEAST_COLUMNS, Math.ceil(Math.sqrt(cells.length)));
+  return labelledSheet({ cells: inRows(cells, columns), title, cellSize: SIDE });
+}
+
+function cut(text: string): string {
+  const letters = [...text];
+  return letters.length <= MOST_LETTERS ? text : `${letters.slice(0, MOST_LETTERS).join("").trimEnd()} …`;
 }
 
 /** As many of each task as there is room for, in the order of the pictures. */

@@ -17,6 +17,8 @@ const detectionsSchema = z.strictObject({
   key: z.string(),
   /** Who found them: the model, and who trained it. Absent where no picture could be seen. */
   detector: z.string().optional(),
+  /** Classes whose objects have their masks; absent in files of earlier versions. */
+  masked: z.array(z.string()).optional(),
   pictures: z.record(
     z.string(),
     z.strictObject({

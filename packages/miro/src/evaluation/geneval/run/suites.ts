@@ -10,7 +10,7 @@ import { isRepositoryName } from "../../../pipeline/loading/hub.js";
 import { awake, hashWeights, isWeightsName } from "../../../pipeline/loading/identity.js";
 import type { Detector } from "../detection.js";
 import { DETECTOR_ADDRESS } from "../detector/address.js";
-import { type PromptSet, publishedPrompts } from "../prompts.js";
+import { CLASS_NAMES, type PromptSet, publishedPrompts } from "../prompts.js";
 
 /** How a detector is loaded. */
 export interface DetectorOptions {
@@ -42,6 +42,11 @@ export interface Suite {
   compare: boolean;
   /** Whether the detector's weights have to be named. */
   needsWeights: boolean;
+  /**
+   * Names that the detector can find, told without loading it: what else is asked for is said before anything is drawn.
+   * @param source file or folder of its weights
+   */
+  classes?(source: string | undefined): readonly string[];
   /** Loads the detector; its classes have the names that stand in the prompts. */
   loadDetector(options: DetectorOptions): Promise<Detector>;
 }
@@ -53,6 +58,7 @@ const geneval: Suite = {
   samples: 4,
   compare: true,
   needsWeights: true,
+  classes: () => CLASS_NAMES,
   loadDetector: async ({ source, ...options }) => (await import("../detector/index.js")).loadDetector(source!, options),
 };
 

@@ -2,6 +2,7 @@
  * An evaluation at several targets of one reward, as on MIRO's project page: what asking for more of it does to GenEval
  * and to scores of the pictures. Each target has a folder of its own; the noise is the same in all of them.
  */
+import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { InvalidInputError } from "../../../errors.js";
 import { writeFileAtomic } from "../../../files/whole-files.js";
@@ -13,7 +14,7 @@ import { sheetText } from "../../../pipeline/settings.js";
 import { scoreShared } from "../../shared-work.js";
 import { PUBLISHED_SWEEP } from "../published.js";
 import type { Summary } from "../summary.js";
-import { type EvaluationReport, type EvaluationRun, evaluateGeneval } from "./evaluate.js";
+import { type EvaluationReport, type EvaluationRun, evaluateGeneval, tryJudges } from "./evaluate.js";
 
 /** What changes. */
 export interface Sweep {
@@ -22,6 +23,8 @@ export interface Sweep {
   targets: readonly number[];
   /** Scores the pictures of a folder: the mean by scorer. */
   score?: ((folder: string) => Promise<Record<string, number | null>>) | undefined;
+  /** Loads the scorers once, before anything is drawn. */
+  tryScorers?: (() => Promise<void>) | undefined;
 }
 
 /** One target. */
@@ -48,7 +51,10 @@ export interface SweepReport {
 const SWEEP_TARGETS: readonly number[] = Array.from({ length: 9 }, (_, i) => i / 8);
 
 /** Evaluates at every target; draws first, so that the model is loaded once. */
-export async function sweepTarget(run: EvaluationRun, { reward, targets, score }: Sweep): Promise<SweepReport> {
+export async function sweepTarget(
+  run: EvaluationRun,
+  { reward, targets, score, tryScorers }: Sweep,
+): Promise<SweepReport> {
   const { draw, output } = run;
   if (draw === undefined || run.only !== undefined)
     throw new InvalidInputError(
@@ -59,6 +65,10 @@ export async function sweepTarget(run: EvaluationRun, { reward, targets, score }
     const options = mergeOptions(draw.options, { rewardTargets: { [reward]: target } });
     return [target, { ...run, images: folder, output: folder, outfile: undefined, draw: { ...draw, options } }];
   });
+  if (runs.some(([, one]) => !existsSync(join(one.output, "summary.json")))) {
+    await tryJudges(run);
+    await tryScorers?.();
+  }
   for (const [, one] of runs) await evaluateGeneval({ ...one, only: "generate" });
   const points: SweepPoint[] = [];
   const problems: EvaluationReport["problems"] = [];
