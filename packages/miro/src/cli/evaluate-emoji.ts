@@ -151,7 +151,7 @@ async function evaluate(
     const options = {
       ...common,
       labels,
-      ...(pictures !== undefined && { pictures }),
+      pictures,
       ...(autoencoder !== undefined && { autoencoder: loadAutoencoder(autoencoder, { device }) }),
     };
     Object.assign(figures, { autoencoder }, await checkDetector(classifier, options));
@@ -163,11 +163,7 @@ async function evaluate(
   figures.model = model;
   figures.steps = steps ?? pipeline.defaultSteps;
   figures.guidanceScale = guidanceScale ?? pipeline.defaultGuidanceScale;
-  const generate = {
-    ...common,
-    ...(steps !== undefined && { steps }),
-    ...(guidanceScale !== undefined && { guidanceScale }),
-  };
+  const generate = { ...common, steps, guidanceScale };
   if (bestOf !== undefined) {
     const scorer = await loadScorer(values.by, { device });
     const result = await evaluateBestOf(pipeline, classifier, scorer, {
@@ -179,13 +175,7 @@ async function evaluate(
     scorer.dispose();
     Object.assign(figures, result);
   } else {
-    const options = {
-      ...generate,
-      labels,
-      ...(parts && { parts }),
-      ...(limit !== undefined && { limit }),
-      ...(rewardPrompts !== undefined && { rewardPrompts }),
-    };
+    const options = { ...generate, labels, parts, limit, rewardPrompts };
     for await (const { part, figures: found, sheets } of evaluateEmoji(pipeline, classifier, options)) {
       figures[part] = found;
       for (const [name, sheet] of Object.entries(sheets)) writePng(join(values.output, `${name}.png`), sheet);

@@ -158,7 +158,7 @@ async function sweep(options: Options, given: Given<typeof schema>, context: Cli
     const sweep: SweepOptions = {
       prompts,
       x,
-      ...(y && { y }),
+      y,
       seed,
       imagesPerCell: bestOf ?? imagesPerCell,
       bestBy: bestOf === undefined ? undefined : options.by[0],
@@ -195,9 +195,9 @@ async function sweep(options: Options, given: Given<typeof schema>, context: Cli
     const json = { sheet, ...sweepToJson(result), seconds: Math.round((performance.now() - started) / 10) / 100 };
     writeFileAtomic(join(output, "sweep.json"), `${JSON.stringify(json, null, 2)}\n`, { overwrite: true });
     const picture = await sweepSheet(result, {
-      ...(title && { title }),
+      title,
       footer: sweepFooter(result),
-      ...(options.cellSize !== undefined && { cellSize: options.cellSize }),
+      cellSize: options.cellSize,
     });
     const png = encodePng(picture.data, picture.width, picture.height, [sheetText(prompts)]);
     writeFileAtomic(sheet, png, { overwrite: true });

@@ -107,12 +107,7 @@ export class MiroPipeline {
     this.variant = parts.variant;
     const { settings } = parts.config;
     const { start, end, clip_min: clipMin } = settings.scheduler ?? {};
-    this.schedule = new LinearSchedule({
-      ...(start !== undefined && { start }),
-      ...(end !== undefined && { end }),
-      ...(clipMin !== undefined && { clipMin }),
-      shift: samplerDefaults(settings).shift,
-    });
+    this.schedule = new LinearSchedule({ start, end, clipMin, shift: samplerDefaults(settings).shift });
     if (!(parts.autoencoder instanceof Part)) checkChannels(parts.autoencoder, parts.config.network.numInputChannels);
     this.#drawer = new Drawer(parts);
   }

@@ -40,19 +40,10 @@ export async function drawSamples(options: SampleOptions): Promise<void> {
   const given = options.prompts.length > 0 ? options.prompts : PROMPTS;
   const prompts = Array.from({ length: count }, (_, i) => given[i % given.length]!);
   const images: RgbImage[] = [];
-  const pipe = await MiroPipeline.fromPretrained(folder, {
-    ...(textEncoder !== undefined && { textEncoder }),
-    ...(vae !== undefined && { vae }),
-    ...(signal && { signal }),
-    ...(onMessage && { onMessage }),
-  });
+  const pipe = await MiroPipeline.fromPretrained(folder, { textEncoder, vae, signal, onMessage });
   try {
     for (const [i, prompt] of prompts.entries()) {
-      const drawn = await pipe.generate(prompt, {
-        seed: seed + i,
-        ...(steps !== undefined && { steps }),
-        ...(signal && { signal }),
-      });
+      const drawn = await pipe.generate(prompt, { seed: seed + i, steps, signal });
       images.push(drawn.images[0]!);
     }
   } finally {

@@ -93,7 +93,7 @@ export function* loadModuleInPieces(
     module.loadStateDict(new Map([[name, values]]), { strict: false, assign: true });
     release();
   }
-  module.to({ ...(device !== undefined && { device }), ...(dtype !== undefined && { dtype }) });
+  module.to({ device, dtype });
   release();
 }
 

@@ -76,7 +76,7 @@ export async function reportShards(
     onBadSample: "skip",
     maxBadRate: 1,
     brokenShards: skipBrokenShards ? "skip" : "read",
-    ...(signal && { signal }),
+    signal,
   });
   const { shards } = set;
   try {

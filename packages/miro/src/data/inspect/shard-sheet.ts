@@ -41,7 +41,7 @@ export async function shardSheet(
     onBadSample: "skip",
     maxBadRate: 1,
     brokenShards: "read",
-    ...(signal && { signal }),
+    signal,
   });
   const cells: SheetCell[] = [];
   try {

@@ -88,7 +88,7 @@ async function prepare(
   folder: string,
   { network, vae, onMessage, signal }: Pick<BuildOptions, "network" | "vae" | "onMessage" | "signal">,
 ): Promise<void> {
-  using source = openSource(network, { ...(onMessage && { onMessage }) });
+  using source = openSource(network, { onMessage });
   onMessage?.(`${source.path}: ${source.average}${source.step === null ? "" : `, step ${source.step}`}`);
   await convertToRelease(source, {
     output: folder,
@@ -96,7 +96,7 @@ async function prepare(
     maxShardBytes: Number.MAX_SAFE_INTEGER,
     overwrite: true,
     card: {},
-    ...(signal && { signal }),
+    signal,
     onFilled: async (filled) => {
       if (vae !== undefined) await copyFrozenParts({ autoencoder: vae }, filled, { half: true, signal });
     },

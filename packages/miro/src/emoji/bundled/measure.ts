@@ -90,14 +90,14 @@ export async function measureForCard(options: MeasureOptions): Promise<WholeFigu
 
   makeFolder(output);
   const classifier = EmojiClassifier.fromPretrained(options.classifier);
-  await using pipeline = await MiroPipeline.fromPretrained(model, { ...(signal && { signal }) });
+  await using pipeline = await MiroPipeline.fromPretrained(model, { signal });
   // The pictures of the captions that nobody chose come with their part.
   if (!existsSync(join(output, CARD_PICTURES.unchosen)) && !open.includes("samples")) open.push("samples");
   for (const part of open) {
     const common = {
       seed: SEED,
       onProgress: (done: number, total: number) => onProgress?.(part, done, total),
-      ...(signal && { signal }),
+      signal,
     };
     if (part === "detector") {
       const autoencoder = loadAutoencoder(join(model, "vae"));
@@ -120,7 +120,7 @@ export async function measureForCard(options: MeasureOptions): Promise<WholeFigu
   const all = whole(figures);
   await writePicture(output, CARD_PICTURES.rewards, await rewardChart(all.parts.rewards).toImage());
   const prompts = [...options.examples];
-  const { images } = await pipeline.generate(prompts, { seed: SEED, ...(signal && { signal }) });
+  const { images } = await pipeline.generate(prompts, { seed: SEED, signal });
   await writePicture(output, CARD_PICTURES.samples, contactSheet(images, { columns: COLUMNS }));
   save();
   return all;

@@ -147,7 +147,7 @@ async function draw(
       const request = new DrawRequest({ pictures: some.map((one, index) => ({ ...one, index })), files });
       try {
         await request.claim(waiting);
-        const report = await request.draw(pipe, { ...waiting, ...(onPicture && { onPicture }) });
+        const report = await request.draw(pipe, { ...waiting, onPicture });
         for (const warning of report.warnings) warnings.add(warning);
         drawn += report.drawn;
       } finally {

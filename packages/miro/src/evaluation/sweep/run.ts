@@ -180,7 +180,7 @@ async function drawPlaces(options: SweepOptions, y: Axis, places: readonly Sweep
       const { previewEvery, onStep } = options;
       const report = await new DrawRequest({ pictures: group, files, previewEvery }).draw(pipe, {
         signal,
-        ...(onStep && { onStep }),
+        onStep,
         onPicture: ({ picture, image, path }) => take(picture as SweepPlace, image, path),
       });
       for (const warning of report.warnings) warnings.add(warning);

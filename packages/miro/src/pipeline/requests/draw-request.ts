@@ -316,9 +316,9 @@ export class DrawRequest {
       if (own) held.push(own);
       const more = {
         ...(own && { noise: own }),
-        ...(signal && { signal }),
+        signal,
         ...(onStep && {
-          ...(previewEvery !== undefined && { previewEvery }),
+          previewEvery,
           onStep: ({ step, steps, images, previews }: GenerateProgress) => {
             const shown = previews?.map((image, i) => ({ index: placeOf(images[i]!), image }));
             return onStep({

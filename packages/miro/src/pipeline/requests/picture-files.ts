@@ -361,7 +361,7 @@ export class PictureFiles {
     isThere: () => Promise<boolean> = async () => false,
   ): Promise<string> {
     const { quality, overwrite } = this.#options;
-    const bytes = await encodeImage(image, text, { format: this.format, ...(quality !== undefined && { quality }) });
+    const bytes = await encodeImage(image, text, { format: this.format, quality });
     try {
       await writeFileAside(path, bytes, { overwrite: overwrite || this.#incomplete.has(path) });
       return path;

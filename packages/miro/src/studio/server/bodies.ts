@@ -158,7 +158,7 @@ export async function workOf(given: unknown, uploads: Uploads, context: WorkCont
       })),
       edits,
       ...(bestOf && { bestOf: { count: bestOf.n, by: bestOf.by } }),
-      ...(previewEvery !== undefined && { previewEvery }),
+      previewEvery,
     },
   };
 }

@@ -101,7 +101,7 @@ serve({
         },
       })),
       ...(bestOf && { bestOf: { count: bestOf.count, scorer: bestOf.by, load: loadRanker } }),
-      ...(previewEvery !== undefined && { previewEvery }),
+      previewEvery,
     });
     const indexOf = (place: number) => pictures[place]!.index;
     const { tokenizer } = await pipe!.textEncoder();
@@ -173,9 +173,9 @@ serve({
       });
       const shown = title ?? (layout.prompts.length === 1 ? layout.prompts[0]! : undefined);
       const sheet = await sweepSheet(result, {
-        ...(shown !== undefined && { title: shown }),
+        title: shown,
         footer: sweepFooter(result),
-        ...(cellSize !== undefined && { cellSize }),
+        cellSize,
       });
       const text = [sheetText(layout.prompts)];
       writeFileAtomic(join(folder, "sheet.png"), encodePng(sheet.data, sheet.width, sheet.height, text));

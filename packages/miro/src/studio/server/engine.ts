@@ -144,7 +144,7 @@ export class Engine {
    */
   static async open({ models, threads, signal, ...given }: EngineOptions): Promise<Engine> {
     const { device, dtype, lowMemory, quantization, cacheDir } = given;
-    const hub = { ...(cacheDir !== undefined && { cacheDir }), ...(signal && { signal }) };
+    const hub = { cacheDir, signal };
     // The threads would find out one by one, after the page is served.
     if (device !== undefined && device !== "cpu") checkDevice(device);
     const opened: Model[] = [];

@@ -71,7 +71,7 @@ export function sweepWorkOf(given: unknown, { engine }: WorkContext): JobWork {
   for (const key of body.by) scorerSpec(key, "by");
   const { seed, imagesPerCell, by, distance, title, cellSize } = body;
   const own = Object.fromEntries(Object.entries(body).filter(([key]) => key in settings)) as PromptOptions;
-  const layout = { prompts: texts, x, ...(y && { y }), seed, imagesPerCell, settings: own, model: card.id };
+  const layout = { prompts: texts, x, y, seed, imagesPerCell, settings: own, model: card.id };
   const rows = (y?.points ?? texts).length;
   const cells = rows * x.points.length;
   checkCellSize(cellSize, rows, x.points.length);

@@ -21,5 +21,5 @@ export function captionedSheet(
     const row = pictures.slice(start, start + width).map(({ image, caption }) => ({ image, label: caption }));
     rows.push([...row, ...Array.from({ length: width - row.length }, () => EMPTY)]);
   }
-  return labelledSheet({ cells: rows, title, ...(cellSize !== undefined && { cellSize }) });
+  return labelledSheet({ cells: rows, title, cellSize });
 }

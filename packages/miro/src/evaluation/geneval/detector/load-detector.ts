@@ -105,9 +105,12 @@ function detectorOf(
         const { classLogits, maskLogits } = network.forward(pixels.to({ device }));
         const one = { classLogits: classLogits.select(0, 0), maskLogits: maskLogits.select(0, 0) };
         const { minScore, classes } = options;
-        return instances(one, sizes, { minScore, ...(classes && { classes }) }).map(
-          ({ classIndex, score, box, mask }) => ({ classIndex, score, box, mask }),
-        );
+        return instances(one, sizes, { minScore, classes }).map(({ classIndex, score, box, mask }) => ({
+          classIndex,
+          score,
+          box,
+          mask,
+        }));
       }),
     );
   return {

@@ -92,7 +92,7 @@ export class Detection {
       }
       const detector = await resources.get("detector");
       name = `${detector.name}; ${detector.trainingRun}`;
-      const [found] = await detector.detect([read.image], { minScore, ...(signal && { signal }) });
+      const [found] = await detector.detect([read.image], { minScore, signal });
       const { width, height } = read.image;
       const detections = found!.map((one) => {
         const className = detector.classes[one.classIndex]!;

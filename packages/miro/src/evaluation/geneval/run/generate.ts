@@ -171,8 +171,8 @@ export class Generation {
       imagesPerPrompt: samples,
       seed: indices.flatMap((index) => this.#seeds[index]!),
       deterministic: batchSize === undefined,
-      ...(batchSize !== undefined && { batchSize }),
-      ...(signal && { signal }),
+      batchSize,
+      signal,
     });
     return pipe.plan(
       indices.map((index) => set.prompts[index]!.prompt),
