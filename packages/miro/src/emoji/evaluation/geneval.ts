@@ -13,6 +13,7 @@ import { message } from "../../message.js";
 import type { RgbImage } from "../../pictures/rgb.js";
 import { breathe } from "../../pipeline/interruption.js";
 import { bundledFolder } from "../../pipeline/loading/bundled.js";
+import { checkDevice } from "../../pipeline/loading/device.js";
 import type { Relation as Placed } from "../scenes/captions.js";
 import { loadVocabulary } from "../scenes/vocabulary.js";
 import { EmojiClassifier } from "./classifier.js";
@@ -80,9 +81,13 @@ export class EmojiDetector implements Detector {
     this.classes = classifier.config.labels;
   }
 
-  /** @throws MiroError naming the file of the classifier that is missing or broken */
+  /**
+   * @throws InvalidInputError for a device that is none; MiroError naming the file of the classifier that is missing or
+   *   broken
+   */
   static load(folder: string, device: string): EmojiDetector {
-    return new EmojiDetector(EmojiClassifier.fromPretrained(folder).to({ device }) as EmojiClassifier);
+    const classifier = EmojiClassifier.fromPretrained(folder).to({ device: checkDevice(device) });
+    return new EmojiDetector(classifier as EmojiClassifier);
   }
 
   async detect(
