@@ -294,6 +294,23 @@ describe("jobs", () => {
     expect(await count()).toBeLessThanOrEqual(before + 2);
   });
 
+  it("begin with an example, but where somebody writes before the models are there", async () => {
+    const page = await open();
+    const prompt = page.getByLabel("Prompt", { exact: true });
+    expect(await prompt.inputValue()).not.toBe("");
+    await page.evaluate("localStorage.clear()");
+    let models: Route | undefined;
+    await page.route(/api\/models$/, (route) => {
+      models = route;
+    });
+    await page.reload();
+    await prompt.focus();
+    await expect.poll(() => models).toBeDefined();
+    await models!.continue();
+    await page.locator(".reward").first().waitFor();
+    expect(await prompt.inputValue()).toBe("");
+  });
+
   it("begin with what was set before, as far as the studio has it", async () => {
     const page = await open();
     await page.getByText("More settings").click();

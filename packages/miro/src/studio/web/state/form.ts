@@ -250,7 +250,9 @@ export async function loadModels(): Promise<void> {
   batch(() => {
     models.value = list;
     if (!list.some(({ id }) => id === form.value.model)) chooseModel(list[0]!.id);
-    if (isFirst && form.value.prompt === "") set({ prompt: examplesOf(list[0]!)[0]! });
+    // Who is in the field already writes a prompt of their own.
+    const isWriting = document.activeElement?.id === "prompt";
+    if (isFirst && form.value.prompt === "" && !isWriting) set({ prompt: examplesOf(list[0]!)[0]! });
     // What was kept may be of a server with others.
     const { scorers, samplers, limits } = model.value!;
     const { scorer, sampler, images } = form.value;
