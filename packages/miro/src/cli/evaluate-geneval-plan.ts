@@ -86,19 +86,16 @@ export async function dryRun(
   const untimed = [...(detector ? [] : ["the detector"]), ...(objects > 0 && !colours ? ["the colours"] : [])];
   const time = (value: number) => (value < 1 ? `${(60 * value).toFixed(1)} minutes` : `${value.toFixed(1)} hours`);
   const milli = (seconds: number) => (seconds === 0 ? "not timed" : `${(1000 * seconds).toFixed(1)} ms`);
+  const asks = `${counted(prompts.length, "prompt")} of ${set?.name ?? "the folder"}`;
+  const drawn = draw && [
+    `${counted(steps, "step")} of ${milli(here.step)}`,
+    `text ${milli(here.text)}`,
+    `decoder ${milli(here.decode)}`,
+  ];
   return [
-    `${images}: ${counted(prompts.length, "prompt")} of ${set?.name ?? "the folder"}, ${counted(pictures, "picture")}, ${present} there and ${detected} looked at already`,
+    `${images}: ${asks}, ${counted(pictures, "picture")}, ${present} there and ${detected} looked at already`,
     ...Object.entries(tasks).map(([tag, count]) => `  ${tag.padEnd(16)} ${counted(count, "prompt")}`),
-    `one picture here: ${[
-      ...(draw
-        ? [
-            `${counted(steps, "step")} of ${milli(here.step)}`,
-            `text ${milli(here.text)}`,
-            `decoder ${milli(here.decode)}`,
-          ]
-        : []),
-      `detector ${milli(here.detect)}`,
-    ].join(", ")}`,
+    `one picture here: ${[...(drawn ?? []), `detector ${milli(here.detect)}`].join(", ")}`,
     ...(objects > 0 ? [`${counted(objects, "object")} whose colour is asked for, ${milli(here.colour)} each`] : []),
     `expected here: ${time(hours.here)} in one process${untimed.length > 0 ? `, without ${untimed.join(" and ")}` : ""}`,
     ...Object.entries(published).map(

@@ -8,7 +8,7 @@ import { type PromptSet, readLongPrompts, readPromptSet } from "../evaluation/ge
 import { type Rules, rulesSchema } from "../evaluation/geneval/rules.js";
 import type { EvaluationRun } from "../evaluation/geneval/run/evaluate.js";
 import { readHparams } from "../evaluation/geneval/run/hparams.js";
-import { readImageFolder } from "../evaluation/geneval/run/image-folder.js";
+import { type PromptFolder, readImageFolder } from "../evaluation/geneval/run/image-folder.js";
 import { type Suite, suiteOf, weightsKey } from "../evaluation/geneval/run/suites.js";
 import { about, message } from "../message.js";
 import { nearest } from "../nearest.js";
@@ -103,13 +103,11 @@ export async function requestOf(
   const settings = settingsOf(options, given);
   const loading = optionsOf(loadSchema, given);
   const { threads: _, cacheDir: __, device: ___, ...decisive } = loading;
-  const isOther = images !== undefined && !asked.isChosen && !isMostlyOf(images, asked.set);
+  const others = images === undefined || asked.isChosen ? undefined : promptsOfOthers(images, asked.set);
   const includes = (index: number, tag: string) =>
     (tasks === undefined || tasks.includes(tag)) &&
     (promptRange === undefined || (index >= promptRange[0] && index <= promptRange[1]));
-  const records = isOther
-    ? readImageFolder(images).prompts
-    : asked.set.prompts.map((metadata, index) => ({ index, metadata }));
+  const records = others ?? asked.set.prompts.map((metadata, index) => ({ index, metadata }));
   if (summed === undefined) checkTasks(tasks, records);
   const judged = records.flatMap(({ index, metadata }) => (includes(index, metadata.tag) ? [metadata] : []));
   if (only !== "summary") tellUnknown(judged, suite.classes?.(options.detector), onMessage);
@@ -121,7 +119,7 @@ export async function requestOf(
       images: folder,
       output: options.outdir ?? folder,
       outfile: options.outfile,
-      set: isOther ? undefined : asked.set,
+      set: others ? undefined : asked.set,
       includes,
       ...(draws && {
         draw: {
@@ -143,7 +141,7 @@ export async function requestOf(
       }),
       failures: options.failures,
       name,
-      compare: suite.compare && options.metadataFile === undefined && !isOther,
+      compare: suite.compare && options.metadataFile === undefined && !others,
     },
   };
 }
@@ -181,9 +179,10 @@ function promptsOf({ metadataFile, longPrompts }: GenevalOptions, suite: Suite):
   return { set: suite.prompts(), isChosen: false };
 }
 
-/** Whether the folder's prompts are those of a set, up to some that are wrong. Others are taken as they are. */
-function isMostlyOf(images: string, set: PromptSet): boolean {
-  return 2 * readImageFolder(images, set).prompts.length > readImageFolder(images).prompts.length;
+/** Prompts of a folder that are others than those of a set, up to some that are wrong; they are taken as they are. */
+function promptsOfOthers(images: string, set: PromptSet): PromptFolder[] | undefined {
+  const { prompts } = readImageFolder(images);
+  return 2 * readImageFolder(images, set).prompts.length > prompts.length ? undefined : prompts;
 }
 
 function modelOf({ model, checkpoint }: GenevalOptions, onMessage: (message: string) => void): string {

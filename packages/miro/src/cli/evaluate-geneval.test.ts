@@ -196,7 +196,7 @@ describe("miro evaluate geneval --images", () => {
     expect(await run(images)).toBe(after);
   });
 
-  it("plans what is left of a folder with prompts of its own, and takes its own file of verdicts for none of others", async () => {
+  it("plans what is left of a folder with its own prompts; its file of verdicts is none of others", async () => {
     const images = pictures("begun", [truck, red]);
     const run = (...args: string[]) => geneval("--images", images, ...detector, ...all, "--json", ...args);
     const plan = async () => JSON.parse((await run("--dry-run")).stdout);

@@ -1,6 +1,6 @@
 /** Places where long work can be stopped. */
-import { setMaxListeners } from "node:events";
 import { setImmediate as nextTurn } from "node:timers/promises";
+import { letManyListen } from "../abort-signals.js";
 
 /** Lets other work run, so that an abort can arrive. @throws the signal's reason when it has */
 export async function breathe(signal: AbortSignal | undefined): Promise<void> {
@@ -14,7 +14,7 @@ export async function breathe(signal: AbortSignal | undefined): Promise<void> {
  */
 export async function orAborted<T>(promise: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
   if (signal === undefined) return promise;
-  setMaxListeners(0, signal); // one signal may end all calls of a server: Node 20 warns of a leak
+  letManyListen(signal);
   let abort: () => void = () => {};
   const aborted = new Promise<never>((_, reject) => {
     abort = () => reject(signal.reason);

@@ -188,7 +188,7 @@ describe("a picture that has no score", () => {
   });
 });
 
-it("large pictures are scored fewer at a time, in their order: decoded, they take a quarter of a gigabyte at most", async () => {
+it("large pictures are scored fewer at a time, in order: decoded, they take a quarter of a gigabyte", async () => {
   const [width, height] = [4000, 3000];
   const paths: string[] = [];
   for (let level = 0; level < 9; level++) {

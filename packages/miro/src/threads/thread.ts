@@ -1,6 +1,6 @@
 /** A thread with methods: calls go in, events and results come out, errors and cancelling pass both ways. */
-import { setMaxListeners } from "node:events";
 import type { Worker } from "node:worker_threads";
+import { letManyListen } from "../abort-signals.js";
 import { startThread } from "../compiled-module.js";
 import { MiroError } from "../errors.js";
 import { extensionModules } from "../extension-modules.js";
@@ -59,7 +59,7 @@ export class Thread {
   async call<T>(method: string, argument: unknown, { on = {}, signal }: CallOptions = {}): Promise<T> {
     signal?.throwIfAborted();
     if (this.#ended) throw this.#ended;
-    if (signal) setMaxListeners(0, signal); // one signal may end all calls of a server: Node 20 warns of a leak
+    if (signal) letManyListen(signal);
     const id = this.#next++;
     const caller = new Error().stack?.split("\n").slice(2).join("\n") ?? "";
     const abort = () => this.#post({ type: "abort", id });

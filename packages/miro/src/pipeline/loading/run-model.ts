@@ -155,10 +155,8 @@ function noEmptyPrompt(run: string, textEncoder: string | undefined): MiroError 
     textEncoder === undefined
       ? ["its recipe names neither data.text_encoder nor data.uncond_embedding", "one of them"]
       : [`it could not have its text encoder, ${textEncoder}`, "that at hand, or with data.uncond_embedding,"];
-  const resume = option("resume", true);
-  return new InvalidInputError(
-    message`${run}: knows no text states of the empty prompt, as ${why}; ${resume} of miro train with ${how} stores them`,
-  );
+  const lack = message`${run}: knows no text states of the empty prompt, as ${why}`;
+  return new InvalidInputError(message`${lack}; ${option("resume", true)} of miro train with ${how} stores them`);
 }
 
 /**

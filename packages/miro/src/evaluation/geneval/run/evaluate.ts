@@ -262,10 +262,10 @@ function minScoreOf({ threshold, counting_threshold }: Rules): number {
 /** @throws InvalidInputError where objects were left out that would count now, which `only` leaves so */
 function checkKept(key: string, rules: Rules, path: string): void {
   const kept = Number(key.slice(key.lastIndexOf(SCORES_ABOVE) + SCORES_ABOVE.length));
-  if (kept > minScoreOf(rules))
-    throw new InvalidInputError(
-      message`${path}: holds objects with scores above ${kept} alone, and lower thresholds ask for more; run without ${option("only", "judge")}, which looks at the pictures again`,
-    );
+  if (kept <= minScoreOf(rules)) return;
+  const found = message`${path}: holds objects with scores above ${kept} alone, and lower thresholds ask for more`;
+  const remedy = message`run without ${option("only", "judge")}, which looks at the pictures again`;
+  throw new InvalidInputError(message`${found}; ${remedy}`);
 }
 
 function stagesOf(

@@ -5,6 +5,7 @@ import { groupBy } from "../../../group-by.js";
 import { decodeImage } from "../../../pictures/decode.js";
 import { fit, inRows, labelledSheet, type SheetCell } from "../../../pictures/labelled-sheet.js";
 import type { RgbImage } from "../../../pictures/rgb.js";
+import { shortened } from "../../../printable.js";
 import { type Box, type Mask, maskHas } from "../detection.js";
 
 /** A picture with what was found in it. */
@@ -54,18 +55,14 @@ export async function failureSheet(
     const image = await decodeImage(readBytes(join(folder, failure.path)), { orient: true });
     const objects = failure.objects.slice(0, MOST_OBJECTS);
     const found = objects.map(({ className, score }) => `${className} ${score.toFixed(2)}`).join(", ");
+    const [prompt, reason] = [failure.prompt, failure.reason].map((text) => shortened(text, MOST_LETTERS));
     cells.push({
       image: await fit(drawObjects(image, objects), SIDE), // now: all of them at full size may not fit in memory
-      label: `${cut(failure.prompt)}\n${cut(failure.reason)}\nfound: ${found || "nothing"}`,
+      label: `${prompt}\n${reason}\nfound: ${found || "nothing"}`,
     });
   }
   const columns = Math.max(LEAST_COLUMNS, Math.ceil(Math.sqrt(cells.length)));
   return labelledSheet({ cells: inRows(cells, columns), title, cellSize: SIDE });
-}
-
-function cut(text: string): string {
-  const letters = [...text];
-  return letters.length <= MOST_LETTERS ? text : `${letters.slice(0, MOST_LETTERS).join("").trimEnd()} …`;
 }
 
 /** As many of each task as there is room for, in the order of the pictures. */
