@@ -171,6 +171,7 @@ serve({
           await emit("picture", drawn);
         },
       });
+      writeFileAtomic(join(folder, "sweep.json"), `${JSON.stringify(sweepToJson(result))}\n`);
       const shown = title ?? (layout.prompts.length === 1 ? layout.prompts[0]! : undefined);
       const sheet = await sweepSheet(result, {
         title: shown,
@@ -179,7 +180,6 @@ serve({
       });
       const text = [sheetText(layout.prompts)];
       writeFileAtomic(join(folder, "sheet.png"), encodePng(sheet.data, sheet.width, sheet.height, text));
-      writeFileAtomic(join(folder, "sweep.json"), `${JSON.stringify(sweepToJson(result))}\n`);
       return result.warnings;
     } finally {
       for (const scorer of scorers) scorer.dispose();
