@@ -76,6 +76,8 @@ it.each<[string, number[], string]>([
   ["UTF-32", [0xff, 0xfe, 0x00, 0x00, 0x61, 0x00, 0x00, 0x00], "the byte order mark of UTF-32 at byte 0"],
   ["half of a UTF-16 unit", [0xff, 0xfe, 0x61, 0x00, 0x62], "half of a character of UTF-16 at byte 4"],
   ["half of a surrogate pair", [0xff, 0xfe, 0x3d, 0xd8, 0x61, 0x00], "half of a character of UTF-16 at byte 2"],
+  ["half of a byte order mark", [0xff, 0x61, 0x62, 0x63], "0xff at byte 0"],
+  ["the other half of one", [0x61, 0xfe, 0x62, 0x63], "0xfe at byte 1"],
   ["a picture", [0x89, 0x50, 0x4e, 0x47], "0x89 at byte 0"],
 ])("%s is refused with its byte", (_, bytes, where) => {
   writeFileSync(path, Uint8Array.from(bytes));

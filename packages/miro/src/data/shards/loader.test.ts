@@ -1,3 +1,4 @@
+import { getEventListeners } from "node:events";
 import {
   appendFileSync,
   mkdtempSync,
@@ -170,7 +171,9 @@ describe("ShardLoader", () => {
     const set = await ShardSet.open({ sources: await folderOf() });
     const loader = loaderOf(set);
     const stop = new AbortController();
-    const waiting = loader.ready(0, stop.signal);
+    await loader.ready(0, stop.signal);
+    expect(getEventListeners(stop.signal, "abort"), "listeners of a step that is ready").toEqual([]);
+    const waiting = loader.ready(50, stop.signal);
     stop.abort();
     await expect(waiting).rejects.toThrow(/abort/i);
     await expect(loader.ready(1, stop.signal)).rejects.toThrow(/abort/i);
