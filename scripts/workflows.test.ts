@@ -18,7 +18,9 @@ test.each(files)("%s calls programs and files that are there, in lines that bash
   const commands = jobs.flatMap((job) => stepsOf(file, job)).flatMap(commandsOf);
   expect(commands.length).toBeGreaterThan(0);
   for (const text of commands) {
-    expect(spawnSync("bash", ["-n"], { input: text, encoding: "utf8" }), text).toMatchObject({ status: 0, stderr: "" });
+    const env = { PATH: process.env.PATH, LC_ALL: "C" };
+    const read = spawnSync("bash", ["--norc", "-n"], { input: text, encoding: "utf8", env });
+    expect(read, text).toMatchObject({ status: 0, stderr: "" });
     for (const [, name] of text.matchAll(/\bnpm run ([\w:-]+)/g))
       expect(manifest.scripts, text).toHaveProperty([name!]);
     for (const [, name] of text.matchAll(/(?:^|\s)(?:node )?((?:\.ci|\.\/|scripts\/)[\w./-]*)/gm))

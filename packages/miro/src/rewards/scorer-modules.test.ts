@@ -116,7 +116,10 @@ beforeAll(() => {
   for (const [name, { text }] of Object.entries(CASES))
     if (text !== null && text !== "/") writeFileSync(join(folder, name), text);
   const cases = JSON.stringify(Object.entries(CASES).map(([name, { key }]) => [name, key ?? null]));
-  const output = execFileSync(process.execPath, ["--input-type=module", "-e", program, cases], { cwd: folder });
+  // Every process of Node says something first, as under a debugger.
+  const env = { ...process.env, NODE_OPTIONS: "--import data:text/javascript,console.error('ready')" };
+  const args = ["--input-type=module", "-e", program, cases];
+  const output = execFileSync(process.execPath, args, { cwd: folder, env, stdio: ["ignore", "pipe", "ignore"] });
   found = JSON.parse(output.toString());
 });
 

@@ -114,8 +114,8 @@ function reasonOf(error: unknown, path: string): Message | string {
  */
 function faultyLine(path: string): string | null {
   const { stderr } = spawnSync(process.execPath, ["--check", path], { encoding: "utf8" });
-  const [place = ""] = stderr.split("\n", 1);
-  return place.startsWith(`${path}:`) ? place.slice(path.length + 1) : null;
+  const place = stderr.split("\n").find((line) => line.startsWith(`${path}:`));
+  return place?.slice(path.length + 1) ?? null;
 }
 
 function wrong(file: string, reason: Message | string, cause?: unknown): InvalidInputError {

@@ -1,11 +1,12 @@
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterAll, expect, it } from "vitest";
+import { afterAll, afterEach, expect, it, vi } from "vitest";
 import { readPrologue } from "./prologue.js";
 
 const folder = mkdtempSync(join(tmpdir(), "miro-prologue-"));
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
+afterEach(() => vi.unstubAllEnvs());
 
 function prologue(text: string | Uint8Array) {
   const path = join(folder, "modules.sh");
@@ -15,6 +16,19 @@ function prologue(text: string | Uint8Array) {
 
 it("takes lines of any editor as bash reads them", () => {
   expect(prologue("module load cuda\r\nulimit -c 0")().text).toBe("module load cuda\nulimit -c 0\n");
+});
+
+it.each([
+  ["a locale that is not installed", { LC_ALL: "xx_XX.UTF-8" }],
+  ["a function of another bash", { "BASH_FUNC_module%%": "() { open" }],
+  ["lines that are shown as they are read", { SHELLOPTS: "verbose" }],
+  ["a file that is read first", { BASH_ENV: "open.sh" }],
+])("takes lines that are right where the environment has %s", (_, environment) => {
+  const path = join(folder, "open.sh");
+  writeFileSync(path, "cat <<END\n");
+  for (const [name, value] of Object.entries(environment)) vi.stubEnv(name, value === "open.sh" ? path : value);
+  expect(prologue("module load cuda\n")().text).toBe("module load cuda\n");
+  expect(prologue("if true; then\n")).toThrow(/no valid bash: line \d+: syntax error/);
 });
 
 it.each([

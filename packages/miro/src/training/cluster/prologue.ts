@@ -36,8 +36,10 @@ export function readPrologue(file: string): Prologue {
 
 /** A quote that is not closed would swallow the rest of the script. */
 function checkSyntax(text: string, file: string): void {
-  // Where its input is a socket, as here, bash reads ~/.bashrc.
-  const { error, status, stderr } = spawnSync("bash", ["--norc", "-n"], { input: text, encoding: "utf8" });
+  // Where its input is a socket, as here, bash reads ~/.bashrc. What it would say of a locale that is not installed, of
+  // BASH_ENV, or of functions that another bash has exported, is no fault of the file.
+  const env = { PATH: process.env.PATH, LC_ALL: "C" };
+  const { error, status, stderr } = spawnSync("bash", ["--norc", "-n"], { input: text, encoding: "utf8", env });
   if (error !== undefined) throw new MiroError(`bash, which checks ${file}: ${systemReason(error)}`, { cause: error });
   // Of an open here-document bash only warns.
   if (status === 0 && stderr === "") return;
