@@ -79,8 +79,8 @@ it.each<[string, number[], string]>([
   ["half of a byte order mark", [0xff, 0x61, 0x62, 0x63], "0xff at byte 0"],
   ["the other half of one", [0x61, 0xfe, 0x62, 0x63], "0xfe at byte 1"],
   ["a picture", [0x89, 0x50, 0x4e, 0x47], "0x89 at byte 0"],
-])("%s is refused with its byte", (_, bytes, where) => {
-  writeFileSync(path, Uint8Array.from(bytes));
+])("%s is refused with its byte", async (_, bytes, where) => {
+  await expect(lines(Uint8Array.from(bytes))).rejects.toThrow(`${path}: is not UTF-8 text: ${where}; convert`);
   expect(() => readTextFile(path)).toThrow(`${path}: is not UTF-8 text: ${where}; convert`);
   expect(() => readTextFile(path)).toThrow(InvalidInputError);
 });

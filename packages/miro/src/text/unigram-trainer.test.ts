@@ -82,6 +82,15 @@ describe("trainUnigram", () => {
     expect(Tokenizer.fromJson(small).encode("aa ab")).not.toContain(2);
   });
 
+  it("keeps every character, also those of two UTF-16 units", () => {
+    const corpus = ["🦊🦊🐱", "🐱🦊", "🦉 🐱🐱"].map((text): [string, number] => [text, 4]);
+    const animals = trainUnigram(corpus, { vocabSize: 12 });
+    const pieces = animals.model.vocab.map(([piece]) => piece);
+    expect(pieces).toEqual(expect.arrayContaining(["🦊", "🐱", "🦉", "▁"]));
+    expect(pieces.filter((piece) => Buffer.from(piece).toString() !== piece)).toEqual([]);
+    for (const [text] of corpus) expect(Tokenizer.fromJson(animals).encode(text)).not.toContain(2);
+  });
+
   it("refuses an empty corpus and a vocabulary without room for the characters", () => {
     expect(() => trainUnigram([[" \n", 1]], { vocabSize: 10 })).toThrow(/^corpus: expected at least one word/);
     expect(() => trainUnigram(CORPUS, { vocabSize: 20 })).toThrow(

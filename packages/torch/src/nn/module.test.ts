@@ -65,6 +65,18 @@ describe("names", () => {
       }
     }
     for (const name of ["x", "", "a.b"]) expect(() => new Wrong(name)).toThrow(TorchError);
+    class Twice extends nn.Module {
+      constructor(kinds: readonly ("module" | "parameter" | "buffer")[]) {
+        super();
+        for (const kind of kinds) {
+          if (kind === "module") this.register("x", new nn.Dropout());
+          else this[kind]("x", zeros([1]));
+        }
+      }
+    }
+    const kinds = ["module", "parameter", "buffer"] as const;
+    for (const first of kinds)
+      for (const second of kinds) expect(() => scope(() => new Twice([first, second]))).toThrow(/"x" is registered/);
   });
 });
 
