@@ -8,11 +8,13 @@ import { parseMetadata } from "./data/shards/metadata.js";
 import { parseTable } from "./files/table-file.js";
 import { linesOf } from "./files/text-file.js";
 import { makeExif, readUserComment, readXmp } from "./pictures/exif.js";
+import { bundledModel } from "./pipeline/loading/bundled.js";
 import { NameTemplate, slug } from "./pipeline/requests/file-names.js";
 import { readPromptFile } from "./pipeline/requests/prompt-file.js";
 import { oneLine, printable } from "./printable.js";
 import { AddedTokenFinder, specialToken } from "./text/added-tokens.js";
 import { fixText } from "./text/fix-text.js";
+import { Vocabulary } from "./text/vocabulary.js";
 import { readEnvironment } from "./training/recipes/environment.js";
 import { composeRecipe } from "./training/recipes/recipe-source.js";
 
@@ -135,6 +137,22 @@ const cases: [string, (repeat: (text: string) => string) => () => unknown][] = [
     (n) => {
       const prompt = `${n("-. ")}a${n("-. ")}`;
       return () => slug(prompt);
+    },
+  ],
+  [
+    "a prompt of characters that mean names",
+    (n) => {
+      const known = Vocabulary.of(bundledModel()!)!;
+      const prompts = [n("🦊🐱"), n("🦊 of "), n("🦊,")];
+      return () => prompts.map((prompt) => known.named(prompt));
+    },
+  ],
+  [
+    "words that a model does not know",
+    (n) => {
+      const known = Vocabulary.of(bundledModel()!)!;
+      const prompts = [n("w"), n("qx ").replaceAll("x", () => String(Math.random())), n("🦊ww")];
+      return () => prompts.map((prompt) => known.warning([prompt], "model"));
     },
   ],
   [

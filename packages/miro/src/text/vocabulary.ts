@@ -91,12 +91,12 @@ export class Vocabulary {
     let at = 0;
     for (const [i, { thing, start, count }] of parts.entries()) {
       const between = text.slice(at, start);
-      const follows = i > 0 && between.trim() === "";
-      out += follows ? " and " : between;
+      const isBlank = between.trim() === "";
+      const before = i > 0 && isBlank ? " and " : between;
       // Behind "a", "three small" and the like the bare name follows.
-      const alone = out.trim() === "" || follows || /(?:,|\band|\bof|\bto|\babove|\bbelow|\bunder)\s*$/i.test(out);
+      const alone = isBlank || /(?:,|\band|\bof|\bto|\babove|\bbelow|\bunder)$/i.test(between.trimEnd());
       const words = count > 1 ? `${NUMBERS[count] ?? count} ${thing.plural}` : alone ? thing.phrase : thing.name;
-      out += (/[\p{L}\p{N}]$/u.test(out) ? " " : "") + words;
+      out += before + (/[\p{L}\p{N}]$/u.test(before) ? " " : "") + words;
       at = ends[i]!;
       if (/^[\p{L}\p{N}]/u.test(text.slice(at))) out += " ";
     }
@@ -162,7 +162,7 @@ const mostEdits = (word: string) => (word.length < 3 ? 0 : word.length < 6 ? 1 :
 /** How far a word is from another; near where it is its beginning or its end: `berry` and `strawberry`. */
 function misspelling(word: string, other: string): number {
   const isPart = word.length > 4 && (other.startsWith(word) || other.endsWith(word));
-  return isPart ? 1 : editDistance(word, other);
+  return isPart ? 1 : editDistance(word, other, mostEdits(word));
 }
 
 function bare(character: string): string {
