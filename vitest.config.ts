@@ -41,6 +41,9 @@ class ShortFirst extends BaseSequencer {
   }
 }
 
+// Programs that tests start write what others read, whatever colours and width somebody wants on a terminal.
+for (const name of ["FORCE_COLOR", "NO_COLOR", "CLICOLOR_FORCE", "COLUMNS"]) delete process.env[name];
+
 export default defineConfig({
   resolve: {
     alias: {

@@ -41,7 +41,7 @@ ENVIRONMENTS = [
     {"HF_HOME": "/data/hf/"},
     {"HF_HOME": "~/hf"},
     {"HF_HOME": "~"},
-    {"HF_HOME": "~root/hf"},
+    {"HF_HOME": "~root/hf", "HF_TOKEN": "hf_abc"},  # whose files nobody else may read
     {"HF_HOME": "~nobody-of-this-name/hf"},
     {"HF_HOME": "$SCRATCH/hf", "SCRATCH": "/scratch"},
     {"HF_HOME": "${SCRATCH}/hf", "SCRATCH": "/scratch"},

@@ -183,7 +183,7 @@ describe.concurrent("a rank that is lost", () => {
     expect(ended.result.error).toMatch(
       /^the store at 127\.0\.0\.1:1 was not reached within 700 ms: [^\n]+; check that the first rank runs there and/,
     );
-    const unknown = RendezvousStore.tcp({ host: "nowhere.invalid", port: 1, serves: true, timeoutMs: 700 });
+    const unknown = RendezvousStore.tcp({ host: "nowhere.invalid", port: 0, serves: true, timeoutMs: 700 });
     await expect(unknown).rejects.toThrow(/; this machine does not know the name nowhere\.invalid$/);
   });
 });
