@@ -18,6 +18,7 @@ import { about, type Message, message, option } from "../../message.js";
 import { counted, plural } from "../../numbers.js";
 import { parseOptions } from "../../options.js";
 import { checkDevice } from "../../pipeline/loading/device.js";
+import { listed } from "../../printable.js";
 import type { LoadedScorer, ScorerSpec } from "../../rewards/scorer.js";
 import { withThreads } from "../../with-threads.js";
 import { compressedTars } from "../shards/compressed.js";
@@ -198,16 +199,14 @@ function reportWithoutSynthetic(
 /** Tars that an error or a warning names. */
 const LISTED = 3;
 
-function listed(names: readonly string[]): string {
-  return names.slice(0, LISTED).join(", ") + (names.length > LISTED ? ", …" : "");
-}
-
 /** Warns of compressed tars among the others: published data sets are also given so. */
 function reportCompressed({ src, onMessage }: ResolvedOptions): void {
   const names = statSync(src).isDirectory() ? compressedTars(readdirSync(src)) : [];
   if (names.length === 0) return;
   const found = counted(names.length, "compressed tar is", "compressed tars are");
-  onMessage?.(`warning: ${src}: ${found} not read (${listed(names)}); unpack ${plural(names.length, "it", "them")}`);
+  onMessage?.(
+    `warning: ${src}: ${found} not read (${listed(names, LISTED)}); unpack ${plural(names.length, "it", "them")}`,
+  );
 }
 
 /** Warns of tars that this program has cut out of another source, or out of more pictures: training reads them too. */
@@ -219,7 +218,7 @@ function reportEarlier({ options, all }: Prepared): void {
   const made = others.filter((name) => readManifest(join(dest, name.replace(/tar$/, "manifest.json"))) !== null);
   if (made.length === 0) return;
   const shards = counted(made.length, "shard is", "shards are");
-  const found = message`${shards} of an earlier preparation (${listed(made.sort())})`;
+  const found = message`${shards} of an earlier preparation (${listed(made.sort(), LISTED)})`;
   const why = message`of other pictures or another ${option("shardSize")}`;
   const [them, their] = [plural(made.length, "it", "them"), plural(made.length, "its", "their")];
   const remedy = `remove ${them}, or training reads ${their} samples too`;
