@@ -31,3 +31,21 @@ describe("samples without a filter", () => {
     await expect(open({ clipFilterThreshold: 0.1 })).rejects.toThrow("none of 4 samples passes the filters");
   });
 });
+
+describe("roots that are mixed by weight", () => {
+  it("are one set of shards, of which so many may be bad together", async () => {
+    const roots = ["small", "large"].map((name) => join(folder, name));
+    for (const root of roots) mkdirSync(root);
+    for (const [root, names] of [
+      [roots[0]!, ["00001"]],
+      [roots[1]!, ["00000", "00001"]],
+    ] as const)
+      for (const [i, name] of names.entries()) await writeShard(join(root, `${name}.tar`), 4 * i, 4);
+    mkdirSync(join(roots[0]!, "00000.tar")); // one of two there, one of four in all
+    const set = await TrainingSet.open({ root: roots, ...data, weights: [3, 1], maxBadRate: 0.4 }, run);
+    const samples = Array.from({ length: 1024 }, (_, i) => set.at(Math.floor(i / set.length), i % set.length).sample);
+    set.close();
+    expect(samples.filter((sample) => sample < 4)).toHaveLength(768);
+    expect([...new Set(samples)].sort((a, b) => a - b)).toEqual([...Array(12).keys()]);
+  });
+});

@@ -77,7 +77,11 @@ export class TrainingSet {
       if (unfiltered !== null) hooks.onMessage?.(`${roots.join(", ")}: ${unfiltered}`);
       const bins =
         options.binCoherence && scores.length > 0 ? (await binsOf(shards, { ...options, scores }, hooks)).edges : null;
-      const order = await orderOf(selection, options, shards, roots, { ...run, seed: options.samplerSeed ?? run.seed });
+      const order = orderOf(selection, options, shards, {
+        roots: roots.length,
+        seed: options.samplerSeed ?? run.seed,
+        batchSize: run.batchSize,
+      });
       return new TrainingSet(shards, selection, options, scores, bins, order, run.seed);
     } catch (error) {
       shards.close();

@@ -71,6 +71,8 @@ export type ShardSetOptions = OptionsOf<typeof shardSetOptions>;
 /** A shard of a set. */
 export interface ShardInfo {
   readonly path: string;
+  /** Which of the set's sources names it, counted from 0. */
+  readonly source: number;
   /** Number of samples. */
   readonly count: number;
   readonly header: TableHeader;
@@ -126,7 +128,7 @@ export class ShardSet {
     const leftOut: ShardProblem[] = [];
     const shards: ShardInfo[] = [];
     const sources = typeof checked.sources === "string" ? [checked.sources] : checked.sources;
-    const listed = sources.flatMap(shardsOf);
+    const listed = sources.flatMap((name, source) => shardsOf(name).map((shard) => ({ ...shard, source })));
     await prepareTables(
       listed.map(({ path }) => path),
       { signal, onTable: onShard },
@@ -136,7 +138,7 @@ export class ShardSet {
       if (checked.onBadSample === "error") throw new ShardError(problem);
       problems.push(problem);
     };
-    for (const [i, { path, nsamples }] of listed.entries()) {
+    for (const [i, { path, nsamples, source }] of listed.entries()) {
       signal?.throwIfAborted();
       try {
         const header = ShardTable.header(path);
@@ -154,7 +156,7 @@ export class ShardSet {
           const message = `the index says ${counted(nsamples, "sample")}, the shard has ${header.count}; make the index anew`;
           give({ path, rule: "SampleCount", message });
         }
-        shards.push({ path, count: header.count, header });
+        shards.push({ path, source, count: header.count, header });
       } catch (error) {
         if (!(error instanceof ShardError) || error instanceof BrokenShard) throw error;
         if (checked.onBadSample === "error" && checked.brokenShards !== "skip") throw error;
