@@ -16,7 +16,7 @@ import { compressedTars } from "./compressed.js";
 import { sums, upperBound } from "./order.js";
 import { PositionalFile, sameFingerprint } from "./positional-file.js";
 import { prepareTables } from "./prepare-tables.js";
-import { CUT_REMEDY, cutProblem, problemText, ShardError, type ShardProblem } from "./shard-error.js";
+import { CUT_REMEDY, cutProblem, noneWhole, problemText, ShardError, type ShardProblem } from "./shard-error.js";
 import { ShardTable } from "./shard-table.js";
 import type { TableHeader, TableProblem } from "./table-file.js";
 import { readWidsIndex } from "./wids-index.js";
@@ -167,11 +167,7 @@ export class ShardSet {
       onShard?.(i + 1, listed.length);
       if (i % 16 === 15) await nextTurn();
     }
-    if (shards.length === 0 && checked.brokenShards === "skip")
-      throw new ShardError({
-        ...problems[0]!,
-        message: `every shard was cut or cannot be read: ${problems[0]!.message}`,
-      });
+    if (shards.length === 0 && checked.brokenShards === "skip") throw noneWhole(problems[0]!);
     if (bad > checked.maxBadRate * listed.length) {
       throw new ShardError({
         path: problems.at(-1)!.path,
