@@ -30,8 +30,7 @@ import { Tokenizer } from "../../text/tokenizer.js";
 import type { BatchSource, DataConstants, FrozenModels } from "./batches.js";
 import { encodedEmptyPrompt, storedEmptyPrompt } from "./empty-prompt.js";
 import { normalizationOf } from "./latent-statistics.js";
-import { pairedScores, type ShardData, scoreColumnsOf, withoutPairs } from "./shard-data.js";
-import { rootsOf } from "./shard-roots.js";
+import { pairedScores, rootsOf, type ShardData, scoreColumnsOf, withoutPairs } from "./shard-data.js";
 import type { SourceContext } from "./sources.js";
 
 /** What {@link ShardBatches.open} needs. */
