@@ -90,7 +90,7 @@ export function readWidsIndex(path: string): WidsIndex {
       base = other.base;
     }
     if (shardlist == null) fail(path, "BadIndex", "a data set of the index has neither shardlist nor source_url");
-    for (const entry of shardlist!)
+    for (const entry of shardlist)
       shards.push(indexed(from, base ?? null, entry, { weight: component.weight, dataset: component.name }));
   }
   if (shards.length === 0) fail(path, "NoShards", "the index lists no shards");

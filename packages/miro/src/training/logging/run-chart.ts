@@ -158,7 +158,7 @@ function drawPanel(
     ([low, high], place) => [Math.min(low, place), Math.max(high, place)],
     [Number.POSITIVE_INFINITY, Number.NEGATIVE_INFINITY],
   );
-  const [from, to] = padded(least!, most!, 0);
+  const [from, to] = padded(least, most, 0);
   const range = verticalRange(curves, panel.smoothed);
   const logarithmic = panel.logScale && curves.every(({ values }) => values.every((v) => !(v <= 0)));
   const scale = (value: number) => (logarithmic ? Math.log10(value) : value);
