@@ -1,6 +1,6 @@
 /** The options of `miro evaluate geneval`. */
 import { z } from "zod";
-import { STAGES } from "../evaluation/geneval/run/evaluate.js";
+import { STAGES } from "../evaluation/geneval/run/evaluation-run.js";
 import { suiteNames, suiteOf } from "../evaluation/geneval/run/suites.js";
 import { scoreFolderSchema } from "../evaluation/rewards/score-folder.js";
 import { commaSeparated, declarationOf, field, flag } from "../options.js";

@@ -14,7 +14,8 @@ import { sheetText } from "../../../pipeline/settings.js";
 import { scoreShared } from "../../shared-work.js";
 import { PUBLISHED_SWEEP } from "../published.js";
 import type { Summary } from "../summary.js";
-import { type EvaluationReport, type EvaluationRun, evaluateGeneval, tryJudges } from "./evaluate.js";
+import { evaluateGeneval, tryJudges } from "./evaluate.js";
+import type { EvaluationReport, EvaluationRun } from "./evaluation-run.js";
 
 /** What changes. */
 export interface Sweep {
