@@ -273,7 +273,7 @@ export class ShardSet {
     const lease = this.lease(shard);
     try {
       const bytes = lease.file.read(member.offset, member.size);
-      if (lease.file.isStale()) this.#forget(shard);
+      if (lease.file.isStale()) throw this.#changed(shard);
       return bytes;
     } finally {
       lease.release();
@@ -346,11 +346,11 @@ export class ShardSet {
     if (entry !== undefined && entry.users === 0) entry.file.close();
   }
 
-  /** A file that changes under an open descriptor is looked at anew next time. */
-  #forget(shard: number): void {
+  /** The error about a file that changes under an open descriptor, which is looked at anew next time. */
+  #changed(shard: number): ShardError {
     this.reopen(shard);
     const { path } = this.shards[shard]!;
-    throw new ShardError({
+    return new ShardError({
       path,
       rule: "Changed",
       message: "the shard has changed while it was read; open the set again",
