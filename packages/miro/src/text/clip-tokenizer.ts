@@ -23,6 +23,7 @@ import { readJson } from "../files/json-file.js";
 import { readBytes } from "../files/whole-files.js";
 import { fixText } from "./fix-text.js";
 import { unescapeHtml } from "./html-entities.js";
+import { PYTHON_SPACE, WHITE_SPACE } from "./whitespace.js";
 
 /** How a text is cleaned before it is cut into words. */
 export type ClipCleaning = "openai" | "hugging-face";
@@ -34,13 +35,10 @@ const MERGES = 48_894;
 /** No vocabulary comes near this. */
 const MAX_TABLE_BYTES = 32 * 2 ** 20;
 
-/** White space of Unicode, which JavaScript's `\s` is not quite. */
-const SPACE = "\\t-\\r \\x85\\xa0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000";
-/** Python's `str.split` also takes the four separators. */
-const SPLIT_SPACES = new RegExp(`[${SPACE}\\x1c-\\x1f]+`, "g");
-const SPACES = new RegExp(`[${SPACE}]+`, "g");
+const SPLIT_SPACES = new RegExp(`[${PYTHON_SPACE}]+`, "g");
+const SPACES = new RegExp(`[${WHITE_SPACE}]+`, "g");
 /** Contractions, letters, single digits, and what is neither. */
-const WORDS = `'s|'t|'re|'ve|'m|'ll|'d|\\p{L}+|\\p{N}|[^${SPACE}\\p{L}\\p{N}]+`;
+const WORDS = `'s|'t|'re|'ve|'m|'ll|'d|\\p{L}+|\\p{N}|[^${WHITE_SPACE}\\p{L}\\p{N}]+`;
 /**
  * Python ignores case here: "ſ" is an "s", and U+0345, whose capital is a letter, is neither letter nor something else.
  */
