@@ -11,8 +11,7 @@ import { InvalidInputError, MiroError } from "../../../errors.js";
 import { readJson } from "../../../files/json-file.js";
 import { sha256 } from "../../../files/sha256.js";
 import { readText, removeKilledWrites, writeFileAtomic } from "../../../files/whole-files.js";
-import { encodePng } from "../../../pictures/png.js";
-import { sheetText } from "../../../pipeline/settings.js";
+import { sheetPng } from "../../../pipeline/settings.js";
 import { version } from "../../../version.js";
 import type { SharedWork } from "../../shared-work.js";
 import { markdownTable } from "../published.js";
@@ -81,10 +80,8 @@ export async function conclude(
       removeKilledWrites(dirname(paths.results));
       writeFileAtomic(paths.results, text, { overwrite: true });
       const sheet = await failureSheet(run.images, failures, run.failures, `${run.name}: pictures that failed`);
-      if (sheet) {
-        const png = encodePng(sheet.data, sheet.width, sheet.height, [sheetText("pictures that failed")]);
-        writeFileAtomic(paths.failures, png, { overwrite: true });
-      } else rmSync(paths.failures, { force: true }); // of an earlier evaluation
+      if (sheet) writeFileAtomic(paths.failures, sheetPng(sheet, "pictures that failed"), { overwrite: true });
+      else rmSync(paths.failures, { force: true }); // of an earlier evaluation
       if (run.only === undefined)
         writeSummary(run, report.summary, {
           found_by: report.detector,
