@@ -12,8 +12,8 @@ export function nearest(name: string, known: readonly string[]): string[] {
 }
 
 /**
- * Least number of characters to insert, remove or replace (Levenshtein). It is infinite where the lengths alone differ by
- * more than `most`: a long text costs nothing.
+ * Least number of characters to insert, remove or replace (Levenshtein). It is infinite where the lengths alone differ
+ * by more than `most`: a long text costs nothing.
  */
 export function editDistance(a: string, b: string, most = Number.POSITIVE_INFINITY): number {
   if (Math.abs(a.length - b.length) > most) return Number.POSITIVE_INFINITY;

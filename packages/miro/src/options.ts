@@ -335,6 +335,12 @@ function isDecimal(text: string): boolean {
   return /^[-+]?(?:\d+(?:\.\d*)?(?:[eE][-+]?\d+)?|\.\d+(?:[eE][-+]?\d+)?|Infinity)$/.test(text.trim());
 }
 
+/** Both ends of `FIRST-LAST`; undefined for any other text. */
+export function firstAndLast(text: string): [number, number] | undefined {
+  const [, first, last] = /^\s*(\d+)\s*-\s*(\d+)\s*$/.exec(text) ?? [];
+  return first === undefined ? undefined : [Number(first), Number(last)];
+}
+
 /** The parts of a list with commas. */
 export function commaSeparated(text: string): string[] {
   return text

@@ -1,6 +1,6 @@
 import { expect, it } from "vitest";
 import { run } from "./cli/main.js";
-import { oneLine, printable, shortened } from "./printable.js";
+import { listed, oneLine, printable, shortened } from "./printable.js";
 
 const HOSTILE = "a\x1b]0;title\x07\x9b2J\u202egnp.exe\u2066\u200f\r\x7f";
 const SHOWN = "a\\x1b]0;title\\x07\\x9b2J\\u202egnp.exe\\u2066\\u200f\\x0d\\x7f";
@@ -18,6 +18,12 @@ it("of a long text its beginning is told, in whole characters", () => {
     expect(shortened(character.repeat(1000))).toBe(`${character.repeat(59)}…`);
   }
   expect(shortened("a🦊🦊🦊🦊", 4)).toBe("a🦊🦊…");
+});
+
+it("of many names the first are told", () => {
+  expect(listed([], 2)).toBe("");
+  expect(listed(["a", "b"], 2)).toBe("a, b");
+  expect(listed(["a", "b", "c"], 2)).toBe("a, b, …");
 });
 
 it("a message of several lines goes on one", () => {

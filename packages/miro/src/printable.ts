@@ -30,6 +30,11 @@ export function shortened(text: string, most = 60): string {
   return characters.length <= most ? text : `${characters.slice(0, most - 1).join("")}…`;
 }
 
+/** The first of some names, for messages: `a, b, c`, and `, …` for the rest. */
+export function listed(names: readonly (string | number)[], most: number): string {
+  return names.slice(0, most).join(", ") + (names.length > most ? ", …" : "");
+}
+
 /** A message on one line; what follows a colon belongs to it. */
 export function oneLine(message: string, separator = "; "): string {
   const lines = message

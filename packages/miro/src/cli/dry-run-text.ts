@@ -27,8 +27,8 @@ export function dryRunText({ name, size, batch, flops, memory, data, start, epoc
     "  data",
     ...checkLines(data.checks),
   ];
-  if (data.samples !== null)
-    lines.push(`    ${counted(data.samples, "sample")}, ${shortNumber(epochs!)} passes over them`);
+  const passes = epochs === null ? "" : `, ${shortNumber(epochs)} passes over them`;
+  if (data.samples !== null) lines.push(`    ${counted(data.samples, "sample")}${passes}`);
   return `${[...lines, "  start", ...checkLines(start)].join("\n")}\n`;
 }
 

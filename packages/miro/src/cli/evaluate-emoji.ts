@@ -1,6 +1,6 @@
 /** `npm run evaluate:emoji`: the measurement of the bundled model, by a classifier of its own things. */
 import "./extensions.js";
-import { basename, join } from "node:path";
+import { join } from "node:path";
 import { setNumThreads } from "@miro-t2i/torch";
 import { z } from "zod";
 import { loadAutoencoder } from "../autoencoder/index.js";
@@ -14,15 +14,13 @@ import { loadVocabulary } from "../emoji/scenes/vocabulary.js";
 import { writeFileAtomic } from "../files/whole-files.js";
 import { counted } from "../numbers.js";
 import { commaSeparated, field, flag } from "../options.js";
-import { encodePng } from "../pictures/png.js";
-import type { RgbImage } from "../pictures/rgb.js";
 import { generateSchema } from "../pipeline/generate-options.js";
 import { modelOrBundled } from "../pipeline/loading/bundled.js";
 import { checkDevice } from "../pipeline/loading/device.js";
 import { loadSchema } from "../pipeline/loading/load-options.js";
 import { pinnedModel } from "../pipeline/loading/run-model.js";
 import { MiroPipeline } from "../pipeline/pipeline.js";
-import { sheetText } from "../pipeline/settings.js";
+import { sheetPng } from "../pipeline/settings.js";
 import { DEFAULT_SCORER, loadScorer } from "../rewards/registry.js";
 import { quietOptions } from "./common-options.js";
 import { runMeasuringProgram } from "./measuring-program.js";
@@ -178,15 +176,12 @@ async function evaluate(
     const options = { ...generate, labels, parts, limit, rewardPrompts };
     for await (const { part, figures: found, sheets } of evaluateEmoji(pipeline, classifier, options)) {
       figures[part] = found;
-      for (const [name, sheet] of Object.entries(sheets)) writePng(join(values.output, `${name}.png`), sheet);
+      for (const [name, sheet] of Object.entries(sheets))
+        writeFileAtomic(join(values.output, `${name}.png`), sheetPng(sheet, name), { overwrite: true });
       save();
     }
   }
   return save();
-}
-
-function writePng(path: string, { data, width, height }: RgbImage): void {
-  writeFileAtomic(path, encodePng(data, width, height, [sheetText(basename(path, ".png"))]), { overwrite: true });
 }
 
 /** A bar on a terminal; elsewhere a line now and then; nothing under `--quiet`. */

@@ -1,9 +1,9 @@
 /** The options of `miro evaluate geneval`. */
 import { z } from "zod";
-import { STAGES } from "../evaluation/geneval/run/evaluate.js";
+import { STAGES } from "../evaluation/geneval/run/evaluation-run.js";
 import { suiteNames, suiteOf } from "../evaluation/geneval/run/suites.js";
 import { scoreFolderSchema } from "../evaluation/rewards/score-folder.js";
-import { commaSeparated, declarationOf, field, flag } from "../options.js";
+import { commaSeparated, declarationOf, field, firstAndLast, flag } from "../options.js";
 import { COMPUTE_DTYPES } from "../pipeline/loading/device.js";
 import { promptOptionsSchema } from "../pipeline/requests/prompt-file.js";
 import { loadScorerSchema } from "../rewards/registry.js";
@@ -178,6 +178,6 @@ export type GivenGeneval = Given<typeof genevalSchema>;
 
 /** `3-17` */
 function toRange(text: string): [number, number] | undefined {
-  const match = /^(\d+)-(\d+)$/.exec(text.trim());
-  return match && Number(match[1]) <= Number(match[2]) ? [Number(match[1]), Number(match[2])] : undefined;
+  const range = firstAndLast(text);
+  return range && range[0] <= range[1] ? range : undefined;
 }

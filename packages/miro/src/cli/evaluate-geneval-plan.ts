@@ -1,5 +1,6 @@
 /** What `miro evaluate geneval --dry-run` says: how much there is to do, and how long it takes. */
-import { type EvaluationRun, type PromptState, promptStates, type Stage } from "../evaluation/geneval/run/evaluate.js";
+import { type PromptState, promptStates } from "../evaluation/geneval/run/evaluate.js";
+import type { EvaluationRun, Stage } from "../evaluation/geneval/run/evaluation-run.js";
 import {
   expectedHours,
   measureColours,

@@ -6,7 +6,7 @@ import { parseBackground } from "../evaluation/geneval/colours.js";
 import type { PromptMetadata } from "../evaluation/geneval/metadata.js";
 import { type PromptSet, readLongPrompts, readPromptSet } from "../evaluation/geneval/prompts.js";
 import { type Rules, rulesSchema } from "../evaluation/geneval/rules.js";
-import type { EvaluationRun } from "../evaluation/geneval/run/evaluate.js";
+import type { EvaluationRun } from "../evaluation/geneval/run/evaluation-run.js";
 import { readHparams } from "../evaluation/geneval/run/hparams.js";
 import { type PromptFolder, readImageFolder } from "../evaluation/geneval/run/image-folder.js";
 import { type Suite, suiteOf, weightsKey } from "../evaluation/geneval/run/suites.js";

@@ -5,15 +5,15 @@ import "../emoji/register-suite.js";
 import type { Interval } from "../evaluation/bootstrap.js";
 import { ColourClassifier } from "../evaluation/geneval/colours.js";
 import { judgeFile } from "../evaluation/geneval/judge-file.js";
+import { evaluateGeneval } from "../evaluation/geneval/run/evaluate.js";
 import {
   type EvaluationReport,
   type EvaluationRun,
-  evaluateGeneval,
-  problemCounts,
   REPORTED,
   type Reported,
   type Stage,
-} from "../evaluation/geneval/run/evaluate.js";
+} from "../evaluation/geneval/run/evaluation-run.js";
+import { problemCounts } from "../evaluation/geneval/run/image-folder.js";
 import { Resources } from "../evaluation/geneval/run/resources.js";
 import { type Sweep, type SweepReport, sweepTarget } from "../evaluation/geneval/run/sweep.js";
 import { summaryText } from "../evaluation/geneval/summary.js";

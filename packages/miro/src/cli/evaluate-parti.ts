@@ -4,7 +4,7 @@ import "./extensions.js";
 import { z } from "zod";
 import { evaluateParti, type PartiOptions, type PartiResult } from "../evaluation/parti/evaluate.js";
 import { scoreFolderSchema } from "../evaluation/rewards/score-folder.js";
-import { field, flag } from "../options.js";
+import { field, firstAndLast, flag } from "../options.js";
 import { generateSchema } from "../pipeline/generate-options.js";
 import { modelOrBundled } from "../pipeline/loading/bundled.js";
 import { loadSchema } from "../pipeline/loading/load-options.js";
@@ -59,7 +59,7 @@ const schema = z.strictObject({
     expected: "FIRST-LAST with 0 <= FIRST <= LAST",
     help: "prompts by their place from 0, both included",
     flag: "--prompt-range <first-last>",
-    parse: (text) => (/^\s*\d+\s*-\s*\d+\s*$/.test(text) ? text.split("-").map(Number) : undefined),
+    parse: firstAndLast,
     otherwise: "all",
   }),
   ...modelSchema.shape,

@@ -9,10 +9,10 @@ import { WIDS_INDEX_NAME } from "../data/shards/wids-index.js";
 import { formatMemory } from "../files/sizes.js";
 import { writeFileAtomic } from "../files/whole-files.js";
 import { counted } from "../numbers.js";
-import { encodePng } from "../pictures/png.js";
-import { sheetText } from "../pipeline/settings.js";
+import { sheetPng } from "../pipeline/settings.js";
 import type { CliContext } from "./context.js";
 import { Progress } from "./progress.js";
+import { writeChart } from "./write-chart.js";
 
 /** What is to be drawn, and where to. */
 export interface ShardPictures {
@@ -42,17 +42,10 @@ export async function shardInfo(
       onProgress: (done, total) =>
         progress.update("reading", done, total, { count: `${done}/${counted(total, "shard")}` }),
     });
-    if (plot !== undefined) {
-      const chart = histogramChart(report.fields);
-      const svg = plot.toLowerCase().endsWith(".svg");
-      const { width, height, data } = svg ? { width: 0, height: 0, data: null } : await chart.toImage();
-      const text = [sheetText("numbers of shards")];
-      writeFileAtomic(plot, data === null ? chart.toSvg() : encodePng(data, width, height, text), { overwrite: true });
-    }
+    if (plot !== undefined) await writeChart(plot, histogramChart(report.fields), "numbers of shards");
     if (sheet !== undefined) {
-      const { width, height, data } = await shardSheet(path, { signal: context.signal });
-      const png = encodePng(data, width, height, [sheetText("samples of shards")]);
-      writeFileAtomic(sheet, png, { overwrite: true });
+      const picture = await shardSheet(path, { signal: context.signal });
+      writeFileAtomic(sheet, sheetPng(picture, "samples of shards"), { overwrite: true });
     }
     return report;
   } finally {

@@ -107,6 +107,14 @@ describe("a reward of one's own", { timeout: 180_000 }, () => {
     const kept = await miro("train", recipe, "trainer.max_steps=40", "trainer.threads=1", "--plan");
     expect(kept.stdout).toMatch(/^ {2}steps +40: 13\.3 passes over the data$/m);
     expect(kept.stdout).not.toMatch(/trainer\.(?:threads|replicas)=[^1]/);
+    // From shards without samples nothing follows.
+    mkdirSync(at("empty"));
+    writeFileSync(at("empty", "0.tar"), new Uint8Array(1024));
+    const none = await runCaptured("train", recipe, `data.root=${at("empty")}`, "--plan");
+    expect(none).toMatchObject({ code: 1, stdout: expect.stringMatching(/steps +3$/m) });
+    expect(none.stderr).toMatch(/cannot start: .* missing: samples/);
+    const dry = await runCaptured("train", recipe, `data.root=${at("empty")}`, "--dry-run");
+    expect(dry.stdout).toMatch(/^ {4}0 samples$/m);
     // A device of another machine: by what it is said to do, or not at all.
     const elsewhere = ["trainer.device=cuda:7", "--plan"];
     expect((await miro("train", recipe, ...elsewhere)).stdout).toMatch(/s a step, estimated at 0\.5 TFLOP\/s/);

@@ -3,17 +3,15 @@ import { join } from "node:path";
 import { z } from "zod";
 import { invalid } from "../errors.js";
 import { isFolder } from "../files/make-folder.js";
-import { writeFileAtomic } from "../files/whole-files.js";
 import { counted } from "../numbers.js";
 import { field, flag } from "../options.js";
-import { encodePng } from "../pictures/png.js";
-import { sheetText } from "../pipeline/settings.js";
 import { runChart, runChartOptionsSchema } from "../training/logging/run-chart.js";
 import { readRunLog } from "../training/logging/run-log.js";
 import { declare } from "./add-options.js";
 import type { Register } from "./context.js";
 import { helpText } from "./help-text.js";
 import { viewOf, viewOptions } from "./view.js";
+import { writeChart } from "./write-chart.js";
 
 const EXAMPLES = `
 Examples:
@@ -47,16 +45,10 @@ const schema = z.strictObject({
 export const register: Register = (command, context) => {
   declare(command, schema, async ({ runs, json, output = defaultOutput(runs), open, show, ...chart }) => {
     const view = viewOf({ open, show, json }, context);
-    const svg = output.toLowerCase().endsWith(".svg");
-    if (!svg && !output.toLowerCase().endsWith(".png"))
-      throw invalid("output", "a file that ends in .svg or .png", output);
+    if (!/\.(?:svg|png)$/i.test(output)) throw invalid("output", "a file that ends in .svg or .png", output);
     const logs = runs.map(readRunLog);
     const { drawing, curves } = runChart(logs, chart);
-    if (svg) writeFileAtomic(output, drawing.toSvg(), { overwrite: true });
-    else {
-      const { data, width, height } = await drawing.toImage();
-      writeFileAtomic(output, encodePng(data, width, height, [sheetText("curves of runs")]), { overwrite: true });
-    }
+    await writeChart(output, drawing, "curves of runs");
     for (const { path, badLines } of logs)
       if (badLines > 0) context.stderr(`warning: ${path}: ${counted(badLines, "line is", "lines are")} no record\n`);
     const about = logs.map(({ name, path, badLines, restarts, warnings }) => ({

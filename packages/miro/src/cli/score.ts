@@ -8,6 +8,7 @@ import { formatSize } from "../files/sizes.js";
 import { counted, plural } from "../numbers.js";
 import { field } from "../options.js";
 import { loadSchema } from "../pipeline/loading/load-options.js";
+import { listed } from "../printable.js";
 import { scorerBytes } from "../rewards/memory.js";
 import { scorerSpec, scorerSpecs } from "../rewards/registry.js";
 import {
@@ -149,10 +150,11 @@ function lines({ images }: ScoreReport, means: Record<string, number | null>, ou
 }
 
 function warnings({ truncated, notFinite, unturned, images, sheets }: ScoreReport): string[] {
-  const names = [...sheets.slice(0, 3), ...(sheets.length > 3 ? ["…"] : [])].join(", ");
   const stored = Object.keys(images[0]!.scores).filter((key) => scorerSpec(key).pixels === "stored");
   return [
-    ...(sheets.length > 0 ? [`left out: ${counted(sheets.length, "sheet")} of several pictures: ${names}`] : []),
+    ...(sheets.length > 0
+      ? [`left out: ${counted(sheets.length, "sheet")} of several pictures: ${listed(sheets, 3)}`]
+      : []),
     ...(unturned > 0
       ? [
           `${counted(unturned, "picture")} stored turned or mirrored (EXIF): ${stored.join(", ")} ${plural(stored.length, "sees", "see")} ${plural(unturned, "it", "them")} as stored, as in the published data sets`,

@@ -12,12 +12,11 @@ import { message, option } from "../message.js";
 import { counted } from "../numbers.js";
 import { commaSeparated, field, flag } from "../options.js";
 import { checkCellSize } from "../pictures/labelled-sheet.js";
-import { encodePng } from "../pictures/png.js";
 import { modelOrBundled } from "../pipeline/loading/bundled.js";
 import { loadSchema } from "../pipeline/loading/load-options.js";
 import { PictureFiles } from "../pipeline/requests/picture-files.js";
 import { promptOptionsSchema } from "../pipeline/requests/prompt-file.js";
-import { sheetText } from "../pipeline/settings.js";
+import { sheetPng } from "../pipeline/settings.js";
 import { loadScorer, loadScorerSchema, scorerSpec, scorerSpecs } from "../rewards/registry.js";
 import type { Scorer } from "../rewards/scorer.js";
 import { loadScorerModules, scorerModules } from "../rewards/scorer-modules.js";
@@ -199,8 +198,7 @@ async function sweep(options: Options, given: Given<typeof schema>, context: Cli
       footer: sweepFooter(result),
       cellSize: options.cellSize,
     });
-    const png = encodePng(picture.data, picture.width, picture.height, [sheetText(prompts)]);
-    writeFileAtomic(sheet, png, { overwrite: true });
+    writeFileAtomic(sheet, sheetPng(picture, prompts), { overwrite: true });
     context.stdout(options.json ? `${JSON.stringify(json)}\n` : `${sheet}\n${join(output, "sweep.json")}\n`);
     if (!options.json) context.note(table(result));
     await view([sheet]);

@@ -54,7 +54,7 @@ export function readScalar(file: OpenTensors, key: string): number {
   return scope(() => {
     const value = empty([]);
     file.copyTo(key, value);
-    return value.item() as number;
+    return value.item();
   });
 }
 

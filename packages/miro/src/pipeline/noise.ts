@@ -66,7 +66,7 @@ export function between(first: () => Tensor, second: () => Tensor, share: number
 function slerp(a: Tensor, b: Tensor, share: number): Tensor {
   const rows = Array.from({ length: a.size(0) }, (_, row) => {
     const [x, y] = [a.narrow(0, row, 1), b.narrow(0, row, 1)];
-    const dot = (p: Tensor, q: Tensor) => p.to("float64").mul(q.to("float64")).sum().item() as number;
+    const dot = (p: Tensor, q: Tensor) => p.to("float64").mul(q.to("float64")).sum().item();
     const cosine = dot(x, y) / Math.sqrt(dot(x, x) * dot(y, y));
     // On one line there is no arc.
     if (!(Math.abs(cosine) < 1 - 1e-9)) return x.mul(1 - share).add(y.mul(share));

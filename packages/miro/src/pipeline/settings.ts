@@ -10,7 +10,8 @@ import { expectedAndReceived } from "../expectations.js";
 import { cfgScale } from "../flow/guidance.js";
 import { samplerTitle } from "../flow/samplers/index.js";
 import { expectedOf, oneEach } from "../options.js";
-import { checkTexts, type PngText } from "../pictures/png.js";
+import { checkTexts, encodePng, type PngText } from "../pictures/png.js";
+import type { RgbImage } from "../pictures/rgb.js";
 import { sha256Schema, weightsSchema } from "./loading/identity.js";
 import { EDIT_OPTIONS, pictureOptions } from "./picture-options.js";
 
@@ -180,6 +181,11 @@ export function textToSettings(text: readonly PngText[]): Record<string, unknown
  */
 export function sheetText(shows: unknown, settings?: ImageSettings): PngText {
   return { keyword: "miro", text: JSON.stringify({ sheet: shows, ...(settings && { settings }) }) };
+}
+
+/** A picture that shows several, or a chart of them, marked as such. */
+export function sheetPng({ data, width, height }: RgbImage, shows: unknown): Uint8Array {
+  return encodePng(data, width, height, [sheetText(shows)]);
 }
 
 /** Whether the texts are those of a picture that shows several, written by this program. */

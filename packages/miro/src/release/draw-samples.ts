@@ -2,10 +2,9 @@
 import { join } from "node:path";
 import { InvalidInputError } from "../errors.js";
 import { writeFileAtomic } from "../files/whole-files.js";
-import { encodePng } from "../pictures/png.js";
 import { contactSheet, type RgbImage } from "../pictures/rgb.js";
 import { MiroPipeline } from "../pipeline/pipeline.js";
-import { sheetText } from "../pipeline/settings.js";
+import { sheetPng } from "../pipeline/settings.js";
 import { SAMPLES_FILE } from "./card.js";
 import { factsFile, readFacts } from "./facts.js";
 
@@ -49,9 +48,7 @@ export async function drawSamples(options: SampleOptions): Promise<void> {
   } finally {
     await pipe.dispose();
   }
-  const sheet = contactSheet(images);
-  const png = encodePng(sheet.data, sheet.width, sheet.height, [sheetText(prompts)]);
-  writeFileAtomic(join(folder, SAMPLES_FILE), png, { overwrite: true });
+  writeFileAtomic(join(folder, SAMPLES_FILE), sheetPng(contactSheet(images), prompts), { overwrite: true });
   const file = factsFile({ ...facts, samples: { prompts: [...new Set(prompts)], seed } });
   writeFileAtomic(join(folder, file.name), file.text, { overwrite: true });
 }

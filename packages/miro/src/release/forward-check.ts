@@ -70,8 +70,8 @@ function figures(folder: string, D: Tensor): ForwardCheck {
     sha256: createHash("sha256")
       .update(new Uint8Array(data.buffer, data.byteOffset, data.byteLength))
       .digest("hex"),
-    mean: round(D.mean().item() as number),
-    std: round(D.std().item() as number),
+    mean: round(D.mean().item()),
+    std: round(D.std().item()),
     values: (D.view(-1).narrow(0, 0, 4).toList() as number[]).map(round),
   };
 }

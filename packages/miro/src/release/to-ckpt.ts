@@ -184,7 +184,7 @@ function momentsOf(run: RunState | null, place: number, meter: ReadMeter): Pickl
   const part = (name: string) => deferred({ file: optimizer, key: `${place}.${name}` }, "float32");
   const step = part("step");
   return {
-    step: recipe.optimizer.name === "adamw" ? meter.track(step) : scope(() => step.read().item() as number),
+    step: recipe.optimizer.name === "adamw" ? meter.track(step) : scope(() => step.read().item()),
     exp_avg: meter.track(part("exp_avg")),
     exp_avg_sq: meter.track(part("exp_avg_sq")),
   };

@@ -83,13 +83,9 @@ export interface ClipTowers {
 }
 
 /** OpenAI's CLIP for other uses than scoring. @param options its weights are those of `clip_openai` */
-export function loadOpenaiClip(options: LoadScorerOptions, cleaning: ClipCleaning): Promise<ClipTowers> {
-  return loadTowers({ ...clipOpenai, cleaning }, options);
-}
-
-async function loadTowers(scorer: ClipScorer, options: LoadScorerOptions): Promise<ClipTowers> {
-  const { folder, config, tokenizer } = await openFolder(scorer, options);
-  using file = openTensors(folder, scorer.weights);
+export async function loadOpenaiClip(options: LoadScorerOptions, cleaning: ClipCleaning): Promise<ClipTowers> {
+  const { folder, config, tokenizer } = await openFolder({ ...clipOpenai, cleaning }, options);
+  using file = openTensors(folder, clipOpenai.weights);
   const place = placeOf(options, towerSize(config.vision));
   const clip = await loadClip(file, config, place, options.signal);
   return { clip, tokenizer, path: file.path };

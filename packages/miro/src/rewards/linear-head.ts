@@ -72,6 +72,6 @@ export function readLinearHead(
       weight = next.matmul(weight);
       bias = next.matmul(bias).add(read(`${prefix}.${layer}.bias`));
     }
-    return { weight: weight.select(0, 0).contiguous().keep(), bias: bias.item() as number };
+    return { weight: weight.select(0, 0).contiguous().keep(), bias: bias.item() };
   });
 }

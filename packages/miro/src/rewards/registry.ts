@@ -110,7 +110,7 @@ export function registerScorer(given: string | ScorerSpec | FullColumnsScorer, o
   const spec = typeof given === "string" ? withKey(given, own) : given;
   checkSpec(spec);
   const isFamily = "columns" in spec && spec.columns !== undefined;
-  const added = isFamily ? columnScorers(spec as FullColumnsScorer) : [spec as ScorerSpec];
+  const added = isFamily ? columnScorers(spec) : [spec as ScorerSpec];
   for (const key of [spec.key, ...added.map(({ key }) => key)])
     if (specs.has(key) || families.has(key)) throw invalid("key", "one that no scorer has", key);
   addModule(`${spec.key}.module`, spec.module);

@@ -19,12 +19,11 @@ import { decodeWithOrientation, type OrientedImage } from "../pictures/decode.js
 import { decodeShown } from "../pictures/decode-shown.js";
 import { textsOf } from "../pictures/image-files.js";
 import type { RgbImage } from "../pictures/rgb.js";
-import { orAborted } from "../pipeline/interruption.js";
-import { awake, hashWeights } from "../pipeline/loading/identity.js";
 import { isSheet, textToSettings } from "../pipeline/settings.js";
 import { checkMemory } from "./memory.js";
-import { DEFAULT_SCORER, loadScorer, loadScorerSchema, scorerSpec, scorerVersion } from "./registry.js";
+import { DEFAULT_SCORER, loadScorer, loadScorerSchema, scorerSpec } from "./registry.js";
 import { type AskedPicture, askedPictures } from "./score-inputs.js";
+import { ScoreModels } from "./score-models.js";
 import { isOutputName, type OutputRow, readOutput, rowKey, type ScoreModel, writeOutput } from "./score-output.js";
 import type { LoadedScorer, LoadScorerOptions, ScorerSpec } from "./scorer.js";
 
@@ -215,8 +214,7 @@ class Scoring {
   readonly #rows: Map<string, OutputRow>;
   readonly #truncated = new Map<string, Map<string, boolean>>();
   readonly #sheets: string[] = [];
-  /** Of the weights that were given as folders, by scorer key. */
-  readonly #hashes = new Map<string, string>();
+  readonly #models: ScoreModels;
   #savedMs = performance.now();
   #reused = 0;
   /** Bytes of the largest picture that was decoded. */
@@ -232,12 +230,13 @@ class Scoring {
     this.#options = options;
     this.#output = output;
     this.#root = root;
+    this.#models = new ScoreModels(options);
     this.#rows = output === undefined ? new Map() : readOutput(output);
   }
 
   async run(asked: readonly AskedPicture[]): Promise<ScoreReport> {
     const { signal, onScorer, onProgress } = this.#options;
-    if (this.#output !== undefined) await this.#hashGiven();
+    if (this.#output !== undefined) await this.#models.hash(this.#specs);
     const tasks: Task[] = [];
     for (const picture of asked) {
       signal?.throwIfAborted();
@@ -278,19 +277,6 @@ class Scoring {
     const failed = tasks.filter(({ failure }) => failure);
     if (failed.length === tasks.length) throw failed[0]!.failure!;
     return this.#report(tasks);
-  }
-
-  /** Hashes the folders that were given in place of published weights. */
-  async #hashGiven(): Promise<void> {
-    const { weights, signal } = this.#options;
-    for (const spec of this.#specs) {
-      const hashes: string[] = [];
-      for (const source of givenFor(spec, weights)) {
-        const hash = await awake(orAborted(hashWeights(source), signal));
-        if (hash !== null) hashes.push(hash);
-      }
-      if (hashes.length > 0) this.#hashes.set(spec.key, hashes.length === 1 ? hashes[0]! : sha256(hashes.join()));
-    }
   }
 
   /** What is to be done for a picture; null for a sheet. Its file is read only where its texts or hash are needed. */
@@ -347,7 +333,7 @@ class Scoring {
   #keep({ row, missing }: Task, { scores, models }: OutputRow): void {
     for (const [key, score] of Object.entries(scores)) {
       const spec = this.#specs.find((spec) => spec.key === key);
-      if (spec && !isMadeBy(models[key], spec, this.#options, this.#hashes.get(key))) continue;
+      if (spec && !this.#models.wouldMake(models[key], spec)) continue;
       row.scores[key] = score;
       if (models[key]) row.models[key] = models[key];
       if (missing.delete(key)) this.#reused++;
@@ -404,27 +390,16 @@ class Scoring {
   }
 
   async #judge(scorer: LoadedScorer, chunk: readonly Task[], pictures: readonly (Decoded | undefined)[]) {
-    const { signal, precision, weights } = this.#options;
+    const { signal } = this.#options;
     const { key } = scorer;
-    const spec = scorerSpec(key);
-    const kind = spec.pixels ?? "shown";
+    const kind = scorerSpec(key).pixels ?? "shown";
     const todo = chunk.flatMap((task, i) =>
       pictures[i] && task.missing.has(key) ? [{ task, image: pictures[i][kind]! }] : [],
     );
     const prompts = todo.map(({ task }) => task.prompt ?? "");
     const images = todo.map(({ image }) => image);
     const scores = await scorer.scoreOrNull(images, prompts, { signal });
-    const given = weightsOf(spec, weights);
-    const hash = this.#hashes.get(key);
-    const version = scorerVersion(key);
-    const model: ScoreModel = {
-      name: scorer.name,
-      ...(scorer.dtype && { dtype: scorer.dtype }),
-      ...(scorer.dtype && precision === "upstream" && { precision }),
-      ...(given && { weights: given }),
-      ...(hash && { sha256: hash }),
-      ...(version && { version }),
-    };
+    const model = this.#models.of(scorer);
     todo.forEach(({ task }, i) => {
       task.row.scores[key] = scores[i]!;
       task.row.models[key] = model;
@@ -476,37 +451,6 @@ class Scoring {
       sheets: this.#sheets,
     };
   }
-}
-
-/** Folders and repositories that were given in place of a scorer's published weights. */
-function givenFor({ key, repositories }: ScorerSpec, weights: LoadScorerOptions["weights"]): string[] {
-  const keys = repositories?.map(({ givenAs = key }) => givenAs) ?? [key];
-  return [...new Set(keys.flatMap((name) => weights?.[name] ?? []))];
-}
-
-/** What was given in place of a scorer's published weights, as scores record it; undefined for nothing. */
-function weightsOf(spec: ScorerSpec, weights: LoadScorerOptions["weights"]): string | undefined {
-  const given = givenFor(spec, weights);
-  return given.length === 0 ? undefined : given.join(" + ");
-}
-
-/** Whether a score that was recorded is the one that would be computed. @param hash of the weights that were given */
-function isMadeBy(
-  model: ScoreModel | undefined,
-  spec: ScorerSpec,
-  options: LoadScorerOptions,
-  hash: string | undefined,
-): boolean {
-  if (model === undefined) return false;
-  const { dtype = "auto", precision, weights } = options;
-  return (
-    model.name === (spec.modelName?.(options) ?? spec.name) &&
-    (model.dtype === undefined || dtype === "auto" || precision === "upstream" || model.dtype === dtype) &&
-    (model.dtype === undefined || (model.precision === "upstream") === (precision === "upstream")) &&
-    model.weights === weightsOf(spec, weights) &&
-    model.sha256 === hash &&
-    model.version === scorerVersion(spec.key)
-  );
 }
 
 /** A picture without the text that a scorer needs, or that it cannot judge: the call is wrong, not the picture. */

@@ -6,6 +6,7 @@ import { type DType, empty, isFloatingPoint, nn, noGrad, scope, type Tensor } fr
 import { loadModuleInPieces, type StoredTensor, type TensorFile, tensorFile } from "@miro-t2i/torch/io";
 import { MiroError } from "../errors.js";
 import { filled, inPieces, type Pieces } from "../pieces.js";
+import { listed } from "../printable.js";
 
 /** Where the weights go. */
 export interface WeightsPlace {
@@ -126,9 +127,7 @@ export function checkTensors(
     ["wrong", misfits],
   ] as const;
   const named = problems.flatMap(([kind, list]) =>
-    list.length === 0
-      ? []
-      : [`${kind} (${list.length}): ${list.slice(0, NAMED).join(", ")}${list.length > NAMED ? ", …" : ""}`],
+    list.length === 0 ? [] : [`${kind} (${list.length}): ${listed(list, NAMED)}`],
   );
   if (named.length > 0) throw new MiroError(`${file.path}: not the weights of ${what}: ${named.join("; ")}`);
 }

@@ -23,6 +23,7 @@ import { readJson } from "../files/json-file.js";
 import { readBytes } from "../files/whole-files.js";
 import { fixText } from "./fix-text.js";
 import { unescapeHtml } from "./html-entities.js";
+import { PYTHON_SPACE, WHITE_SPACE } from "./whitespace.js";
 
 /** How a text is cleaned before it is cut into words. */
 export type ClipCleaning = "openai" | "hugging-face";
@@ -34,13 +35,10 @@ const MERGES = 48_894;
 /** No vocabulary comes near this. */
 const MAX_TABLE_BYTES = 32 * 2 ** 20;
 
-/** White space of Unicode, which JavaScript's `\s` is not quite. */
-const SPACE = "\\t-\\r \\x85\\xa0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000";
-/** Python's `str.split` also takes the four separators. */
-const SPLIT_SPACES = new RegExp(`[${SPACE}\\x1c-\\x1f]+`, "g");
-const SPACES = new RegExp(`[${SPACE}]+`, "g");
+const SPLIT_SPACES = new RegExp(`[${PYTHON_SPACE}]+`, "g");
+const SPACES = new RegExp(`[${WHITE_SPACE}]+`, "g");
 /** Contractions, letters, single digits, and what is neither. */
-const WORDS = `'s|'t|'re|'ve|'m|'ll|'d|\\p{L}+|\\p{N}|[^${SPACE}\\p{L}\\p{N}]+`;
+const WORDS = `'s|'t|'re|'ve|'m|'ll|'d|\\p{L}+|\\p{N}|[^${WHITE_SPACE}\\p{L}\\p{N}]+`;
 /**
  * Python ignores case here: "ſ" is an "s", and U+0345, whose capital is a letter, is neither letter nor something else.
  */
@@ -97,8 +95,8 @@ export class ClipTokenizer {
    * @param source what to call them in errors
    */
   constructor(merges: readonly string[], cleaning: ClipCleaning, source = "merges") {
-    const symbols = byteSymbols();
-    const ids = new Map([...symbols, ...symbols.map((symbol) => `${symbol}</w>`)].map((symbol, id) => [symbol, id]));
+    const symbols = [...BYTE_SYMBOLS, ...BYTE_SYMBOLS.map((symbol) => `${symbol}</w>`)];
+    const ids = new Map(symbols.map((symbol, id) => [symbol, id]));
     merges.forEach((line, i) => {
       const [first, second, ...rest] = line.split(" ");
       const a = ids.get(first!);
@@ -143,11 +141,11 @@ export class ClipTokenizer {
   /** Ids of a text, start and end included, not cut. */
   encode(text: string): number[] {
     const { start, end, clean, word } = this.#kind;
-    const whole = text.replace(/\p{Surrogate}/gu, "\ufffd");
+    const valid = text.replace(/\p{Surrogate}/gu, "\ufffd");
     const ids = [this.startId];
     const special = (part: string) => (part === start ? this.startId : part === end ? this.endId : null);
     // Only here the special tokens are found before the text is cleaned.
-    const parts = this.cleaning === "hugging-face" ? whole.split(/(<\|startoftext\|>|<\|endoftext\|>)/) : [whole];
+    const parts = this.cleaning === "hugging-face" ? valid.split(/(<\|startoftext\|>|<\|endoftext\|>)/) : [valid];
     for (const part of parts) {
       const whole = parts.length > 1 ? special(part) : null;
       if (whole !== null) ids.push(whole);
@@ -156,8 +154,8 @@ export class ClipTokenizer {
           const id = this.cleaning === "openai" ? special(match) : null;
           if (id !== null) ids.push(id);
           else
-            for (const word of match.startsWith("<|") ? match.split(/(?<=<\|)(?=\w)|(?=\|>$)/) : [match])
-              for (const symbol of this.#merge(word)) ids.push(symbol);
+            for (const piece of match.startsWith("<|") ? match.split(/(?<=<\|)(?=\w)|(?=\|>$)/) : [match])
+              for (const symbol of this.#merge(piece)) ids.push(symbol);
         }
     }
     ids.push(this.endId);
@@ -254,31 +252,18 @@ class Heap {
   }
 }
 
-/** Printable bytes come first and stand for themselves; the others are the characters from 256 on. */
-function byteOrder(): { bytes: number[]; symbols: string[] } {
-  const printable = (byte: number) =>
-    (byte >= 0x21 && byte <= 0x7e) || (byte >= 0xa1 && byte <= 0xac) || (byte >= 0xae && byte <= 0xff);
-  const all = Array.from({ length: 256 }, (_, byte) => byte);
-  const others = all.filter((byte) => !printable(byte));
-  const bytes = [...all.filter(printable), ...others];
-  return {
-    bytes,
-    symbols: bytes.map((byte) => String.fromCharCode(printable(byte) ? byte : 256 + others.indexOf(byte))),
-  };
-}
-
-function byteSymbols(): string[] {
-  return byteOrder().symbols;
-}
-
+const isPrintable = (byte: number) =>
+  (byte >= 0x21 && byte <= 0x7e) || (byte >= 0xa1 && byte <= 0xac) || (byte >= 0xae && byte <= 0xff);
+const ALL_BYTES = Array.from({ length: 256 }, (_, byte) => byte);
+const OTHER_BYTES = ALL_BYTES.filter((byte) => !isPrintable(byte));
+/** The bytes by id: printable ones come first. */
+const BYTES = [...ALL_BYTES.filter(isPrintable), ...OTHER_BYTES];
+/** What merges write for them: printable ones stand for themselves; the others are the characters from 256 on. */
+const BYTE_SYMBOLS = BYTES.map((byte) =>
+  String.fromCharCode(isPrintable(byte) ? byte : 256 + OTHER_BYTES.indexOf(byte)),
+);
 /** The id of each byte. */
-const BYTE_IDS: readonly number[] = (() => {
-  const ids: number[] = [];
-  byteOrder().bytes.forEach((byte, id) => {
-    ids[byte] = id;
-  });
-  return ids;
-})();
+const BYTE_IDS = ALL_BYTES.map((byte) => BYTES.indexOf(byte));
 
 /** Files that hold the merges, in the order in which they are looked for. */
 const TABLES: readonly [name: string, read: (path: string) => string[]][] = [

@@ -13,6 +13,7 @@
  */
 import { lowerCaseNames, namedEntity, unescapeHtml } from "./html-entities.js";
 import { MOJIBAKE, SINGLE_BYTE_ENCODINGS, UTF8_CLUES } from "./mojibake.generated.js";
+import { PYTHON_SPACE } from "./whitespace.js";
 
 /** Longer lines are repaired in pieces of this many characters. */
 const MAX_LINE = 1_000_000;
@@ -127,9 +128,6 @@ function decodeEntity(entity: string): string {
 
 // --- wrongly read UTF-8 ---
 
-/** White space of Python's regular expressions: what Unicode calls so, and the four separators. */
-const SPACE = "\\t-\\r\\x1c- \\x85\\xa0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000";
-
 const BAD = unlikelyPairs();
 const EMBEDDED = new RegExp(
   `(?<![${UTF8_CLUES.continuation_strict}])` +
@@ -138,7 +136,6 @@ const EMBEDDED = new RegExp(
     `|[${UTF8_CLUES.first_of_4}][${UTF8_CLUES.continuation}]{3})+`,
   "gu",
 );
-const LATIN_1 = "latin-1";
 const MAC = "macroman";
 /** Byte of a character that somebody's decoder could not read; only in the encodings that have holes. */
 const LOST = 0x1a;
@@ -165,11 +162,9 @@ function fixEncoding(text: string): string {
 
 function fixEncodingOnce(text: string): string {
   if (/^[\0-\x7f]*$/.test(text) || !BAD.test(text)) return text;
-  let latin1 = false;
   for (const { name, byteOf } of ENCODERS) {
     const encoded = encode(text, byteOf);
     if (encoded === null) continue;
-    latin1 ||= name === LATIN_1;
     // Bytes as text of the characters 0 to 255, so that regular expressions can search them.
     let bytes = encoded;
     if (name !== MAC && ALTERED.test(bytes)) bytes = restoreNoBreakSpaces(bytes);
@@ -180,12 +175,7 @@ function fixEncodingOnce(text: string): string {
   const inParts = text.replace(EMBEDDED, (part) =>
     part.length < text.length && BAD.test(part) ? fixEncoding(part) : part,
   );
-  if (inParts !== text) return inParts;
-  if (latin1) {
-    const windows = fixC1(text);
-    if (windows !== text && !/[\x81\x8d\x8f\x90\x9d]/.test(text)) return windows;
-  }
-  return fixC1(text);
+  return inParts === text ? fixC1(text) : inParts;
 }
 
 function encode(text: string, byteOf: ReadonlyMap<number, number>): string | null {
@@ -306,7 +296,7 @@ function unlikelyPairs(): RegExp {
     `[${lower}${lowerCommon}${box}${end}${currency}${numeric}][${upper}]`,
     `[${box}${end}${currency}${numeric}][${lower}]`,
     `[${lower}${box}${end}][${currency}]`,
-    `[${SPACE}][${upper}][${currency}]`,
+    `[${PYTHON_SPACE}][${upper}][${currency}]`,
     `[${upper}${box}][${numeric}${law}]`,
     `[${lower}${upper}${box}${currency}${end}][${start}][${numeric}]`,
     `[${lower}${upper}${currency}${numeric}${box}${law}][${end}][${start}]`,
@@ -334,7 +324,7 @@ function unlikelyPairs(): RegExp {
     "ГўВЂВ[^\\n][A-Za-z ]",
     // "à" and "á", and "Â" before what it was read from
     "Ã[\\xa0¡]",
-    `[a-z][${SPACE}]?[ÃÂ] `,
+    `[a-z][${PYTHON_SPACE}]?[ÃÂ] `,
     "^[ÃÂ] ",
     `[a-z.,?!${end}]Â[ ${start}${end}]`,
     // Windows-1253

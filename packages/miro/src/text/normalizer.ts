@@ -73,7 +73,7 @@ function collectSteps(json: unknown, path: string, refuse: Refuse, steps: Step[]
   if (depth > MAX_DEPTH) throw refuse(path, `sequences nested at most ${MAX_DEPTH} deep`, "deeper ones");
   const parsed = schema.safeParse(json, { error: expectation });
   if (!parsed.success) throw refuseUnion(json, path, parsed.error, refuse);
-  const normalizer = parsed.data!;
+  const normalizer = parsed.data;
   if (normalizer.type !== "Sequence") {
     if (steps.length >= MAX_STEPS) throw refuse(path, `at most ${MAX_STEPS} rules in all sequences together`, "more");
     steps.push(compileStep(normalizer, path, refuse));
@@ -151,9 +151,10 @@ function stripEnd(text: string): string {
 function compilePattern(source: string, path: string, refuse: Refuse): RegExp {
   const match = /^(\\s|\\[^\p{L}\d]|[^\\.^$|?*+()[\]{}])(\+|\{\d{1,3}(?:,\d{0,3})?\})?$/u.exec(source);
   if (!match) throw refuse(path, "one character or \\s, perhaps repeated (+, {2,})", source);
-  const atom = match![1] === "\\s" ? `[${WHITE_SPACE}]` : match![1]!.length > 1 ? `[${match![1]}]` : match![1]!;
+  const [, one = "", quantifier = ""] = match;
+  const atom = one === "\\s" ? `[${WHITE_SPACE}]` : one.length > 1 ? `[${one}]` : one;
   try {
-    return new RegExp(atom + (match![2] ?? ""), "gu");
+    return new RegExp(atom + quantifier, "gu");
   } catch {
     throw refuse(path, "a regular expression", source);
   }

@@ -85,11 +85,9 @@ export class Vocabulary {
   /** A text with names in place of characters: `🦊 on a red background` is `a fox on a red background`. */
   named(text: string): string {
     if (this.#character === null) return text;
-    const { parts, ends } = this.#split(text);
-    if (parts.length === 0) return text;
     let out = "";
     let at = 0;
-    for (const [i, { thing, start, count }] of parts.entries()) {
+    for (const [i, { thing, start, end, count }] of this.#runsIn(text, this.#character).entries()) {
       const between = text.slice(at, start);
       const isBlank = between.trim() === "";
       const before = i > 0 && isBlank ? " and " : between;
@@ -97,29 +95,25 @@ export class Vocabulary {
       const alone = isBlank || /(?:,|\band|\bof|\bto|\babove|\bbelow|\bunder)$/i.test(between.trimEnd());
       const words = count > 1 ? `${NUMBERS[count] ?? count} ${thing.plural}` : alone ? thing.phrase : thing.name;
       out += before + (/[\p{L}\p{N}]$/u.test(before) ? " " : "") + words;
-      at = ends[i]!;
+      at = end;
       if (/^[\p{L}\p{N}]/u.test(text.slice(at))) out += " ";
     }
     return out + text.slice(at);
   }
 
   /** Runs of one character, with where they begin and end. */
-  #split(text: string): { parts: { thing: Thing; start: number; count: number }[]; ends: number[] } {
-    const parts: { thing: Thing; start: number; count: number }[] = [];
-    const ends: number[] = [];
-    for (const match of text.matchAll(this.#character!)) {
-      const thing = this.#byCharacter.get(match[1]!)!;
-      const end = match.index + match[0].length;
-      const last = parts.at(-1);
-      if (last?.thing === thing && text.slice(ends.at(-1), match.index).trim() === "") {
+  #runsIn(text: string, character: RegExp): { thing: Thing; start: number; end: number; count: number }[] {
+    const runs: { thing: Thing; start: number; end: number; count: number }[] = [];
+    for (const { 0: found, 1: name, index: start } of text.matchAll(character)) {
+      const thing = this.#byCharacter.get(name!)!;
+      const end = start + found.length;
+      const last = runs.at(-1);
+      if (last?.thing === thing && text.slice(last.end, start).trim() === "") {
         last.count++;
-        ends[ends.length - 1] = end;
-      } else {
-        parts.push({ thing, start: match.index, count: 1 });
-        ends.push(end);
-      }
+        last.end = end;
+      } else runs.push({ thing, start, end, count: 1 });
     }
-    return { parts, ends };
+    return runs;
   }
 
   /** What the model does not know of some texts, in one line with the nearest names; null where it knows all words. */

@@ -5,3 +5,6 @@
 
 /** The inside of a regular expression's character class. */
 export const WHITE_SPACE = "\\t-\\r \\x85\\xA0\\u1680\\u2000-\\u200A\\u2028\\u2029\\u202F\\u205F\\u3000";
+
+/** The same of what Python's `str.split` and regular expressions take for white space: the four separators too. */
+export const PYTHON_SPACE = `${WHITE_SPACE}\\x1c-\\x1f`;

@@ -77,7 +77,7 @@ describe.each<{ input: Code; output: Code; width: number; centered: boolean }>([
       const gradient = byHead.transpose(1, 2);
 
       const lanes = Math.min(32, width / 8);
-      const rowsOf = ([b, q, h]: readonly number[]) => [b, q, h, Q, H];
+      const rowsOf = ([b, q, h]: readonly number[]) => [b!, q!, h!, Q, H];
       const made = run(
         `norm-${input}-${width}`,
         {

@@ -1,4 +1,5 @@
 /** The bin edges of a set of shards: those kept beside the shards, else computed from a sample of their scores. */
+import { dirname } from "node:path";
 import { InvalidInputError } from "../../errors.js";
 import type { ShardSet } from "../shards/shard-set.js";
 import { type BinEdges, type BinIdentity, readBinCache, writeBinCache } from "./bin-cache.js";
@@ -117,7 +118,6 @@ export function binOptions(options: Omit<BinsOfOptions, "scores">): BinOptions {
   return { numBins, strategy, refineLastNBins, refineFactor, distinct };
 }
 
-function folderOf(shards: ShardSet): string {
-  const first = shards.shards[0]!.path;
-  return first.includes("/") ? first.slice(0, Math.max(1, first.lastIndexOf("/"))) : ".";
+function folderOf({ shards }: ShardSet): string {
+  return dirname(shards[0]!.path);
 }

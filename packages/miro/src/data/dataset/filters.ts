@@ -6,6 +6,7 @@
  */
 import { z } from "zod";
 import { field } from "../../options.js";
+import type { ShardTable } from "../shards/shard-table.js";
 
 /** What a sample must have. */
 export const filterOptionsSchema = z.strictObject({
@@ -29,28 +30,20 @@ export const filterOptionsSchema = z.strictObject({
 /** What a sample must have, every value given. */
 export type FilterOptions = z.output<typeof filterOptionsSchema>;
 
-/** What the filter reads of a sample; NaN where the metadata have no number. */
-export interface FilteredFields {
-  width: number;
-  height: number;
-  clipScore: number;
-  aestheticScore: number;
-}
-
-/** Whether a sample passes. */
-export function passesFilter(sample: FilteredFields, options: FilterOptions): boolean {
-  const { width, height } = sample;
-  if (Number.isNaN(width) || Number.isNaN(height)) return true;
-  const known = (score: number) => (Number.isNaN(score) ? 0 : score);
-  return (
-    width >= options.minImageSize &&
-    height >= options.minImageSize &&
-    known(sample.clipScore) >= options.clipFilterThreshold &&
-    known(sample.aestheticScore) >= options.aestheticThreshold
-  );
-}
-
 /** Whether there is a filter: three zeros are none, as published, so that negative scores pass too. */
 export function hasFilter({ minImageSize, clipFilterThreshold, aestheticThreshold }: FilterOptions): boolean {
   return minImageSize !== 0 || clipFilterThreshold !== 0 || aestheticThreshold !== 0;
+}
+
+/** Whether a sample of a shard passes. */
+export function passesFilter(table: Pick<ShardTable, "value">, sample: number, options: FilterOptions): boolean {
+  if (!hasFilter(options)) return true;
+  const sides = [table.value(sample, "width"), table.value(sample, "height")];
+  if (sides.some(Number.isNaN)) return true;
+  const score = (name: string) => table.value(sample, name) || 0;
+  return (
+    sides.every((side) => side >= options.minImageSize) &&
+    score("clip_score") >= options.clipFilterThreshold &&
+    score("aesthetic_score") >= options.aestheticThreshold
+  );
 }

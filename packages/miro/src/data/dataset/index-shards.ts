@@ -14,10 +14,10 @@ import { ShardSet, tarsIn } from "../shards/shard-set.js";
 import { warnUnfinished } from "../shards/unfinished.js";
 import { checkWidsIndex, WIDS_INDEX_NAME, writeWidsIndex } from "../shards/wids-index.js";
 import { binsOf } from "./bins-of.js";
-import type { FilterOptions } from "./filters.js";
+import { type FilterOptions, passesFilter } from "./filters.js";
 import { foundFields, numericFields, scoreFields } from "./numeric-fields.js";
 import type { OpenHooks } from "./open-shards.js";
-import { passesIn, writeSizeCache } from "./size-cache.js";
+import { writeSizeCache } from "./size-cache.js";
 import type { ScoreSummary } from "./statistics.js";
 import { trainingSetOptionsSchema } from "./training-set-options.js";
 
@@ -146,7 +146,7 @@ async function countPassing(
   const brokenShards = skipBrokenShards ? "skip" : "read";
   const shards = await ShardSet.open({ sources: [folder], onBadSample: "skip", maxBadRate: 1, brokenShards });
   try {
-    const passing = shards.select({ where: (table, sample) => passesIn(table, sample, options) }).length;
+    const passing = shards.select({ where: (table, sample) => passesFilter(table, sample, options) }).length;
     return { passing, sizeFile: writeSizeCache(folder, options, passing) };
   } finally {
     shards.close();

@@ -7,8 +7,7 @@
 import { join } from "node:path";
 import { pythonFloat } from "../../files/python-number.js";
 import { writeFileAtomic } from "../../files/whole-files.js";
-import type { ShardTable } from "../shards/shard-table.js";
-import { type FilterOptions, passesFilter } from "./filters.js";
+import type { FilterOptions } from "./filters.js";
 
 /** The published name: smallest side, then the two thresholds as Python prints floats, with `_` for `.`. */
 export function sizeCacheName({ minImageSize, clipFilterThreshold, aestheticThreshold }: FilterOptions): string {
@@ -24,15 +23,4 @@ export function writeSizeCache(folder: string, options: FilterOptions, passing: 
   const path = join(folder, sizeCacheName(options));
   writeFileAtomic(path, `{"total_size": ${passing}}`, { overwrite: true });
   return path;
-}
-
-/** Whether a sample of a shard passes the filter. */
-export function passesIn(table: Pick<ShardTable, "value">, sample: number, options: FilterOptions): boolean {
-  const fields = {
-    width: table.value(sample, "width"),
-    height: table.value(sample, "height"),
-    clipScore: table.value(sample, "clip_score"),
-    aestheticScore: table.value(sample, "aesthetic_score"),
-  };
-  return passesFilter(fields, options);
 }

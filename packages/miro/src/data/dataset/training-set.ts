@@ -14,10 +14,9 @@ import type { BinEdges } from "./bin-cache.js";
 import { binValue, nominalBins } from "./bins.js";
 import { binOptions, binsOf } from "./bins-of.js";
 import { canBeSynthetic, drawsSynthetic, syntheticName } from "./caption-source.js";
-import { type FilterOptions, hasFilter } from "./filters.js";
+import { type FilterOptions, hasFilter, passesFilter } from "./filters.js";
 import { type OpenHooks, openShards, rootsOf } from "./open-shards.js";
 import { orderOf } from "./order-of.js";
-import { passesIn } from "./size-cache.js";
 import { type TrainingSetOptions, textMember, trainingSetOptionsSchema } from "./training-set-options.js";
 
 /** A sample as it is trained with in an epoch. */
@@ -78,7 +77,11 @@ export class TrainingSet {
       if (unfiltered !== null) hooks.onMessage?.(`${roots.join(", ")}: ${unfiltered}`);
       const bins =
         options.binCoherence && scores.length > 0 ? (await binsOf(shards, { ...options, scores }, hooks)).edges : null;
-      const order = await orderOf(selection, options, shards, roots, { ...run, seed: options.samplerSeed ?? run.seed });
+      const order = orderOf(selection, options, shards, {
+        roots: roots.length,
+        seed: options.samplerSeed ?? run.seed,
+        batchSize: run.batchSize,
+      });
       return new TrainingSet(shards, selection, options, scores, bins, order, run.seed);
     } catch (error) {
       shards.close();
@@ -172,12 +175,7 @@ export function filterWords({ minImageSize, clipFilterThreshold, aestheticThresh
 
 function filterOf(options: SelectingOptions): ((table: ShardTable, sample: number) => boolean) | undefined {
   if (!hasFilter(options) && !options.requirePictureAndCaption) return undefined;
-  return (table, i) => {
-    if (
-      options.requirePictureAndCaption &&
-      !(table.has(i, "txt") && IMAGE_EXTENSIONS.some((name) => table.has(i, name)))
-    )
-      return false;
-    return passesIn(table, i, options);
-  };
+  const isWhole = (table: ShardTable, i: number) =>
+    table.has(i, "txt") && IMAGE_EXTENSIONS.some((name) => table.has(i, name));
+  return (table, i) => (!options.requirePictureAndCaption || isWhole(table, i)) && passesFilter(table, i, options);
 }

@@ -2,13 +2,10 @@
  * The two networks of the latents stage, and what they make of pictures and captions: float16 arrays as bytes of `.npy`
  * files.
  */
-import { closeSync, openSync, readdirSync, readFileSync, readSync, statSync } from "node:fs";
-import { join } from "node:path";
 import { noGrad, scope, type Tensor, tensor } from "@miro-t2i/torch";
 import { encodeNpy } from "@miro-t2i/torch/io";
 import { type Autoencoder, loadingAutoencoder } from "../../autoencoder/index.js";
 import { InvalidInputError, invalid } from "../../errors.js";
-import { sha256 } from "../../files/sha256.js";
 import { about, message, option } from "../../message.js";
 import { inPieces } from "../../pieces.js";
 import { modelOrBundled } from "../../pipeline/loading/bundled.js";
@@ -20,9 +17,6 @@ import { fetchTextEncoder, fetchVae } from "../../pipeline/loading/sources.js";
 import { T5Encoder } from "../../text/t5.js";
 import { Tokenizer } from "../../text/tokenizer.js";
 import type { ResolvedOptions } from "./options.js";
-
-/** Bytes at the beginning and at the end of a file of weights that stand for it. */
-const ENDS_BYTES = 2 ** 20;
 
 /** Folders of the two networks; null for what is not asked for. */
 export interface LatentFolders {
@@ -45,37 +39,6 @@ export async function locateModels(
     textEncoder: options.textEmbeddings ? await fetchTextEncoder(text(), hub) : null,
     vae: options.vae256 || options.vae512 ? await fetchVae(vae(), hub) : null,
   };
-}
-
-/**
- * A digest of a folder's models: configurations and tokenizers whole, of each file of weights its size and both ends.
- */
-export function modelFingerprint(
-  folder: string,
-  weights = /\.safetensors$/,
-  whole = /^(config|tokenizer)\.json$/,
-): string {
-  const parts: unknown[] = [];
-  for (const name of readdirSync(folder).sort()) {
-    const path = join(folder, name);
-    const size = statSync(path).size;
-    if (whole.test(name)) parts.push([name, sha256(readFileSync(path))]);
-    else if (weights.test(name)) parts.push([name, size, sha256(ends(path, size))]);
-  }
-  return sha256(JSON.stringify(parts));
-}
-
-function ends(path: string, size: number): Uint8Array {
-  const length = Math.min(ENDS_BYTES, size);
-  const bytes = Buffer.alloc(2 * length);
-  const descriptor = openSync(path, "r");
-  try {
-    readSync(descriptor, bytes, 0, length, 0);
-    readSync(descriptor, bytes, length, length, size - length);
-  } finally {
-    closeSync(descriptor);
-  }
-  return bytes;
 }
 
 /** The precision that was asked for. @throws InvalidInputError for one that these networks are not computed in */

@@ -12,6 +12,7 @@ import { MiroError } from "../../errors.js";
 import { type PythonJson, writePythonJson } from "../../files/python-json.js";
 import { message, option } from "../../message.js";
 import { counted } from "../../numbers.js";
+import { listed } from "../../printable.js";
 import { TarWriter } from "../shards/tar-writer.js";
 import type { DecodeJob } from "./decode-pool.js";
 import { type EncodedPicture, type LatentModels, NotFiniteError, sidesOf } from "./latent-models.js";
@@ -146,9 +147,8 @@ async function withScores(
   const unscored = missing.filter(({ key }) => !known.has(key));
   if (options.missingScores === "error" && unscored.length > 0) {
     const complain = (keys: string[]): never => {
-      const listed = `${keys.slice(0, LISTED_KEYS).join(", ")}${keys.length > LISTED_KEYS ? ", …" : ""}`;
       throw new MiroError(
-        message`${path}: no scores for ${keys.length} of ${counted(samples.length, "sample")} (${listed}); run ${option("stage", "rewards")} first, or choose ${option("missingScores", "skip")} or allow`,
+        message`${path}: no scores for ${keys.length} of ${counted(samples.length, "sample")} (${listed(keys, LISTED_KEYS)}); run ${option("stage", "rewards")} first, or choose ${option("missingScores", "skip")} or allow`,
       );
     };
     if (scores.size === 0) complain(unscored.map(({ key }) => key));

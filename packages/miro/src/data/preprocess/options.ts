@@ -3,7 +3,7 @@ import { z } from "zod";
 import { InvalidInputError, invalid } from "../../errors.js";
 import { about, type Message, message } from "../../message.js";
 import { counted } from "../../numbers.js";
-import { abortSignal, callback, commaSeparated, field, flag, type OptionsOf } from "../../options.js";
+import { abortSignal, callback, commaSeparated, field, firstAndLast, flag, type OptionsOf } from "../../options.js";
 import { MAX_PIXELS } from "../../pictures/decode.js";
 import { loadSchema } from "../../pipeline/loading/load-options.js";
 import { loadScorerSchema } from "../../rewards/registry.js";
@@ -73,7 +73,7 @@ export const preprocessSchema = z.strictObject({
     help: "shards by position, FIRST-LAST, both included",
     flag: "--shard-range <first-last>",
     otherwise: "all shards",
-    parse: toRange,
+    parse: firstAndLast,
   }),
   /** Shards by name, with or without .tar. */
   shards: field(z.array(name).min(1).optional(), {
@@ -266,12 +266,6 @@ export type PreprocessOptions = OptionsOf<typeof preprocessSchema>;
 function toPositions(text: string): number[] | undefined {
   const parts = text.split(",");
   return parts.every((part) => /^\s*\d+\s*$/.test(part)) ? parts.map(Number) : undefined;
-}
-
-/** `0-99`. */
-function toRange(text: string): [number, number] | undefined {
-  const match = /^\s*(\d+)\s*-\s*(\d+)\s*$/.exec(text);
-  return match ? [Number(match[1]), Number(match[2])] : undefined;
 }
 
 /** Options with everything filled in. */

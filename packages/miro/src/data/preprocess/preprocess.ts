@@ -6,7 +6,7 @@
  * when samples were left out, a report (`….skipped.jsonl`). A shard is worked on under a lock. What a killed process
  * leaves is a temporary file and a manifest that says `writing`; the next run removes the one and does the shard again.
  */
-import { existsSync, readdirSync, realpathSync, rmSync, statSync } from "node:fs";
+import { existsSync, realpathSync, rmSync, statSync } from "node:fs";
 import { availableParallelism } from "node:os";
 import { basename, dirname, join } from "node:path";
 import { InvalidInputError, invalid, MiroError } from "../../errors.js";
@@ -14,23 +14,14 @@ import { FileLock, type LockOwner, whenKnown } from "../../files/file-lock.js";
 import { sha256 } from "../../files/sha256.js";
 import { readBytes } from "../../files/whole-files.js";
 import { proveWritable } from "../../files/writable.js";
-import { about, type Message, message, option } from "../../message.js";
-import { counted, plural } from "../../numbers.js";
+import { about, message, option } from "../../message.js";
 import { parseOptions } from "../../options.js";
 import { checkDevice } from "../../pipeline/loading/device.js";
 import type { LoadedScorer, ScorerSpec } from "../../rewards/scorer.js";
 import { withThreads } from "../../with-threads.js";
-import { compressedTars } from "../shards/compressed.js";
 import { problemText, ShardError } from "../shards/shard-error.js";
 import { DecodePool } from "./decode-pool.js";
-import {
-  type LatentFolders,
-  LatentModels,
-  latentDType,
-  locateModels,
-  modelFingerprint,
-  sidesOf,
-} from "./latent-models.js";
+import { type LatentFolders, LatentModels, latentDType, locateModels, sidesOf } from "./latent-models.js";
 import { latentShard, tarPath } from "./latent-stage.js";
 import {
   beginManifest,
@@ -41,19 +32,19 @@ import {
   otherSource,
   type Plan,
   readManifest,
-  readReport,
   standing,
   writeReport,
 } from "./manifest.js";
+import { type PreprocessOptions, preprocessSchema, type ResolvedOptions, type Stage, selectShards } from "./options.js";
 import {
-  type PreprocessOptions,
-  type PreprocessProgress,
-  preprocessSchema,
-  type ResolvedOptions,
-  type Stage,
-  selectShards,
-} from "./options.js";
-import { gapName, judgedText, scoreShard } from "./score-stage.js";
+  refuseNothing,
+  reportCompressed,
+  reportEarlier,
+  reportUnturned,
+  reportWithoutSynthetic,
+  say,
+} from "./remarks.js";
+import { gapName, scoreShard } from "./score-stage.js";
 import { readScores, type ScoreTable } from "./scores-csv.js";
 import {
   AMBIGUOUS_SYNTHETIC,
@@ -66,7 +57,9 @@ import {
 } from "./shard-work.js";
 import { listShards } from "./sources/list-shards.js";
 import type { Skipped, SourceShard } from "./sources/raw-sample.js";
-import { loadStageScorers, scorerSettings, stageScorers } from "./stage-scorers.js";
+import { StageMeter } from "./stage-meter.js";
+import { loadStageScorers, stageScorers } from "./stage-scorers.js";
+import { latentSettings, scoreSettings } from "./stage-settings.js";
 import { SyntheticTable } from "./synthetic-captions.js";
 
 /** What {@link preprocess} did. */
@@ -109,7 +102,7 @@ export async function preprocess(given: PreprocessOptions): Promise<PreprocessRe
   for (const { status } of reports) counts[status]++;
   reportUnturned(options, reports);
   reportWithoutSynthetic(options, reports);
-  if (prepared.stages.includes("vae")) reportEarlier(prepared);
+  if (prepared.stages.includes("vae")) reportEarlier(options.dest!, prepared.all, options);
   return { shards: reports, counts, seconds: Math.round(performance.now() - started) / 1000 };
 }
 
@@ -119,7 +112,7 @@ async function runStages(prepared: Prepared): Promise<ShardReport[]> {
   const pool = new DecodePool(options.workers ?? Math.min(8, availableParallelism()));
   try {
     for (const [i, stage] of stages.entries()) {
-      const meter = new Meter(stage, i, stages.length, shards.length, options.onProgress);
+      const meter = new StageMeter(stage, i, stages.length, shards.length, options.onProgress);
       const done = await (stage === "vae" ? latentStage : scoreStage)(prepared, stage, pool, meter);
       reports.push(...done);
       refuseNothing(options.src, done);
@@ -128,102 +121,6 @@ async function runStages(prepared: Prepared): Promise<ShardReport[]> {
     await pool.close();
   }
   return reports;
-}
-
-/** What to do about samples that are left out, for those reasons of which a whole data set may be. */
-const REMEDIES: Partial<Record<string, string>> = {
-  "missing-caption":
-    "give each picture a caption: NAME.txt beside NAME.jpg, a field caption or text in NAME.json, KEY.txt in a tar, or a column of a table",
-  "missing-json": "give each sample of a tar its KEY.json; {} will do",
-  "missing-image": "give each sample its picture",
-};
-
-/** @throws MiroError when no sample of a whole source can be used: such a result is no data set */
-function refuseNothing(src: string, reports: readonly ShardReport[]): void {
-  const seen = reports.reduce((sum, report) => sum + report.seen, 0);
-  const isDone = reports.every(({ status }) => status === "done" || status === "skipped");
-  if (!isDone || seen === 0 || reports.some(({ written }) => written > 0)) return;
-  const reasons = new Map<string, number>();
-  for (const { skipped } of reports)
-    for (const [reason, count] of Object.entries(skipped)) reasons.set(reason, (reasons.get(reason) ?? 0) + count);
-  const byCount = [...reasons].sort((a, b) => b[1] - a[1]);
-  const remedy =
-    byCount.map(([reason]) => REMEDIES[reason]).find((text) => text !== undefined) ??
-    "the files *.skipped.jsonl beside the output say why";
-  const counts = byCount.map(([reason, count]) => `${count} ${reason}`).join(", ");
-  const lists = reports.map(({ stage, output }) => skippedPath(output, stage));
-  const first = lists.flatMap(readReport).find(({ reason }) => reason === byCount[0]?.[0]);
-  const example = first === undefined ? "" : `, such as ${first.key || "(no key)"}: ${first.message}`;
-  throw new MiroError(`${src}: none of ${counted(seen, "sample")} can be used (${counts}${example}); ${remedy}`);
-}
-
-/** Says of how many pictures the EXIF orientation was not followed. */
-function reportUnturned(options: ResolvedOptions, reports: readonly ShardReport[]): void {
-  const byStage = new Map<Stage, number>();
-  for (const { stage, unturned = 0 } of reports) byStage.set(stage, (byStage.get(stage) ?? 0) + unturned);
-  const count = Math.max(0, ...byStage.values());
-  if (count === 0) return;
-  const stored = counted(count, "picture is", "pictures are");
-  const were = plural(count, "was", "were");
-  say(
-    options,
-    message`warning: ${options.src}: ${stored} stored turned or mirrored and ${were} taken as stored, as in the published data; phones store photographs so: ${option("exifOrientation", true)} turns them as viewers do`,
-  );
-}
-
-/**
- * Says how many samples the table of synthetic captions has no row for, since its names may be others than theirs, and
- * for how many it has rows that differ.
- */
-function reportWithoutSynthetic(
-  { syntheticCaptions: table, onMessage }: ResolvedOptions,
-  reports: readonly ShardReport[],
-) {
-  const ofStage = reports.filter(({ stage }) => stage === reports[0]!.stage);
-  const without = ofStage.reduce((sum, { withoutSynthetic = 0 }) => sum + withoutSynthetic, 0);
-  if (table === undefined || without === 0) return;
-  const written = ofStage.reduce((sum, report) => sum + report.written, 0);
-  const ambiguous = ofStage.reduce((sum, { ambiguousSynthetic = 0 }) => sum + ambiguousSynthetic, 0);
-  const left = "left without a synthetic caption";
-  if (ambiguous > 0)
-    onMessage?.(
-      `warning: ${table}: has rows that differ for ${counted(ambiguous, "sample")}, ${left}; keep one of them`,
-    );
-  const missing = without - ambiguous;
-  if (missing <= 0) return;
-  const found = `${table}: has no row for ${counted(missing, "sample")}, ${left}`;
-  onMessage?.(missing < written ? found : `warning: ${found}; its first column names the files of samples`);
-}
-
-/** Tars that an error or a warning names. */
-const LISTED = 3;
-
-function listed(names: readonly string[]): string {
-  return names.slice(0, LISTED).join(", ") + (names.length > LISTED ? ", …" : "");
-}
-
-/** Warns of compressed tars among the others: published data sets are also given so. */
-function reportCompressed({ src, onMessage }: ResolvedOptions): void {
-  const names = statSync(src).isDirectory() ? compressedTars(readdirSync(src)) : [];
-  if (names.length === 0) return;
-  const found = counted(names.length, "compressed tar is", "compressed tars are");
-  onMessage?.(`warning: ${src}: ${found} not read (${listed(names)}); unpack ${plural(names.length, "it", "them")}`);
-}
-
-/** Warns of tars that this program has cut out of another source, or out of more pictures: training reads them too. */
-function reportEarlier({ options, all }: Prepared): void {
-  const dest = options.dest!;
-  if (!all[0]!.isNumbered || !existsSync(dest)) return;
-  const present = new Set(all.map((shard) => basename(tarPath(dest, shard))));
-  const others = readdirSync(dest).filter((name) => /^\d{5,}\.tar$/.test(name) && !present.has(name));
-  const made = others.filter((name) => readManifest(join(dest, name.replace(/tar$/, "manifest.json"))) !== null);
-  if (made.length === 0) return;
-  const shards = counted(made.length, "shard is", "shards are");
-  const found = message`${shards} of an earlier preparation (${listed(made.sort())})`;
-  const why = message`of other pictures or another ${option("shardSize")}`;
-  const [them, their] = [plural(made.length, "it", "them"), plural(made.length, "its", "their")];
-  const remedy = `remove ${them}, or training reads ${their} samples too`;
-  say(options, message`warning: ${dest}: ${found}, ${why}; ${remedy}`);
 }
 
 async function prepare(options: ResolvedOptions): Promise<Prepared> {
@@ -275,7 +172,12 @@ function scoresFolder(src: string): string {
   return statSync(src).isDirectory() ? join(src, "scores") : join(dirname(src), "scores", basename(src));
 }
 
-async function latentStage(prepared: Prepared, stage: Stage, pool: DecodePool, meter: Meter): Promise<ShardReport[]> {
+async function latentStage(
+  prepared: Prepared,
+  stage: Stage,
+  pool: DecodePool,
+  meter: StageMeter,
+): Promise<ShardReport[]> {
   const { options, csvDir, from, folders, table } = prepared;
   const settings = latentSettings(options, folders!, table);
   const loaded: LatentModels[] = [];
@@ -328,11 +230,16 @@ async function latentStage(prepared: Prepared, stage: Stage, pool: DecodePool, m
 }
 
 /** What both stages work with. */
-function contextOf({ options, csvDir, table }: Prepared, pool: DecodePool, meter: Meter): StageContext {
+function contextOf({ options, csvDir, table }: Prepared, pool: DecodePool, meter: StageMeter): StageContext {
   return { options, csvDir, pool, table, onSample: (done, total) => meter.sample(done, total) };
 }
 
-async function scoreStage(prepared: Prepared, stage: Stage, pool: DecodePool, meter: Meter): Promise<ShardReport[]> {
+async function scoreStage(
+  prepared: Prepared,
+  stage: Stage,
+  pool: DecodePool,
+  meter: StageMeter,
+): Promise<ShardReport[]> {
   const { options, csvDir, from, table } = prepared;
   const specs = prepared.scorers[stage as "rewards" | "vqa"];
   const settings = scoreSettings(options, specs, table);
@@ -423,7 +330,7 @@ function close(
 async function eachShard(
   { options, shards, csvDir }: Prepared,
   stage: Stage,
-  meter: Meter,
+  meter: StageMeter,
   folder: string,
   work: (shard: SourceShard, report: ShardReport, holds: () => void) => Promise<void>,
 ): Promise<ShardReport[]> {
@@ -502,10 +409,6 @@ function tell(report: ShardReport, error: unknown): void {
   report.message = report.wording.text();
 }
 
-function say({ onMessage }: ResolvedOptions, wording: Message): void {
-  onMessage?.(wording.text(), wording);
-}
-
 /** A failure that no shard can do without: a model that cannot be loaded. */
 class ForAll extends Error {}
 
@@ -518,99 +421,4 @@ function forAll<T>(work: Promise<T>): Promise<T> {
 /** Failures that concern one shard; anything else is a fault of the program. */
 function isExpected(error: unknown): boolean {
   return error instanceof MiroError || (error as Error).name === "TorchError";
-}
-
-function latentSettings(options: ResolvedOptions, folders: LatentFolders, table: SyntheticTable | null) {
-  const { textMaxLength, embeddingsName, missingScores, device, dtype, batchSize } = options;
-  return {
-    sides: sidesOf(options),
-    vae: folders.vae === null ? null : modelFingerprint(folders.vae),
-    textEncoder: folders.textEncoder === null ? null : modelFingerprint(folders.textEncoder),
-    ...(folders.textEncoder === null ? {} : { textMaxLength, embeddingsName }),
-    ...captionSettings(options, table),
-    missingScores,
-    // The last bits of what is computed depend on these.
-    device: device.replace(/:\d+$/, ""),
-    dtype,
-    ...(device === "cpu" ? {} : { batchSize }),
-  };
-}
-
-function scoreSettings(options: ResolvedOptions, specs: readonly ScorerSpec[], table: SyntheticTable | null) {
-  return {
-    scorers: Object.fromEntries(
-      specs.map((spec) => {
-        const { key, usesText } = spec;
-        const synthetic = usesText && options.synthetic ? { synthetic: judgedText(spec, options.syntheticText) } : {};
-        return [key, { ...scorerSettings(spec, options), ...synthetic }];
-      }),
-    ),
-    ...captionSettings(options, table),
-    device: options.device.replace(/:\d+$/, ""),
-  };
-}
-
-function captionSettings({ synthetic, maxPixels, exifOrientation }: ResolvedOptions, table: SyntheticTable | null) {
-  return { synthetic: synthetic ? (table?.fingerprint() ?? "json") : "none", maxPixels, exifOrientation };
-}
-
-/** Turns counts into rates and remaining times. */
-class Meter {
-  #shard = "";
-  #index = 0;
-  #begun = performance.now();
-  /** When the first shard began of which samples were computed; those that are there already take no time. */
-  #started = 0;
-  /** Shards before this one of which samples were computed. */
-  #worked = 0;
-  #hasSamples = false;
-  readonly #stage: Stage;
-  readonly #stageIndex: number;
-  readonly #stageCount: number;
-  readonly #shardCount: number;
-  readonly #report: ((progress: PreprocessProgress) => void) | undefined;
-
-  constructor(
-    stage: Stage,
-    stageIndex: number,
-    stageCount: number,
-    shardCount: number,
-    report: ((progress: PreprocessProgress) => void) | undefined,
-  ) {
-    this.#stage = stage;
-    this.#stageIndex = stageIndex;
-    this.#stageCount = stageCount;
-    this.#shardCount = shardCount;
-    this.#report = report;
-  }
-
-  begin(shard: string, index: number): void {
-    this.#shard = shard;
-    this.#index = index;
-    this.#begun = performance.now();
-    if (this.#hasSamples) this.#worked++;
-    this.#hasSamples = false;
-    if (this.#worked === 0) this.#started = this.#begun;
-  }
-
-  sample(done: number, total: number): void {
-    this.#hasSamples = true;
-    if (!this.#report) return;
-    const seconds = (performance.now() - this.#begun) / 1000;
-    const all = (performance.now() - this.#started) / 1000;
-    const secondsAShard = all / (this.#worked + done / total);
-    const stagesLeft = this.#stageCount - this.#stageIndex - 1;
-    this.#report({
-      stage: this.#stage,
-      shard: this.#shard,
-      shardIndex: this.#index,
-      shardCount: this.#shardCount,
-      done,
-      total,
-      rate: done / Math.max(seconds, 1e-3),
-      shardSeconds: (seconds / done) * (total - done),
-      // Stages that are still to come are not known; they are taken to be as long as this one.
-      totalSeconds: secondsAShard * (this.#shardCount * (1 + stagesLeft) - this.#index - done / total),
-    });
-  }
 }

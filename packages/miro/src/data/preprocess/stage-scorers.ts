@@ -1,26 +1,15 @@
 /**
- * Which scorers a stage runs, how they are loaded, and by what a restart tells that they are the same ones.
+ * Which scorers a stage runs, and how they are loaded.
  *
  * Without a choice, the published scorers run whose weights are named; where none is named, those that come with the
  * program. The published ones have gigabytes of weights, which are fetched for `published` or a scorer's own name.
  */
-import { join } from "node:path";
 import { InvalidInputError } from "../../errors.js";
-import { isFolder } from "../../files/make-folder.js";
-import { sha256 } from "../../files/sha256.js";
 import { message, option } from "../../message.js";
 import { REWARD_KEYS } from "../../networks/config.js";
 import { checkMemory } from "../../rewards/memory.js";
-import {
-  checkWeightKeys,
-  loadScorer,
-  scorerSpec,
-  scorerSpecs,
-  scorerVersion,
-  weightKeys,
-} from "../../rewards/registry.js";
+import { checkWeightKeys, loadScorer, scorerSpec, scorerSpecs } from "../../rewards/registry.js";
 import type { LoadedScorer, LoadScorerOptions, ScorerSpec } from "../../rewards/scorer.js";
-import { modelFingerprint } from "./latent-models.js";
 import type { ResolvedOptions } from "./options.js";
 
 /** What stands for the published scorers of a stage: six of `rewards`, one of `vqa`. */
@@ -71,36 +60,9 @@ export async function loadStageScorers(
   for (const { key } of specs) scorers.push(await loadScorer(key, load));
 }
 
-function loadingOptions(options: ResolvedOptions): LoadScorerOptions {
+/** What scorers are loaded with. */
+export function loadingOptions(options: ResolvedOptions): LoadScorerOptions {
   const { device, dtype, precision, cacheDir, weights, hpsVersion, hpsLetterbox, signal, onMessage } = options;
   const loading = { device, dtype, precision, cacheDir, weights, hpsVersion, hpsLetterbox, signal };
   return { ...loading, ...(onMessage && { onMessage: (text: string) => onMessage(text) }) };
-}
-
-/** What decides a scorer's values besides picture and caption, for its manifest. */
-export function scorerSettings(spec: ScorerSpec, options: ResolvedOptions): Record<string, unknown> {
-  const { key, name, onRequest } = spec;
-  const version = scorerVersion(key);
-  if (!onRequest) return { name, ...(version && { version }) };
-  const { dtype, precision, weights, hpsLetterbox } = options;
-  const used = weightKeys(spec).filter((one) => Object.hasOwn(weights, one));
-  return {
-    name: spec.modelName?.(loadingOptions(options)) ?? name,
-    ...(version && { version }),
-    dtype,
-    ...(precision !== "default" && { precision }),
-    weights: Object.fromEntries(used.map((one) => [one, fingerprintOf(weights[one]!)])),
-    ...(key === "hpsv2_score" && { letterbox: hpsLetterbox }),
-  };
-}
-
-const WEIGHTS = /\.(?:safetensors|pt|pth|bin)$/;
-/** What else of a scorer's folder, or of the folder `tokenizer` in it, decides its values. */
-const SIDE_FILES = /(?:config|tokenizer|architecture)\.json$|^(?:merges|vocab)\.txt$|^bpe_.+\.gz$/;
-
-/** A folder by its files, a repository by its name. */
-function fingerprintOf(name: string): string {
-  if (!isFolder(name)) return name;
-  const folders = [name, join(name, "tokenizer")].filter(isFolder);
-  return sha256(folders.map((folder) => modelFingerprint(folder, WEIGHTS, SIDE_FILES)).join());
 }

@@ -273,9 +273,7 @@ export class ShardLoader {
     this.#pending.delete(pending.step);
     pending.cancelled[0] = 1;
     pending.stop.abort();
-    void pending.done.then(() => {
-      for (const kept of pending.result?.tensors.values() ?? []) kept.dispose();
-    });
+    void pending.done.then(() => free(pending.result));
   }
 
   #start(step: number): Pending {
@@ -306,12 +304,9 @@ export class ShardLoader {
     const attempts = new Uint8Array(rows.length);
     for (;;) {
       const { loaded, bad } = await this.#read(rows, cancelled);
-      if (cancelled[0] !== 0) {
-        for (const kept of loaded?.tensors.values() ?? []) kept.dispose();
-        return null;
-      }
-      if (bad.size === 0) return loaded;
-      for (const kept of loaded?.tensors.values() ?? []) kept.dispose();
+      if (cancelled[0] === 0 && bad.size === 0) return loaded;
+      free(loaded);
+      if (cancelled[0] !== 0) return null;
       if (await this.#outlasts([...bad.values()], pending)) continue;
       for (const [row, problem] of bad) {
         this.#reportBad(problem);
@@ -502,6 +497,11 @@ export class ShardLoader {
       message: "no sample could be found that takes the place of a bad one",
     });
   }
+}
+
+/** Frees a batch that is not wanted. */
+function free(loaded: Loaded | null): void {
+  for (const kept of loaded?.tensors.values() ?? []) kept.dispose();
 }
 
 /** The member that a row has a field from. */

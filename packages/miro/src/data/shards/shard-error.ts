@@ -75,6 +75,11 @@ export class ShardError extends MiroError implements ShardProblem {
   }
 }
 
+/** The error where shards that are broken are to be left out and none remains. @param first of their problems */
+export function noneWhole(first: ShardProblem): ShardError {
+  return new ShardError({ ...first, message: `every shard was cut or cannot be read: ${first.message}` });
+}
+
 /** A problem on one line: `a.tar, member "1.jpg", byte 512: … (HeaderChecksum)`. */
 export function problemText({ path, rule, message, byteOffset, member }: ShardProblem): string {
   const where = [

@@ -16,7 +16,7 @@ import { compressedTars } from "./compressed.js";
 import { sums, upperBound } from "./order.js";
 import { PositionalFile, sameFingerprint } from "./positional-file.js";
 import { prepareTables } from "./prepare-tables.js";
-import { CUT_REMEDY, cutProblem, problemText, ShardError, type ShardProblem } from "./shard-error.js";
+import { CUT_REMEDY, cutProblem, noneWhole, problemText, ShardError, type ShardProblem } from "./shard-error.js";
 import { ShardTable } from "./shard-table.js";
 import type { TableHeader, TableProblem } from "./table-file.js";
 import { readWidsIndex } from "./wids-index.js";
@@ -71,6 +71,8 @@ export type ShardSetOptions = OptionsOf<typeof shardSetOptions>;
 /** A shard of a set. */
 export interface ShardInfo {
   readonly path: string;
+  /** Which of the set's sources names it, counted from 0. */
+  readonly source: number;
   /** Number of samples. */
   readonly count: number;
   readonly header: TableHeader;
@@ -126,7 +128,7 @@ export class ShardSet {
     const leftOut: ShardProblem[] = [];
     const shards: ShardInfo[] = [];
     const sources = typeof checked.sources === "string" ? [checked.sources] : checked.sources;
-    const listed = sources.flatMap(shardsOf);
+    const listed = sources.flatMap((name, source) => shardsOf(name).map((shard) => ({ ...shard, source })));
     await prepareTables(
       listed.map(({ path }) => path),
       { signal, onTable: onShard },
@@ -136,7 +138,7 @@ export class ShardSet {
       if (checked.onBadSample === "error") throw new ShardError(problem);
       problems.push(problem);
     };
-    for (const [i, { path, nsamples }] of listed.entries()) {
+    for (const [i, { path, nsamples, source }] of listed.entries()) {
       signal?.throwIfAborted();
       try {
         const header = ShardTable.header(path);
@@ -154,7 +156,7 @@ export class ShardSet {
           const message = `the index says ${counted(nsamples, "sample")}, the shard has ${header.count}; make the index anew`;
           give({ path, rule: "SampleCount", message });
         }
-        shards.push({ path, count: header.count, header });
+        shards.push({ path, source, count: header.count, header });
       } catch (error) {
         if (!(error instanceof ShardError) || error instanceof BrokenShard) throw error;
         if (checked.onBadSample === "error" && checked.brokenShards !== "skip") throw error;
@@ -165,11 +167,7 @@ export class ShardSet {
       onShard?.(i + 1, listed.length);
       if (i % 16 === 15) await nextTurn();
     }
-    if (shards.length === 0 && checked.brokenShards === "skip")
-      throw new ShardError({
-        ...problems[0]!,
-        message: `every shard was cut or cannot be read: ${problems[0]!.message}`,
-      });
+    if (shards.length === 0 && checked.brokenShards === "skip") throw noneWhole(problems[0]!);
     if (bad > checked.maxBadRate * listed.length) {
       throw new ShardError({
         path: problems.at(-1)!.path,
@@ -275,7 +273,7 @@ export class ShardSet {
     const lease = this.lease(shard);
     try {
       const bytes = lease.file.read(member.offset, member.size);
-      if (lease.file.isStale()) this.#forget(shard);
+      if (lease.file.isStale()) throw this.#changed(shard);
       return bytes;
     } finally {
       lease.release();
@@ -348,11 +346,11 @@ export class ShardSet {
     if (entry !== undefined && entry.users === 0) entry.file.close();
   }
 
-  /** A file that changes under an open descriptor is looked at anew next time. */
-  #forget(shard: number): void {
+  /** The error about a file that changes under an open descriptor, which is looked at anew next time. */
+  #changed(shard: number): ShardError {
     this.reopen(shard);
     const { path } = this.shards[shard]!;
-    throw new ShardError({
+    return new ShardError({
       path,
       rule: "Changed",
       message: "the shard has changed while it was read; open the set again",

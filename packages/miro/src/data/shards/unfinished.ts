@@ -8,6 +8,7 @@ import { z } from "zod";
 import { byCodePoint } from "../../files/code-point-order.js";
 import { readJson } from "../../files/whole-files.js";
 import { counted, plural } from "../../numbers.js";
+import { listed } from "../../printable.js";
 
 const begunSchema = z.object({
   format: z.literal("miro-shard-manifest"),
@@ -37,9 +38,8 @@ export function unfinishedShards(folder: string): string | null {
     .filter((stem) => !tars.has(`${stem}.tar`) && isBegun(join(folder, stem + MANIFEST)))
     .sort(byCodePoint);
   if (missing.length === 0) return null;
-  const listed = missing.slice(0, LISTED).join(", ") + (missing.length > LISTED ? ", …" : "");
   const begun = counted(missing.length, "shard was", "shards were");
-  return `${begun} begun and ${plural(missing.length, "is", "are")} missing (${listed})`;
+  return `${begun} begun and ${plural(missing.length, "is", "are")} missing (${listed(missing, LISTED)})`;
 }
 
 function isBegun(manifest: string): boolean {

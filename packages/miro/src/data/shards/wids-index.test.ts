@@ -33,6 +33,16 @@ describe("an index", () => {
     ]);
   });
 
+  test("of broken shards alone is not written in the place of one that is there", async () => {
+    await writeWidsIndex(index, { shards: shards() });
+    const before = readFileSync(index, "utf8");
+    for (const shard of shards()) writeFileSync(shard, "cut");
+    await expect(writeWidsIndex(index, { shards: shards(), skipBrokenShards: true })).rejects.toThrow(
+      /0\.tar, byte 0: every shard was cut or cannot be read: /,
+    );
+    expect(readFileSync(index, "utf8")).toBe(before);
+  });
+
   test("names shards absolutely on demand", async () => {
     await writeWidsIndex(index, { shards: shards(), paths: "absolute" });
     expect(JSON.parse(readFileSync(index, "utf8")).shardlist[0].url).toBe(join(folder, "0.tar"));

@@ -18,7 +18,7 @@ import { expectedAndReceived } from "../../expectations.js";
 import { field, type OptionsOf, parseOptions, readOnly } from "../../options.js";
 import { type FileFingerprint, PositionalFile, sameFingerprint } from "./positional-file.js";
 import { prepareTables } from "./prepare-tables.js";
-import { cutProblem, ShardError, type ShardProblem } from "./shard-error.js";
+import { cutProblem, noneWhole, ShardError, type ShardProblem } from "./shard-error.js";
 import { ShardTable } from "./shard-table.js";
 import type { TableHeader } from "./table-file.js";
 
@@ -90,7 +90,7 @@ export function readWidsIndex(path: string): WidsIndex {
       base = other.base;
     }
     if (shardlist == null) fail(path, "BadIndex", "a data set of the index has neither shardlist nor source_url");
-    for (const entry of shardlist!)
+    for (const entry of shardlist)
       shards.push(indexed(from, base ?? null, entry, { weight: component.weight, dataset: component.name }));
   }
   if (shards.length === 0) fail(path, "NoShards", "the index lists no shards");
@@ -182,7 +182,7 @@ const fingerprintsSchema = z.object({
  * @param path where to; by custom `wids-index.json` in the shards' folder
  * @param options of the index; `onShard` is called for each finished shard, those with new tables first
  * @returns what was written, and everything found wrong with the shards
- * @throws ShardError when a shard cannot be read at all
+ * @throws ShardError when a shard cannot be read at all, or none is left
  */
 export async function writeWidsIndex(
   path: string,
@@ -215,6 +215,7 @@ export async function writeWidsIndex(
     onShard?.(i + 1, shards.length);
     await nextTurn();
   }
+  if (entries.length === 0) throw noneWhole(problems[0]!);
   const text = (value: unknown) => Buffer.from(`${JSON.stringify(value, null, 2)}\n`);
   const index = { wids_version: 1, ...(name === undefined ? {} : { name }), shardlist: entries };
   writeFileAtomically(path, (write) => write(text(index)));

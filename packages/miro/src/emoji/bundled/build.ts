@@ -9,12 +9,11 @@ import { filledLines } from "../../files/table-file.js";
 import { readTextFile } from "../../files/text-file.js";
 import { writeFileAtomic } from "../../files/whole-files.js";
 import { replaceFolder } from "../../files/whole-folders.js";
-import { encodePng } from "../../pictures/png.js";
 import { BUNDLED_MODEL as NAME } from "../../pipeline/loading/bundled.js";
 import { countParameters } from "../../pipeline/loading/checkpoint.js";
 import { readReleaseConfig } from "../../pipeline/loading/release-config.js";
 import { isRun } from "../../pipeline/loading/run-checkpoint.js";
-import { sheetText } from "../../pipeline/settings.js";
+import { sheetPng } from "../../pipeline/settings.js";
 import { checkOutput, convertToRelease } from "../../release/convert.js";
 import { openSource } from "../../release/open-source.js";
 import { runChart } from "../../training/logging/run-chart.js";
@@ -118,8 +117,7 @@ async function lossPicture({ network, logs, before }: BuildOptions): Promise<Uin
     const read = runs.map(readRunLog);
     const keys = RAW_LOSSES.filter((key) => read.some(({ series }) => series.has(key)));
     const { drawing } = runChart(read, { keys: keys.length > 0 ? keys : RAW_LOSSES });
-    const { data, width, height } = await drawing.toImage();
-    return encodePng(data, width, height, [sheetText("curves of runs")]);
+    return sheetPng(await drawing.toImage(), "curves of runs");
   }
   const path = join(before, LOSS);
   return existsSync(path) ? readFileSync(path) : null;

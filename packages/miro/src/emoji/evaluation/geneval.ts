@@ -87,7 +87,7 @@ export class EmojiDetector implements Detector {
    */
   static load(folder: string, device: string): EmojiDetector {
     const classifier = EmojiClassifier.fromPretrained(folder).to({ device: checkDevice(device) });
-    return new EmojiDetector(classifier as EmojiClassifier);
+    return new EmojiDetector(classifier);
   }
 
   async detect(

@@ -130,12 +130,14 @@ function objectPhrase(
   const alias = random.uniform();
   const adjectives: string[] = [];
   if (content.kind === "small") adjectives.push(sizeWord);
-  const tint = content.tints[index];
+  const tint = content.tints[index] ?? null;
   if (tint !== null) adjectives.push(tint);
   if (content.kind === "count") {
-    return [numberAsDigit ? String(content.count) : NUMBER_WORDS[content.count], ...adjectives, entry.plural].join(" ");
+    return [numberAsDigit ? String(content.count) : NUMBER_WORDS[content.count]!, ...adjectives, entry.plural].join(
+      " ",
+    );
   }
-  const name = useAlias ? entry.aliases[Math.floor(alias * entry.aliases.length)] : entry.label;
+  const name = useAlias ? entry.aliases[Math.floor(alias * entry.aliases.length)]! : entry.label;
   const words = [...adjectives, name].join(" ");
   return bareName || !takesArticle(name) ? words : `${articleOf(words)} ${words}`;
 }
@@ -151,7 +153,7 @@ function backgroundPhrase(background: Background, random: SceneRandom): string {
       ` with a gradient background from ${colours}`,
       ` against a gradient from ${colours}`,
       `, ${colours} gradient background`,
-    ][form];
+    ][form]!;
   }
   const colour = background.kind === "white" ? "white" : background.colour;
   const article = articleOf(colour);
@@ -161,7 +163,7 @@ function backgroundPhrase(background: Background, random: SceneRandom): string {
     ` against ${article} ${colour} background`,
     ` with ${article} ${colour} background`,
     `, ${colour} background`,
-  ][form];
+  ][form]!;
 }
 
 /** The plain sentence of the retrieval test and of default sheets: "a red apple on a light blue background". */

@@ -30,21 +30,21 @@ export function blur(picture: Float32Array, size: number, amount: number): void 
   let next = new Float64Array(size + 2 * border);
 
   const filter = (start: number, step: number) => {
-    for (let i = 0, at = start; i < size; i++, at += step) line[i + border] = picture[at];
-    line.fill(line[border], 0, border);
-    line.fill(line[border + size - 1], border + size);
+    for (let i = 0, at = start; i < size; i++, at += step) line[i + border] = picture[at]!;
+    line.fill(line[border]!, 0, border);
+    line.fill(line[border + size - 1]!, border + size);
     for (let box = 1; box <= BOXES; box++) {
       const first = box * (radius + 1);
       const last = line.length - first;
       let sum = 0;
-      for (let i = first - radius; i <= first + radius; i++) sum += line[i];
+      for (let i = first - radius; i <= first + radius; i++) sum += line[i]!;
       for (let i = first; i < last; i++) {
-        next[i] = scale * (sum + edge * (line[i - radius - 1] + line[i + radius + 1]));
-        sum += line[i + radius + 1] - line[i - radius];
+        next[i] = scale * (sum + edge * (line[i - radius - 1]! + line[i + radius + 1]!));
+        sum += line[i + radius + 1]! - line[i - radius]!;
       }
       [line, next] = [next, line];
     }
-    for (let i = 0, at = start; i < size; i++, at += step) picture[at] = line[i + border];
+    for (let i = 0, at = start; i < size; i++, at += step) picture[at] = line[i + border]!;
   };
   for (let plane = 0; plane < 3; plane++) {
     const base = plane * size * size;
@@ -57,9 +57,9 @@ export function blur(picture: Float32Array, size: number, amount: number): void 
 export function desaturate(picture: Float32Array, size: number, amount: number): void {
   const plane = size * size;
   for (let i = 0; i < plane; i++) {
-    const red = picture[i];
-    const green = picture[plane + i];
-    const blue = picture[2 * plane + i];
+    const red = picture[i]!;
+    const green = picture[plane + i]!;
+    const blue = picture[2 * plane + i]!;
     const luma = 0.299 * red + 0.587 * green + 0.114 * blue;
     picture[i] = red + amount * (luma - red);
     picture[plane + i] = green + amount * (luma - green);
@@ -80,7 +80,7 @@ const COSINES = Float32Array.from(
   (_, i) => Math.sqrt((i < 8 ? 1 : 2) / 8) * Math.cos(((2 * (i % 8) + 1) * (i >> 3) * Math.PI) / 16),
 );
 
-const COSINES_TRANSPOSED = COSINES.map((_, i) => COSINES[(i % 8) * 8 + (i >> 3)]);
+const COSINES_TRANSPOSED = COSINES.map((_, i) => COSINES[(i % 8) * 8 + (i >> 3)]!);
 
 /**
  * What JPEG coding loses: 8 × 8 DCT blocks of each colour plane, quantised with the standard table scaled from nothing
@@ -96,11 +96,11 @@ export function blockCode(picture: Float32Array, size: number, amount: number): 
     for (let top = 0; top < size; top += 8) {
       for (let left = 0; left < size; left += 8) {
         const origin = plane * size * size + top * size + left;
-        for (let y = 0; y < 8; y++) for (let x = 0; x < 8; x++) block[y * 8 + x] = picture[origin + y * size + x];
+        for (let y = 0; y < 8; y++) for (let x = 0; x < 8; x++) block[y * 8 + x] = picture[origin + y * size + x]!;
         transform(block, half, false);
-        for (let i = 0; i < 64; i++) block[i] = Math.round(block[i] / steps[i]) * steps[i];
+        for (let i = 0; i < 64; i++) block[i] = Math.round(block[i]! / steps[i]!) * steps[i]!;
         transform(block, half, true);
-        for (let y = 0; y < 8; y++) for (let x = 0; x < 8; x++) picture[origin + y * size + x] = block[y * 8 + x];
+        for (let y = 0; y < 8; y++) for (let x = 0; x < 8; x++) picture[origin + y * size + x] = block[y * 8 + x]!;
       }
     }
   }
@@ -115,7 +115,7 @@ function transform(block: Float32Array, half: Float32Array, inverse: boolean): v
     for (let row = 0; row < 8; row++) {
       for (let k = 0; k < 8; k++) {
         let sum = 0;
-        for (let i = 0; i < 8; i++) sum += from[row * 8 + i] * basis[k * 8 + i];
+        for (let i = 0; i < 8; i++) sum += from[row * 8 + i]! * basis[k * 8 + i]!;
         to[k * 8 + row] = sum;
       }
     }

@@ -59,7 +59,7 @@ export class SceneRandom {
   }
 
   pick<T>(values: readonly T[]): T {
-    return values[this.below(values.length)];
+    return values[this.below(values.length)]!;
   }
 
   /** One key of `shares`, drawn with probability proportional to its value. */

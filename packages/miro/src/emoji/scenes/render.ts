@@ -45,18 +45,18 @@ export function compose(object: PlacedObject, { levels }: Sprite, size: number, 
     const row = Math.floor(v) * stride;
     const fy = v - Math.floor(v);
     for (let x = x0; x < x1; x++) {
-      const at = row + columns[x - x0];
+      const at = row + columns[x - x0]!;
       const below = at + stride;
-      const fx = weights[x - x0];
+      const fx = weights[x - x0]!;
       const w11 = fx * fy;
       const w01 = fx - w11;
       const w10 = fy - w11;
       const w00 = 1 - fx - w10;
-      const alpha = w00 * data[at + 3] + w01 * data[at + 7] + w10 * data[below + 3] + w11 * data[below + 7];
+      const alpha = w00 * data[at + 3]! + w01 * data[at + 7]! + w10 * data[below + 3]! + w11 * data[below + 7]!;
       if (alpha === 0) continue;
-      let red = w00 * data[at] + w01 * data[at + 4] + w10 * data[below] + w11 * data[below + 4];
-      let green = w00 * data[at + 1] + w01 * data[at + 5] + w10 * data[below + 1] + w11 * data[below + 5];
-      let blue = w00 * data[at + 2] + w01 * data[at + 6] + w10 * data[below + 2] + w11 * data[below + 6];
+      let red = w00 * data[at]! + w01 * data[at + 4]! + w10 * data[below]! + w11 * data[below + 4]!;
+      let green = w00 * data[at + 1]! + w01 * data[at + 5]! + w10 * data[below + 1]! + w11 * data[below + 5]!;
+      let blue = w00 * data[at + 2]! + w01 * data[at + 6]! + w10 * data[below + 2]! + w11 * data[below + 6]!;
       if (tint !== null) {
         // Same grey part and same chroma, spent on the tint's hue; homogeneous, so it holds for premultiplied values.
         const low = Math.min(red, green, blue);
@@ -67,23 +67,23 @@ export function compose(object: PlacedObject, { levels }: Sprite, size: number, 
       }
       const through = 1 - alpha / 255;
       const to = y * size + x;
-      picture[to] = red + through * picture[to];
-      picture[plane + to] = green + through * picture[plane + to];
-      picture[2 * plane + to] = blue + through * picture[2 * plane + to];
+      picture[to] = red + through * picture[to]!;
+      picture[plane + to] = green + through * picture[plane + to]!;
+      picture[2 * plane + to] = blue + through * picture[2 * plane + to]!;
     }
   }
 }
 
 /** The smallest level that is not smaller than the target, or the largest there is. */
 function chooseLevel(levels: readonly SpriteLevel[], target: number): SpriteLevel {
-  let chosen = levels[0];
+  let chosen = levels[0]!;
   for (const level of levels) if (Math.max(level.width, level.height) >= target * 0.97) chosen = level;
   return chosen;
 }
 
 /** Values in [0, 255] to [-1, 1], in place; what lies outside is cut off. */
 export function toUnitRange(picture: Float32Array): void {
-  for (let i = 0; i < picture.length; i++) picture[i] = Math.min(Math.max(picture[i] * (2 / 255) - 1, -1), 1);
+  for (let i = 0; i < picture.length; i++) picture[i] = Math.min(Math.max(picture[i]! * (2 / 255) - 1, -1), 1);
 }
 
 /** Planar [-1, 1] values of one picture as interleaved 8-bit RGB. */
@@ -91,7 +91,7 @@ export function toRgb8(pixels: Float32Array, size: number, offset = 0): Uint8Arr
   const plane = size * size;
   const out = new Uint8ClampedArray(3 * plane);
   for (let i = 0; i < plane; i++) {
-    for (let c = 0; c < 3; c++) out[i * 3 + c] = (pixels[offset + c * plane + i] + 1) * 127.5;
+    for (let c = 0; c < 3; c++) out[i * 3 + c] = (pixels[offset + c * plane + i]! + 1) * 127.5;
   }
   return new Uint8Array(out.buffer);
 }

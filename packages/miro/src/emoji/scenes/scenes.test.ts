@@ -82,7 +82,7 @@ describe("vocabulary", () => {
 const backgroundIn = (caption: string) =>
   COLOUR_NAMES.filter((name) => caption.includes(` ${name} background`)).sort((a, b) => b.length - a.length)[0];
 /** The number before the name of what is counted, not that of "four leaf clovers". */
-const counted = ({ entries }: Scene, number: string) => new RegExp(`\\b(${number}) (\\w+ )?${entries[0].plural}`);
+const counted = ({ entries }: Scene, number: string) => new RegExp(`\\b(${number}) (\\w+ )?${entries[0]!.plural}`);
 const numberWord = (count: number) => ["", "one", "two", "three", "four", "five"][count];
 
 describe("scenes", () => {
@@ -180,7 +180,7 @@ describe("scenes", () => {
   it("place what the relation says", () => {
     for (const { relation, objects } of described) {
       if (relation === null) continue;
-      const [first, second] = objects;
+      const [first, second] = objects as [Scene["objects"][0], Scene["objects"][0]];
       if (relation === "left") expect(first.x).toBeLessThan(second.x - 0.3);
       if (relation === "right") expect(first.x).toBeGreaterThan(second.x + 0.3);
       if (relation === "above") expect(first.y).toBeLessThan(second.y - 0.3);
@@ -192,13 +192,13 @@ describe("scenes", () => {
     const clean = await EmojiScenes.load({ size: 64, degraded: 0, kinds: { one: 0.3, count: 0.3, pair: 0.4 } });
     const batch = clean.batch(0, 120);
     const at = (picture: number, c: number, x: number, y: number) =>
-      (batch.pixels[((picture * 3 + c) * 64 + y) * 64 + x] + 1) * 127.5;
+      (batch.pixels[((picture * 3 + c) * 64 + y) * 64 + x]! + 1) * 127.5;
     batch.scenes.forEach((scene, i) => {
       const { background } = scene;
       if (background.kind === "named" && scene.count !== 5) {
         const colour = NAMED_COLOURS[background.colour];
         const distance = (name: (typeof COLOUR_NAMES)[number]) =>
-          Math.hypot(...[0, 1, 2].map((c) => at(i, c, 0, 0) - NAMED_COLOURS[name][c]));
+          Math.hypot(...[0, 1, 2].map((c) => at(i, c, 0, 0) - NAMED_COLOURS[name][c]!));
         const nearest = COLOUR_NAMES.toSorted((a, b) => distance(a) - distance(b))[0];
         expect(nearest, JSON.stringify(colour)).toBe(background.colour);
       }
@@ -209,7 +209,7 @@ describe("scenes", () => {
           for (let dx = -half; dx <= half; dx++) {
             const x = Math.round(object.x * 64) + dx;
             const y = Math.round(object.y * 64) + dy;
-            const behind = (c: number) => scene.top[c] + ((scene.bottom[c] - scene.top[c]) * (y + 0.5)) / 64;
+            const behind = (c: number) => scene.top[c]! + ((scene.bottom[c]! - scene.top[c]!) * (y + 0.5)) / 64;
             for (let c = 0; c < 3; c++) difference = Math.max(difference, Math.abs(at(i, c, x, y) - behind(c)));
           }
         }
@@ -231,7 +231,7 @@ describe("damage", () => {
   };
   const roughness = (p: Float32Array) => {
     let sum = 0;
-    for (let i = 1; i < p.length; i++) sum += (p[i] - p[i - 1]) ** 2;
+    for (let i = 1; i < p.length; i++) sum += (p[i]! - p[i - 1]!) ** 2;
     return sum;
   };
   const mean = (p: Float32Array) => p.reduce((sum, value) => sum + value, 0) / p.length;
@@ -242,7 +242,7 @@ describe("damage", () => {
       blur(picture, size, amount);
       return roughness(picture);
     });
-    for (let i = 1; i < values.length; i++) expect(values[i]).toBeLessThan(values[i - 1]);
+    for (let i = 1; i < values.length; i++) expect(values[i]).toBeLessThan(values[i - 1]!);
     const flat = new Float32Array(3 * size * size).fill(77);
     blur(flat, size, 0.8);
     for (const value of flat) expect(value).toBeCloseTo(77, 3);
@@ -255,8 +255,8 @@ describe("damage", () => {
       blur(picture, size, amount);
       let [mass, spread] = [0, 0];
       for (let i = 0; i < size * size; i++) {
-        mass += picture[i];
-        spread += picture[i] * ((i % size) - size / 2) ** 2;
+        mass += picture[i]!;
+        spread += picture[i]! * ((i % size) - size / 2) ** 2;
       }
       expect(mass).toBeCloseTo(1, 4);
       expect(Math.sqrt(spread)).toBeCloseTo(amount * 0.03 * size, 3);
@@ -268,10 +268,10 @@ describe("damage", () => {
     const after = before.slice();
     desaturate(after, size, 0.5);
     const plane = size * size;
-    const luma = (p: Float32Array, i: number) => 0.299 * p[i] + 0.587 * p[plane + i] + 0.114 * p[2 * plane + i];
+    const luma = (p: Float32Array, i: number) => 0.299 * p[i]! + 0.587 * p[plane + i]! + 0.114 * p[2 * plane + i]!;
     for (const i of [0, 100, plane - 1]) {
       expect(luma(after, i)).toBeCloseTo(luma(before, i), 2);
-      expect(after[i] - after[plane + i]).toBeCloseTo((before[i] - before[plane + i]) / 2, 2);
+      expect(after[i]! - after[plane + i]!).toBeCloseTo((before[i]! - before[plane + i]!) / 2, 2);
     }
   });
 
@@ -280,13 +280,13 @@ describe("damage", () => {
     const errors = [0, 0.1, 0.5, 1].map((amount) => {
       const picture = source.slice();
       blockCode(picture, size, amount);
-      return Math.sqrt(mean(picture.map((value, i) => (value - source[i]) ** 2)));
+      return Math.sqrt(mean(picture.map((value, i) => (value - source[i]!) ** 2)));
     });
     expect(errors[0]).toBe(0);
-    for (let i = 1; i < errors.length; i++) expect(errors[i]).toBeGreaterThan(errors[i - 1]);
+    for (let i = 1; i < errors.length; i++) expect(errors[i]).toBeGreaterThan(errors[i - 1]!);
     // An orthonormal transform: the coefficients' rounding error is the pixels' error.
     const tiny = source.slice();
     blockCode(tiny, size, 1e-6);
-    for (let i = 0; i < tiny.length; i += 97) expect(tiny[i]).toBeCloseTo(source[i], 1);
+    for (let i = 0; i < tiny.length; i += 97) expect(tiny[i]).toBeCloseTo(source[i]!, 1);
   });
 });

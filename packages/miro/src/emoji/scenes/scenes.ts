@@ -205,11 +205,11 @@ export class EmojiScenes {
     const picture = out.subarray(offset, offset + 3 * plane);
     for (let c = 0; c < 3; c++) {
       for (let y = 0; y < size; y++) {
-        const value = scene.top[c] + ((scene.bottom[c] - scene.top[c]) * (y + 0.5)) / size;
+        const value = scene.top[c]! + ((scene.bottom[c]! - scene.top[c]!) * (y + 0.5)) / size;
         picture.fill(value, c * plane + y * size, c * plane + (y + 1) * size);
       }
     }
-    for (const object of scene.objects) compose(object, this.#sprites[object.entryIndex], size, picture);
+    for (const object of scene.objects) compose(object, this.#sprites[object.entryIndex]!, size, picture);
     if (scene.degradation !== null) {
       const { kind, amount } = scene.degradation;
       ({ blur, blocks: blockCode, desaturate })[kind](picture, size, amount);
@@ -220,8 +220,8 @@ export class EmojiScenes {
   /** Draws one thing alone, as large as fits, on mid grey: three planes of size × size values in [-1, 1]. */
   renderPortrait(entryIndex: number, tint: TintName | null, out: Float32Array): void {
     out.fill(127.5);
-    const portrait = { entry: this.vocabulary[entryIndex], entryIndex, x: 0.5, y: 0.5, side: PORTRAIT_SIDE, tint };
-    compose(portrait, this.#sprites[entryIndex], this.size, out);
+    const portrait = { entry: this.vocabulary[entryIndex]!, entryIndex, x: 0.5, y: 0.5, side: PORTRAIT_SIDE, tint };
+    compose(portrait, this.#sprites[entryIndex]!, this.size, out);
     toUnitRange(out);
   }
 
@@ -254,11 +254,11 @@ export class EmojiScenes {
     const second =
       this.#drawEveryday(random, first) ?? (first + 1 + random.below(vocabulary.length - 1)) % vocabulary.length;
     // Names without a number ("two bread") are shown once.
-    const kind = drawnKind === "count" && vocabulary[first].article === "" ? "one" : drawnKind;
+    const kind = drawnKind === "count" && vocabulary[first]!.article === "" ? "one" : drawnKind;
     const indices = kind === "pair" ? [first, second] : [first];
     const tints = indices.map((i) => {
       const tint = random.pick(TINT_NAMES);
-      return random.chance(options.tint) && sprites[i].tintable ? tint : null;
+      return random.chance(options.tint) && sprites[i]!.tintable ? tint : null;
     });
     const count = 2 + random.below(4);
     const relation = random.pick(RELATIONS);
@@ -266,7 +266,7 @@ export class EmojiScenes {
       indices,
       content: {
         kind,
-        entries: indices.map((i) => vocabulary[i]),
+        entries: indices.map((i) => vocabulary[i]!),
         tints,
         count: kind === "count" ? count : 1,
         relation: kind === "pair" ? relation : null,
@@ -289,8 +289,8 @@ export class EmojiScenes {
     const second = (first + 1 + random.below(COLOUR_NAMES.length - 1)) % COLOUR_NAMES.length;
     const mentioned = random.chance(this.options.whiteMentioned);
     if (kind === "white") return { kind, mentioned };
-    if (kind === "named") return { kind, colour: COLOUR_NAMES[first], mentioned: true };
-    return { kind, top: COLOUR_NAMES[first], bottom: COLOUR_NAMES[second], mentioned: true };
+    if (kind === "named") return { kind, colour: COLOUR_NAMES[first]!, mentioned: true };
+    return { kind, top: COLOUR_NAMES[first]!, bottom: COLOUR_NAMES[second]!, mentioned: true };
   }
 
   #place(content: SceneContent, indices: readonly number[], random: SceneRandom): PlacedObject[] {
@@ -299,7 +299,7 @@ export class EmojiScenes {
     const side = { one: 0.82, small: 0.42, count: count === 5 ? 0.3 : 0.4, pair: 0.45 }[kind];
     const centres =
       kind === "count"
-        ? COUNT_LAYOUTS[count]
+        ? COUNT_LAYOUTS[count]!
         : kind === "pair"
           ? PAIR_LAYOUTS[content.relation!]
           : ([[0.5, 0.5]] as const);
@@ -307,12 +307,12 @@ export class EmojiScenes {
     return centres.map(([x, y], i) => {
       const at = kind === "pair" ? i : 0;
       return {
-        entry: content.entries[at],
-        entryIndex: indices[at],
+        entry: content.entries[at]!,
+        entryIndex: indices[at]!,
         x: x + jitter.position * clampNormal(random),
         y: y + jitter.position * clampNormal(random),
         side: side * scale,
-        tint: content.tints[at],
+        tint: content.tints[at] ?? null,
       };
     });
   }

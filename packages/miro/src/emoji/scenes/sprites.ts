@@ -86,14 +86,14 @@ async function decodeSprite(entry: EmojiEntry, sides: readonly number[]): Promis
   for (let y = 0; y < info.height; y++) {
     for (let x = 0; x < info.width; x++) {
       const at = (y * info.width + x) * 4;
-      if (data[at + 3] < 8) continue;
+      if (data[at + 3]! < 8) continue;
       left = Math.min(left, x);
       right = Math.max(right, x);
       top = Math.min(top, y);
       bottom = Math.max(bottom, y);
-      if (data[at + 3] < 128) continue;
-      const high = Math.max(data[at], data[at + 1], data[at + 2]);
-      const low = Math.min(data[at], data[at + 1], data[at + 2]);
+      if (data[at + 3]! < 128) continue;
+      const high = Math.max(data[at]!, data[at + 1]!, data[at + 2]!);
+      const low = Math.min(data[at]!, data[at + 1]!, data[at + 2]!);
       opaque++;
       if (high - low > 0.3 * high) saturated++;
     }
@@ -120,8 +120,8 @@ function premultiplyWithBorder(pixels: Uint8Array, width: number, height: number
     for (let x = 0; x < width; x++) {
       const from = (y * width + x) * 4;
       const to = ((y + 1) * (width + 2) + x + 1) * 4;
-      const alpha = pixels[from + 3];
-      for (let c = 0; c < 3; c++) out[to + c] = Math.round((pixels[from + c] * alpha) / 255);
+      const alpha = pixels[from + 3]!;
+      for (let c = 0; c < 3; c++) out[to + c] = Math.round((pixels[from + c]! * alpha) / 255);
       out[to + 3] = alpha;
     }
   }
@@ -160,14 +160,14 @@ function readCache(path: string, vocabulary: readonly EmojiEntry[], levelCount: 
     const header: Header = JSON.parse(file.toString("utf8", 12, at));
     if (header.sizes.length !== vocabulary.length || header.tintable.length !== vocabulary.length) return null;
     const sprites = vocabulary.map((entry, i): Sprite => {
-      const levels = header.sizes[i].map(([width, height]): SpriteLevel => {
+      const levels = header.sizes[i]!.map(([width, height]): SpriteLevel => {
         const bytes = (width + 2) * (height + 2) * 4;
         const data = file.subarray(at, at + bytes);
         at += bytes;
         return { width, height, data };
       });
       if (levels.length !== levelCount) throw new Error("other levels");
-      return { entry, levels, tintable: header.tintable[i] };
+      return { entry, levels, tintable: header.tintable[i]! };
     });
     return at === file.length ? sprites : null;
   } catch {

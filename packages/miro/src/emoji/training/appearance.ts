@@ -59,7 +59,7 @@ export class Portraits {
     const plain = scenes.vocabulary.map((_, entryIndex) => this.#draw(entryIndex, null));
     for (const picture of plain)
       picture.forEach((value, i) => {
-        this.#mean[i] += value / plain.length;
+        this.#mean[i]! += value / plain.length;
       });
     let squares = 0;
     for (const picture of plain)

@@ -115,11 +115,11 @@ describe("rewards of a folder", () => {
     expect(summary).toMatchObject({ n_images: 4, n_prompts: 3, errors: [] });
     // The first tool's mean under the scorer's name, and the second one's maps.
     expect(summary.hpsv2).toBeCloseTo(mean, 12);
-    expect((summary.per_image_mean as { hpsv2: number }).hpsv2).toBeCloseTo(mean, 12);
+    expect((summary.per_image_mean! as { hpsv2: number }).hpsv2).toBeCloseTo(mean, 12);
     const spread = Math.sqrt(values.reduce((sum, value) => sum + (value - mean) ** 2, 0) / 3);
-    expect((summary.per_image_std as { hpsv2: number }).hpsv2).toBeCloseTo(spread, 12);
+    expect((summary.per_image_std! as { hpsv2: number }).hpsv2).toBeCloseTo(spread, 12);
     const byPrompt = ((values[0]! + values[1]!) / 2 + values[2]! + values[3]!) / 3;
-    expect((summary.per_prompt_mean as { hpsv2: number }).hpsv2).toBeCloseTo(byPrompt, 12);
+    expect((summary.per_prompt_mean! as { hpsv2: number }).hpsv2).toBeCloseTo(byPrompt, 12);
     expect(summary.scorers).toEqual({
       pick_score: expect.objectContaining({ key: "pick_a_score_score", divisor: 100 }),
       hpsv2: expect.objectContaining({ key: "hpsv2_score", name: "HPSv2.1", divisor: 1, weights: weights.hpsv2 }),

@@ -209,11 +209,11 @@ function numbers(parameter: string, values: string, least = -Infinity, most = In
     if (parts.length > 3 || parts.some((part) => !Number.isFinite(part)))
       throw invalid(parameter, "numbers separated by commas, or FIRST:LAST:STEP", word);
     const [first, last = first, step = 1] = parts as [number, number?, number?];
-    const count = Math.floor((last! - first) / step! + 1e-9) + 1;
-    if (!(step! > 0) || count < 1)
+    const count = Math.floor((last - first) / step + 1e-9) + 1;
+    if (!(step > 0) || count < 1)
       throw invalid(parameter, "FIRST:LAST:STEP with FIRST ≤ LAST and a positive STEP", word);
     if (count > MOST_POINTS) throw invalid(parameter, `at most ${MOST_POINTS} values`, word);
-    const list = Array.from({ length: count }, (_, i) => round(first + i * step!));
+    const list = Array.from({ length: count }, (_, i) => round(first + i * step));
     const wrong = list.find((value) => value < least || value > most);
     if (wrong !== undefined) throw invalid(parameter, `numbers from ${least} to ${most}`, wrong);
     return list;

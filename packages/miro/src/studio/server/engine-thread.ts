@@ -9,13 +9,12 @@ import { checkInThread } from "../../flow/samplers/index.js";
 import { decodeShown } from "../../pictures/decode-shown.js";
 import { ImageError } from "../../pictures/image-error.js";
 import { encodeImage } from "../../pictures/image-files.js";
-import { encodePng } from "../../pictures/png.js";
 import type { RgbImage } from "../../pictures/rgb.js";
 import { sharp } from "../../pictures/sharp.js";
 import { MiroPipeline } from "../../pipeline/pipeline.js";
 import { DrawRequest, type RequestProgress } from "../../pipeline/requests/draw-request.js";
 import { PictureFiles } from "../../pipeline/requests/picture-files.js";
-import { settingsToText, sheetText } from "../../pipeline/settings.js";
+import { settingsToText, sheetPng } from "../../pipeline/settings.js";
 import { loadRanker } from "../../rewards/ranker.js";
 import { loadScorer } from "../../rewards/registry.js";
 import type { Scorer } from "../../rewards/scorer.js";
@@ -178,8 +177,7 @@ serve({
         footer: sweepFooter(result),
         cellSize,
       });
-      const text = [sheetText(layout.prompts)];
-      writeFileAtomic(join(folder, "sheet.png"), encodePng(sheet.data, sheet.width, sheet.height, text));
+      writeFileAtomic(join(folder, "sheet.png"), sheetPng(sheet, layout.prompts));
       return result.warnings;
     } finally {
       for (const scorer of scorers) scorer.dispose();

@@ -315,7 +315,7 @@ function cancelWithReader(queue: JobQueue, job: Job, reply: FastifyReply): void 
 }
 
 async function pictureOf(gallery: Gallery, job: Job, image: number, id: string, answer: Answer) {
-  const more = { revised_prompt: answer.prompt, seed: job.seeds[image] };
+  const more = { revised_prompt: answer.prompt, seed: job.seeds[image] ?? null };
   if (answer.url) {
     const quality = answer.compression === undefined || answer.format === "png" ? "" : `?quality=${answer.compression}`;
     const ending = answer.format === "jpeg" ? "jpg" : answer.format;

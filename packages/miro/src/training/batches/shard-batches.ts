@@ -30,8 +30,7 @@ import { Tokenizer } from "../../text/tokenizer.js";
 import type { BatchSource, DataConstants, FrozenModels } from "./batches.js";
 import { encodedEmptyPrompt, storedEmptyPrompt } from "./empty-prompt.js";
 import { normalizationOf } from "./latent-statistics.js";
-import { pairedScores, type ShardData, scoreColumnsOf, withoutPairs } from "./shard-data.js";
-import { rootsOf } from "./shard-roots.js";
+import { pairedScores, rootsOf, type ShardData, scoreColumnsOf, withoutPairs } from "./shard-data.js";
 import type { SourceContext } from "./sources.js";
 
 /** What {@link ShardBatches.open} needs. */
@@ -172,13 +171,14 @@ export class ShardBatches implements BatchSource {
 
   async close(): Promise<void> {
     const { samples, bad, truncated, problems } = this.stats;
+    const cut = truncated.text!;
     if (bad > 0)
       this.#options.onMessage?.(
         `${counted(bad, "sample")} could not be used and ${plural(bad, "was", "were")} replaced; the last: ${problemText(problems.at(-1)!)}`,
       );
-    if (truncated.text! > 0)
+    if (cut > 0)
       this.#options.onMessage?.(
-        `${truncated.text} of ${counted(samples, "text")} ${plural(truncated.text, "was", "were")} longer than data.max_text_len (${this.#options.data.maxTextLen}) and ${plural(truncated.text, "was", "were")} cut`,
+        `${cut} of ${counted(samples, "text")} ${plural(cut, "was", "were")} longer than data.max_text_len (${this.#options.data.maxTextLen}) and ${plural(cut, "was", "were")} cut`,
       );
     await this.#loader.close();
     this.set.close();

@@ -1,8 +1,7 @@
 /** What `miro index` must be asked for, so that a training finds the bin edges of its rewards. */
 import { type IndexOptions, indexOptionsSchema } from "../../data/dataset/index-shards.js";
 import { declarationOf } from "../../options.js";
-import { type ShardData, scoresOf } from "./shard-data.js";
-import { rootsOf } from "./shard-roots.js";
+import { rootsOf, type ShardData, scoresOf } from "./shard-data.js";
 
 /** The folders, scores and bins of a recipe's data. */
 export function indexOptionsOf(data: ShardData, coherenceKeys: readonly string[]): IndexOptions {

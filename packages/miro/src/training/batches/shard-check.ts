@@ -19,9 +19,8 @@ import { counted, plural } from "../../numbers.js";
 import { storedEmptyPrompt } from "./empty-prompt.js";
 import { type DataCheck, finding } from "./finding.js";
 import { binsCommand, indexOptionsOf } from "./shard-bins.js";
-import { pairedScores, type ShardData, scoresOf, validationData } from "./shard-data.js";
+import { pairedScores, rootsOf, type ShardData, scoresOf, validationData } from "./shard-data.js";
 import { checkMembers } from "./shard-members.js";
-import { rootsOf } from "./shard-roots.js";
 import type { SourceRecipe, SourceReport } from "./sources.js";
 
 /** Looks at the training shards. @param readAll those without a table too */

@@ -1,4 +1,5 @@
 /** What a recipe says of enriched shards: its `data` section. */
+import { isAbsolute, join } from "node:path";
 import { z } from "zod";
 import { LATENT_DTYPES } from "../../data/dataset/latents.js";
 import { trainingSetOptionsSchema } from "../../data/dataset/training-set-options.js";
@@ -62,6 +63,11 @@ export const shardDataSchema = z.strictObject({
 
 /** The checked section. */
 export type ShardData = z.output<typeof shardDataSchema>;
+
+/** The folders, files or indexes of the shards, those in `dir` with their whole path. */
+export function rootsOf({ dir, root }: Pick<ShardData, "dir" | "root">): string[] {
+  return [root].flat().map((path) => (dir === undefined || isAbsolute(path) ? path : join(dir, path)));
+}
 
 /** The metadata field of each of the network's rewards. */
 export function scoreColumnsOf({ scoreColumns }: ShardData, coherenceKeys: readonly string[]): readonly string[] {

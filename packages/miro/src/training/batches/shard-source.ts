@@ -2,8 +2,7 @@
 import type { RinConfig } from "../../networks/config.js";
 import { type RecipeFault, recipeFault } from "./recipe-fault.js";
 import { checkShards, checkUncond, checkValidationShards } from "./shard-check.js";
-import { type ShardData, scoreColumnsOf, shardDataSchema, validationData } from "./shard-data.js";
-import { rootsOf } from "./shard-roots.js";
+import { rootsOf, type ShardData, scoreColumnsOf, shardDataSchema, validationData } from "./shard-data.js";
 import type { SourceFacts, SourceRecipe, SourceSpec } from "./sources.js";
 
 export const shardSource: SourceSpec<ShardData> = {

@@ -42,4 +42,22 @@ describe("a log file", () => {
     expect(readFileSync(path, "utf8")).toBe("first\nsecond\nthird\n");
     expect(said).toEqual([expect.stringMatching(/cannot be written/), expect.stringMatching(/is written again$/)]);
   });
+
+  it("loses records only as long as no more of them can wait", () => {
+    const path = join(folder, "log.jsonl");
+    const said: string[] = [];
+    const log = new LogFile(path, openSync(path, "a"), (message) => said.push(message));
+    const write = vi.spyOn(fs, "writeSync").mockImplementation(() => {
+      throw Object.assign(new Error("no space"), { code: "ENOSPC" });
+    });
+    const large = Buffer.alloc(40 * 2 ** 20);
+    log.append(large);
+    log.append(large);
+    write.mockRestore();
+    log.append(large);
+    log.close();
+    expect(readFileSync(path).length).toBe(2 * large.length);
+    expect(said[1]).toMatch(/is written again$/);
+    expect(said[2]).toMatch(/1 record could not be written and is lost$/);
+  });
 });

@@ -31,7 +31,9 @@ export class LogFile {
   }
 
   append(record: Buffer): void {
-    if (this.#waitingBytes + record.length > MAX_WAITING_BYTES) {
+    const isFull = () => this.#waitingBytes + record.length > MAX_WAITING_BYTES;
+    if (isFull()) this.#flush();
+    if (isFull()) {
       this.#lost++;
       return;
     }

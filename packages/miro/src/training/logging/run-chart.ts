@@ -107,7 +107,9 @@ export function runChart(logs: readonly RunLog[], options: RunChartOptions = {})
       if (series === undefined) return [];
       const smoothed = smooth(series.values, EXACT.test(key) ? 0 : (smoothing ?? usualSmoothing(series.values.length)));
       curves.push(summarise(name, key, series, smoothed));
-      return [{ colour, places: placesOf(log, series, x), values: series.values, smoothed }];
+      const places = placesOf(log, series, x);
+      const placed = (list: readonly number[]) => list.filter((_, i) => Number.isFinite(places[i]));
+      return [{ colour, places: placed(places), values: placed(series.values), smoothed: placed(smoothed) }];
     }),
   }));
 
@@ -136,7 +138,7 @@ function usualSmoothing(points: number): number {
   return Math.min(0.99, Math.max(0, 1 - 25 / points));
 }
 
-/** One run's values in a panel. */
+/** One run's values in a panel, those that have a place in it. */
 interface Curve {
   colour: string;
   places: number[];
@@ -152,13 +154,15 @@ function drawPanel(
   const { key, curves, x } = panel;
   const [x0, x1] = [left + PLOT.left, left + PANEL.width - PLOT.right];
   const [y0, y1] = [top + PANEL.height - PLOT.bottom, top + PLOT.top];
+  drawing.words(key, (x0 + x1) / 2, top + 18, { size: 12, bold: true, align: "centre" });
   const finite = curves.flatMap(({ places, values }) => places.filter((_, i) => Number.isFinite(values[i])));
+  if (finite.length === 0) return; // none of these runs has logged the horizontal axis
   // Not `Math.min(...finite)`: a run may have logged more values than a call takes arguments.
   const [least, most] = finite.reduce(
     ([low, high], place) => [Math.min(low, place), Math.max(high, place)],
     [Number.POSITIVE_INFINITY, Number.NEGATIVE_INFINITY],
   );
-  const [from, to] = padded(least!, most!, 0);
+  const [from, to] = padded(least, most, 0);
   const range = verticalRange(curves, panel.smoothed);
   const logarithmic = panel.logScale && curves.every(({ values }) => values.every((v) => !(v <= 0)));
   const scale = (value: number) => (logarithmic ? Math.log10(value) : value);
@@ -166,7 +170,6 @@ function drawPanel(
   const across = (place: number) => x0 + ((place - from) / (to - from)) * (x1 - x0);
   const up = (value: number) => y0 - ((Math.min(Math.max(scale(value), low), high) - low) / (high - low)) * (y0 - y1);
 
-  drawing.words(key, (x0 + x1) / 2, top + 18, { size: 12, bold: true, align: "centre" });
   for (const value of logarithmic ? logTicks(low, high) : ticks(low, high, 5)) {
     const y = up(value);
     drawing.line(
@@ -264,7 +267,7 @@ function thinned(points: readonly (readonly [number, number])[]): (readonly [num
 
 /**
  * Where the values of a series lie on the horizontal axis: at their steps, or at what another name had at or before
- * them.
+ * them; NaN where it had nothing yet.
  */
 function placesOf(log: RunLog, { steps }: Series, x: string): number[] {
   if (x === "step") return steps;

@@ -148,6 +148,21 @@ describe("runChart", () => {
     expect(new Set(ys).size).toBeGreaterThan(3);
   });
 
+  it("leaves out what was logged before, or without, the name of the horizontal axis", () => {
+    const known = log("known", 50, (i) => 3 / (i + 1));
+    const without = readRunLog(runFolder("without", steps(...Array.from({ length: 3000 }, (_, i) => i + 1))));
+    const late = readRunLog(runFolder("late", lines({ step: 0, "train/loss": 9 }, { step: 10, "train/loss": 3 })));
+    const { steps: at, values } = known.series.get("seconds")!;
+    const series = new Map([...late.series, ["seconds", { steps: at, values }]]);
+    for (const x of ["seconds", "step"] as const) {
+      const { drawing, curves } = runChart([known, { ...late, series }, without], { x, keys: ["train/loss", "loss"] });
+      expect(curves).toHaveLength(3);
+      expect(drawing.toSvg()).not.toContain("NaN");
+      expect(drawing.toSvg().split("#0072b2")).toHaveLength(3); // the legend and the curve
+      expect(drawing.toSvg().split("#009e73")).toHaveLength(x === "seconds" ? 2 : 3);
+    }
+  });
+
   it("refuses a name that no log has, and names near ones", () => {
     const one = log("one", 3, () => 1);
     expect(() => runChart([one], { keys: ["train/los"] })).toThrow(

@@ -30,7 +30,7 @@ export function checkInitialWeights({ initialization, network }: Recipe): DataCh
       return from;
     }
     using files = isRun(from) ? openRunModel(from) : openReleaseFiles(modelOrBundled(from));
-    const there = rinConfigToJson(files.config.network) as Record<string, unknown>;
+    const there = rinConfigToJson(files.config.network);
     const grows = growsInto(files.config.network, parseRinConfig(network));
     const differ = Object.keys(network).filter(
       (key) =>

@@ -7,6 +7,7 @@ import { readJson, writeFileAtomic } from "../../files/whole-files.js";
 import { replaceFolder } from "../../files/whole-folders.js";
 import { message, option } from "../../message.js";
 import { counted, plural } from "../../numbers.js";
+import { listed } from "../../printable.js";
 import type { BatchSource } from "../batches/batches.js";
 import type { DataParallelGroup } from "../process-group/process-group.js";
 import { checkpointToResume, listCheckpoints } from "../state/checkpoint.js";
@@ -104,7 +105,7 @@ export function noteData(
     const missing = Object.keys(earlier.shards ?? {}).filter((name) => !Object.hasOwn(shards, name));
     const what =
       missing.length > 0
-        ? `${missing.length} of the run's ${counted(Object.keys(earlier.shards!).length, "shard")} ${plural(missing.length, "is", "are")} missing: ${missing.slice(0, 5).join(", ")}${missing.length > 5 ? ", …" : ""}`
+        ? `${missing.length} of the run's ${counted(Object.keys(earlier.shards!).length, "shard")} ${plural(missing.length, "is", "are")} missing: ${listed(missing, 5)}`
         : "the data are not those of the run so far";
     const then = `from step ${step} on it would see other samples than it would have seen`;
     if (!allowChanges)

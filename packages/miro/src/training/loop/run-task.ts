@@ -63,7 +63,7 @@ export async function runTask(options: RunOptions<TaskRecipe>): Promise<RunResul
   checkObject("options", options, "{ recipe, output, … }", ["recipe", "output"]);
   checkObject("recipe", options.recipe, "the recipe of a task", ["kind", "trainer"]);
   const { recipe, output, allowChanges = false, onMessage = () => {} } = options;
-  const deadline = deadlineOf(recipe.trainer);
+  const deadline = deadlineOf(recipe.trainer.maxMinutes);
   const spec = taskOf({ ...recipe });
   if (spec === null) throw invalid("recipe.kind", "the kind of a registered task", recipe.kind);
   const run = async (lock: RunLock): Promise<RunResult> => {

@@ -1,13 +1,8 @@
 /** `trainer.max_minutes`: how long a run may take, counted from its start. */
 import { plural, shortNumber } from "../../numbers.js";
 
-/** The part of a recipe that says it. */
-export interface TimeBudget {
-  maxMinutes?: number | undefined;
-}
-
 /** When the time of a run that begins now is over, by performance.now(); never without a limit. */
-export function deadlineOf({ maxMinutes }: TimeBudget): number {
+export function deadlineOf(maxMinutes: number | undefined): number {
   return maxMinutes === undefined ? Number.POSITIVE_INFINITY : performance.now() + maxMinutes * 60_000;
 }
 

@@ -68,7 +68,7 @@ export async function trainProcess(options: RunOptions, group: DataParallelGroup
 /** What one process of the group does. @param lock of the run's folder, which the process that writes there holds */
 async function trainInGroup(options: RunOptions, group: DataParallelGroup, lock: RunLock | null): Promise<RunResult> {
   const { recipe, output, resume = false, allowChanges = false, signal, onProgress } = options;
-  const deadline = deadlineOf(recipe.trainer);
+  const deadline = deadlineOf(recipe.trainer.maxMinutes);
   const checkpoints = join(output, "checkpoints");
   const first = group.isFirst;
   const onMessage = (first && options.onMessage) || (() => {});

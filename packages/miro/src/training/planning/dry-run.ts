@@ -33,7 +33,7 @@ export interface DryRunReport {
   start: DataCheck[];
   /** Nothing would stop the run. */
   ready: boolean;
-  /** Passes over the data, where their number is known. */
+  /** Passes over the data, where there are some and their number is known. */
   epochs: number | null;
   /** Whether a release folder is written at the end. */
   release: boolean;
@@ -72,7 +72,7 @@ export async function dryRun(
     data,
     start,
     ready: blocking({ data, start }).length === 0,
-    epochs: data.samples === null ? null : (maxSteps * batch.batchSize) / data.samples,
+    epochs: data.samples ? (maxSteps * batch.batchSize) / data.samples : null,
     release: release !== undefined,
   };
 }

@@ -77,11 +77,12 @@ export async function proposeTraining(options: ProposalOptions): Promise<Trainin
   const here = availableDevices().includes(proposal.recipe.trainer.device);
   const start = { ...options.start, readAll: true, here };
   const { data, flops } = await dryRun(proposal.recipe, start);
+  const samples = data.samples === 0 ? null : data.samples; // from none nothing follows
   const freeMemory = freeMemoryOf(proposal.recipe.trainer.device);
-  proposeBatch(proposal, data.samples);
+  proposeBatch(proposal, samples);
   proposeMicroBatch(proposal, flops.textTokens, freeMemory);
-  const time = await proposeThreads(proposal, options);
-  proposeSteps(proposal, data.samples);
+  const time = await proposeThreads(proposal, flops.perSample, options);
+  proposeSteps(proposal, samples);
   proposeSchedule(proposal, time.how === "unknown" ? null : time.secondsPerStep);
   const { device, maxSteps } = proposal.recipe.trainer;
   return {
@@ -176,11 +177,15 @@ function proposeMicroBatch(proposal: Overrides, textTokens: number, free: number
   if (share / micro !== accumulateGradBatches) proposal.propose(settings(micro));
 }
 
-/** How the cores are used, by trying it, and how long a step takes so. */
-async function proposeThreads(proposal: Overrides, { start, signal, onMessage }: ProposalOptions): Promise<StepTime> {
+/** How the cores are used, by trying it, and how long a step takes so. @param sampleFlops arithmetic of a sample */
+async function proposeThreads(
+  proposal: Overrides,
+  sampleFlops: number,
+  { signal, onMessage }: ProposalOptions,
+): Promise<StepTime> {
   const { recipe } = proposal;
   const { device, precision, threads, replicas = 1 } = recipe.trainer;
-  const { worldSize, deviceBatchSize } = planOf(recipe.trainer);
+  const { batchSize, worldSize, deviceBatchSize } = planOf(recipe.trainer);
   const here = availableDevices().includes(device);
   const peak = recipe.logger.peakTflops === undefined ? null : recipe.logger.peakTflops * 1e12;
   if (!here && peak === null)
@@ -189,8 +194,7 @@ async function proposeThreads(proposal: Overrides, { start, signal, onMessage }:
       reason: `this machine has no ${device}; logger.peak_tflops=N, what the device does in 10¹² operations a second, gives an estimate`,
     };
   const flops = peak ?? measurePeakFlops({ device, dtype: MATMUL_DTYPE[precision] });
-  const { flops: needed } = await dryRun(recipe, start);
-  const secondsPerStep = needed.perDeviceStep / (EFFICIENCY * flops);
+  const secondsPerStep = (sampleFlops * batchSize) / worldSize / (EFFICIENCY * flops);
   if (!here || worldSize > 1 || secondsPerStep > LONGEST_MEASURED_SECONDS)
     return { how: "estimated", secondsPerStep, tflops: (EFFICIENCY * flops) / 1e12 };
 

@@ -13,6 +13,7 @@ import { DistributedReducer, initProcessGroup, type ProcessGroup, RendezvousStor
 import { startThread } from "../../compiled-module.js";
 import { InvalidInputError, MiroError } from "../../errors.js";
 import { counted, plural } from "../../numbers.js";
+import { listed } from "../../printable.js";
 import { divideRows, type Rows } from "../batches/batch-slices.js";
 import type { Recipe } from "../recipes/recipe.js";
 import { Activity } from "./activity.js";
@@ -186,7 +187,7 @@ export class DataParallelGroup {
     if (others.length === 0) return;
     const first = await this.#textOfFirst(text);
     const own = first === text || difference === undefined ? "" : `; ${difference(first)}`;
-    const named = `${plural(others.length, "rank")} ${others.slice(0, 5).join(", ")}${others.length > 5 ? ", …" : ""}`;
+    const named = `${plural(others.length, "rank")} ${listed(others, 5)}`;
     const verb = plural(others.length, "does", "do");
     throw new InvalidInputError(`ranks disagree on ${what}: ${named} ${verb} not have that of rank 0${own}`);
   }

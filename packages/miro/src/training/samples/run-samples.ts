@@ -8,10 +8,10 @@ import { LinearSchedule } from "../../flow/schedule.js";
 import type { FlowPrecond } from "../../networks/precond.js";
 import type { Rin } from "../../networks/rin.js";
 import { wholeNumber } from "../../numbers.js";
-import { encodePng, readPng } from "../../pictures/png.js";
+import { readPng } from "../../pictures/png.js";
 import { sharp } from "../../pictures/sharp.js";
 import { fetchVae } from "../../pipeline/loading/sources.js";
-import { sheetText } from "../../pipeline/settings.js";
+import { sheetPng } from "../../pipeline/settings.js";
 import type { BatchSource, FrozenModels } from "../batches/batches.js";
 import { sourceFacts } from "../batches/sources.js";
 import type { RunRecords } from "../logging/run-records.js";
@@ -146,7 +146,10 @@ function testbedSheets({ recipe, network, records }: RunSamplesOptions, testbed:
         }
       const sheet = await testbedSheet(grids, { columns, title: titleOf(recipe, step) });
       return {
-        png: encodePng(sheet.data, sheet.width, sheet.height, [sheetText(grids.map(({ text }) => text))]),
+        png: sheetPng(
+          sheet,
+          grids.map(({ text }) => text),
+        ),
         images: grids.flatMap(({ samples }) => samples),
         captions: grids.flatMap(({ text, samples }) => samples.map(() => text)),
       };

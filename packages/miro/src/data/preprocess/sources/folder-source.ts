@@ -7,7 +7,7 @@ import { readBytes } from "../../../files/whole-files.js";
 import { IMAGE_EXTENSIONS } from "../../../pictures/decode.js";
 import { compressedTars } from "../../shards/compressed.js";
 import { isTable } from "./caption-table.js";
-import { type findPictures, type LeftOut, statsOf } from "./picture-folder.js";
+import { type LeftOut, type PictureFolder, statsOf } from "./picture-folder.js";
 import {
   chunks,
   claimKey,
@@ -28,7 +28,7 @@ import {
 
 export function folderShards(
   source: string,
-  { pictures, leftOut }: ReturnType<typeof findPictures>,
+  { pictures, leftOut }: PictureFolder,
   names: readonly string[],
   { shardSize }: SourceOptions,
 ): SourceShard[] {

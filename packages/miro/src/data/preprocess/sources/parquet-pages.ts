@@ -55,7 +55,7 @@ const DELTA_BYTE_ARRAY = 7;
 const BYTE_STREAM_SPLIT = 9;
 
 /** hyparquet's does not know how nothing is written, as of a dictionary of no values. */
-const lz4: Compressors["LZ4"] = (input, length) => (length === 0 ? new Uint8Array(0) : all.LZ4_RAW!(input, length));
+const lz4 = (input: Uint8Array, length: number) => (length === 0 ? new Uint8Array(0) : all.LZ4_RAW!(input, length));
 
 /** Those of hyparquet, or of Node where hyparquet's take as much memory or time as the bytes ask for. */
 export const boundedCompressors: Compressors = {
@@ -64,7 +64,7 @@ export const boundedCompressors: Compressors = {
   BROTLI: (input, length) => brotliDecompressSync(input, { maxOutputLength: Math.max(1, length) }),
   ZSTD: (input, length) => decompressZstd(input, new Uint8Array(length)),
   LZ4_RAW: lz4,
-  LZ4: (input, length) => (length === 0 || goesBack(input) ? lz4! : all.LZ4!)(input, length),
+  LZ4: (input, length) => (length === 0 || goesBack(input) ? lz4 : all.LZ4!)(input, length),
 };
 
 /** Whether what could be Hadoop's frames has a negative length, which hyparquet would follow in a circle. */

@@ -59,7 +59,7 @@ export async function tableShards(
             key,
             extension: imageExtension(image),
             image: { path: file, offset: 0, size: null },
-            caption: caption!,
+            caption,
             metadata,
           };
         });
@@ -138,7 +138,7 @@ async function readParquetRows(
       const caption = textOf(parquetRow({ [columns.caption]: text }, table).get(columns.caption));
       const image = bytes === null ? pictureFile(table.path, path) : pictureBytes(table.path, bytes);
       if (caption === null || caption === "") skip("missing-caption", "the cell holds no text");
-      return { key, ...image, caption: caption!, metadata: parquetRow(others, table) };
+      return { key, ...image, caption, metadata: parquetRow(others, table) };
     });
   }
 }

@@ -47,13 +47,13 @@ function readTar(path: string): ShardContent {
         if (extension === undefined) skip("missing-image", `none of ${IMAGE_EXTENSIONS.join(", ")}`);
         if (text === undefined) skip("missing-caption", "no txt");
         if (json === undefined) skip("missing-json", "no json");
-        const image = members.get(extension!)!;
+        const image = members.get(extension)!;
         return {
           key,
-          extension: extension!,
+          extension,
           image: { path, offset: image.offset, size: image.size },
-          caption: decodeCaption(limited(text!.size, () => tar.read(text!))),
-          metadata: decodeJson(limited(json!.size, () => tar.read(json!))),
+          caption: decodeCaption(limited(text.size, () => tar.read(text))),
+          metadata: decodeJson(limited(json.size, () => tar.read(json))),
         };
       });
     }

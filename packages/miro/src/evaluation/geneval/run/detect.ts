@@ -1,11 +1,13 @@
 /** Looks for objects in the pictures of an evaluation, and keeps what was found, so that judging can be repeated. */
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
-import { systemReason } from "../../../errors.js";
+import { InvalidInputError, systemReason } from "../../../errors.js";
 import { sha256 } from "../../../files/sha256.js";
+import { message, option } from "../../../message.js";
 import { decodeImage, ImageError } from "../../../pictures/decode.js";
 import type { RgbImage } from "../../../pictures/rgb.js";
 import type { SharedWork } from "../../shared-work.js";
+import type { Rules } from "../rules.js";
 import type { PromptFolder } from "./image-folder.js";
 import { type PictureDetections, readPromptFile, stored, writePromptFile } from "./prompt-files.js";
 import type { Resources } from "./resources.js";
@@ -17,32 +19,40 @@ export interface DetectRun {
   /** Folder of what is found. */
   output: string;
   prompts: readonly PromptFolder[];
-  /** What decides the detections beside the pictures. */
-  key: string;
-  /** Detections below it are left out. */
-  minScore: number;
+  /** Which detector detections are of. */
+  detectorKey: string;
+  /** What will be judged by them: objects that count by none of these rules are left out. */
+  rules: Rules;
   signal?: AbortSignal | undefined;
   onPicture?: ((done: number, total: number) => void) | undefined;
 }
 
+/** Detections below it are kept by no rule that is not lower itself. */
+const USUAL_MIN_SCORE = 0.3;
+/** In the key of detections, before the score that those have which were kept. */
+const SCORES_ABOVE = ", scores above ";
+
 /** The work for one folder. */
 export class Detection {
   readonly #run: DetectRun;
+  /** What decides the detections beside the pictures. */
+  readonly #key: string;
   readonly #complete = new Set<number>();
   readonly #hashes = new Map<string, string>();
 
   constructor(run: DetectRun) {
     this.#run = run;
+    this.#key = `${run.detectorKey}${SCORES_ABOVE}${minScoreOf(run.rules)}`;
   }
 
   /** Whether a prompt's pictures as they are now have been looked at. */
   isComplete(index: number): boolean {
     if (this.#complete.has(index)) return true;
-    const { output, prompts, key } = this.#run;
+    const { output, prompts } = this.#run;
     const folder = prompts.find((prompt) => prompt.index === index);
     if (folder === undefined) return false;
     const file = readPromptFile(output, "detections", index);
-    if (file?.key !== key) return false;
+    if (file?.key !== this.#key) return false;
     if (file.masked && !namedIn(folder).every((name) => file.masked!.includes(name))) return false;
     if (Object.keys(file.pictures).length !== folder.samples.length) return false;
     if (folder.samples.some(({ path }) => file.pictures[nameOf(path)]?.sha256 !== this.#hash(path))) return false;
@@ -77,7 +87,8 @@ export class Detection {
 
   async #detect(folder: PromptFolder, resources: Resources): Promise<void> {
     const { index, samples } = folder;
-    const { images, output, key, minScore, signal } = this.#run;
+    const { images, output, rules, signal } = this.#run;
+    const minScore = minScoreOf(rules);
     const pictures: Record<string, PictureDetections> = {};
     const masked = namedIn(folder);
     let name: string | undefined;
@@ -100,7 +111,8 @@ export class Detection {
       });
       pictures[nameOf(path)] = { sha256, width, height, detections };
     }
-    writePromptFile(output, "detections", index, { key, ...(name && { detector: name }), masked, pictures });
+    const content = { key: this.#key, ...(name && { detector: name }), masked, pictures };
+    writePromptFile(output, "detections", index, content);
     this.#complete.add(index);
   }
 
@@ -111,6 +123,20 @@ export class Detection {
     this.#hashes.set(path, hash);
     return hash;
   }
+}
+
+/** @throws InvalidInputError where objects were left out that would count now, which `only` leaves so */
+export function checkKept(key: string, rules: Rules, path: string): void {
+  const kept = Number(key.slice(key.lastIndexOf(SCORES_ABOVE) + SCORES_ABOVE.length));
+  if (kept <= minScoreOf(rules)) return;
+  const found = message`${path}: holds objects with scores above ${kept} alone, and lower thresholds ask for more`;
+  const remedy = message`run without ${option("only", "judge")}, which looks at the pictures again`;
+  throw new InvalidInputError(message`${found}; ${remedy}`);
+}
+
+/** What detections have to be kept for some rules. */
+function minScoreOf({ threshold, counting_threshold }: Rules): number {
+  return Math.min(USUAL_MIN_SCORE, threshold, counting_threshold);
 }
 
 /** Classes that a prompt names. */

@@ -70,7 +70,10 @@ function chooseEvenly(failures: readonly Failure[], most: number): Failure[] {
   const byTag = groupBy(failures, ({ tag }) => tag);
   const chosen = new Set<Failure>();
   for (let turn = 0; chosen.size < Math.min(most, failures.length); turn++) {
-    for (const list of byTag.values()) if (list[turn] && chosen.size < most) chosen.add(list[turn]);
+    for (const list of byTag.values()) {
+      const next = list[turn];
+      if (next && chosen.size < most) chosen.add(next);
+    }
   }
   return failures.filter((failure) => chosen.has(failure));
 }

@@ -18,7 +18,7 @@ import type { MiroPipeline } from "../../../pipeline/pipeline.js";
 import type { Plan } from "../../../pipeline/plan.js";
 import type { PromptOptions } from "../../../pipeline/requests/prompt-file.js";
 import { type ImageSettings, readSettings, settingsDifference, settingsToText } from "../../../pipeline/settings.js";
-import { pictureSeed } from "../../picture-seed.js";
+import { occurrences, pictureSeed } from "../../picture-seed.js";
 import type { SharedWork } from "../../shared-work.js";
 import type { PromptSet } from "../prompts.js";
 import { hparamsOf, readHparams, writeHparams } from "./hparams.js";
@@ -47,7 +47,7 @@ export interface GenerateRun {
   onMessage?: ((message: string) => void) | undefined;
 }
 
-/** The work of {@link drawMissing} for one folder. */
+/** The work for one folder. */
 export class Generation {
   readonly #run: GenerateRun;
   /** Of each prompt of the set. */
@@ -60,23 +60,16 @@ export class Generation {
 
   constructor(run: GenerateRun) {
     this.#run = run;
-    const before = new Map<string, number>();
-    this.#seeds = run.set.prompts.map(({ prompt }) => {
-      const occurrence = before.get(prompt) ?? 0;
-      before.set(prompt, occurrence + 1);
-      return Array.from({ length: run.samples }, (_, i) => pictureSeed(run.seed, prompt, occurrence, i));
-    });
+    const prompts = run.set.prompts.map(({ prompt }) => prompt);
+    const before = occurrences(prompts);
+    this.#seeds = prompts.map((prompt, p) =>
+      Array.from({ length: run.samples }, (_, i) => pictureSeed(run.seed, prompt, before[p]!, i)),
+    );
   }
 
   /** Prompts that still lack pictures. */
   missing(): number[] {
     return this.#run.indices.filter((index) => !this.isComplete(index));
-  }
-
-  /** Pictures that are there. */
-  get present(): number {
-    const { indices, samples } = this.#run;
-    return indices.reduce((sum, index) => sum + samples - this.#open(index).length, 0);
   }
 
   /** Whether all pictures of a prompt are there. @throws InvalidInputError when there are others in their place */
@@ -136,7 +129,7 @@ export class Generation {
     }
   }
 
-  /** Pictures of prompts that are known to be whole, cheaply. */
+  /** Pictures that are there; what they hold is not looked at. */
   #present(): number {
     const { folder, indices, samples } = this.#run;
     return indices.reduce((sum, index) => {

@@ -153,3 +153,15 @@ export function missingSamples(prompts: readonly PromptFolder[], samples: number
           .map((i) => ({ kind: "missing picture" as const, path: samplePath(index, i), reason: "is not there" })),
   );
 }
+
+/** Problems by kind, with the first of each. */
+export function problemCounts(problems: readonly Problem[]): Record<string, { count: number; first: string[] }> {
+  const counts: Record<string, { count: number; first: string[] }> = {};
+  for (const { kind, path, reason } of problems) {
+    counts[kind] ??= { count: 0, first: [] };
+    const one = counts[kind];
+    one.count++;
+    if (one.first.length < 5) one.first.push(`${path}: ${reason}`);
+  }
+  return counts;
+}

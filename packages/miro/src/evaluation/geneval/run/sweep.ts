@@ -8,13 +8,13 @@ import { InvalidInputError } from "../../../errors.js";
 import { writeFileAtomic } from "../../../files/whole-files.js";
 import { message, option } from "../../../message.js";
 import { Chart, ticks } from "../../../pictures/chart.js";
-import { encodePng } from "../../../pictures/png.js";
 import { mergeOptions } from "../../../pipeline/requests/plan-pictures.js";
-import { sheetText } from "../../../pipeline/settings.js";
+import { sheetPng } from "../../../pipeline/settings.js";
 import { scoreShared } from "../../shared-work.js";
 import { PUBLISHED_SWEEP } from "../published.js";
 import type { Summary } from "../summary.js";
-import { type EvaluationReport, type EvaluationRun, evaluateGeneval, tryJudges } from "./evaluate.js";
+import { evaluateGeneval, tryJudges } from "./evaluate.js";
+import type { EvaluationReport, EvaluationRun } from "./evaluation-run.js";
 
 /** What changes. */
 export interface Sweep {
@@ -100,9 +100,8 @@ export async function sweepTarget(
   }
   const files = { json: join(output, "sweep.json"), chart: join(output, "sweep.png") };
   const isPublished = run.compare && reward === "aesthetic_score" && String(targets) === String(SWEEP_TARGETS);
-  const { data, width, height } = await sweepChart(reward, points, isPublished ? PUBLISHED_SWEEP : null).toImage();
-  const png = encodePng(data, width, height, [sheetText(`a sweep of ${reward}`)]);
-  writeFileAtomic(files.chart, png, { overwrite: true });
+  const chart = sweepChart(reward, points, isPublished ? PUBLISHED_SWEEP : null);
+  writeFileAtomic(files.chart, sheetPng(await chart.toImage(), `a sweep of ${reward}`), { overwrite: true });
   writeFileAtomic(files.json, `${JSON.stringify({ reward, points }, null, 2)}\n`, { overwrite: true });
   return { reward, points, files, problems };
 }
