@@ -296,20 +296,28 @@ class InOnePiece {
  public:
   // Gaps in a parameter, as a slice has them, would be written to as well.
   at::Tensor parameter(const at::Tensor& t) {
-    return changed(t, t.is_non_overlapping_and_dense() && hasValues(t) ? t : at::empty_like(t).copy_(t));
+    return t.is_non_overlapping_and_dense() && hasValues(t) ? t : standIn(t, t);
   }
-  at::Tensor state(const at::Tensor& parameter, const at::Tensor& t) { return changed(t, like(parameter, t)); }
-  static at::Tensor like(const at::Tensor& parameter, const at::Tensor& t) {
-    return t.strides() == parameter.strides() && hasValues(t) ? t : at::empty_like(parameter).copy_(t);
+  at::Tensor state(const at::Tensor& parameter, const at::Tensor& t) {
+    return isLike(parameter, t) ? t : standIn(parameter, t);
+  }
+  static at::Tensor gradient(const at::Tensor& parameter, const at::Tensor& t) {
+    return isLike(parameter, t) ? t : at::empty_like(parameter).copy_(t);
   }
   void copyBack() const {
     for (const auto& [original, copy] : copies_) original.copy_(copy);
   }
 
  private:
-  at::Tensor changed(const at::Tensor& original, at::Tensor used) {
-    if (!used.is_same(original)) copies_.emplace_back(original, used);
-    return used;
+  static bool isLike(const at::Tensor& parameter, const at::Tensor& t) {
+    return t.strides() == parameter.strides() && hasValues(t);
+  }
+  at::Tensor standIn(const at::Tensor& parameter, const at::Tensor& t) {
+    if (at::has_internal_overlap(t) == at::MemOverlap::Yes) {
+      throw UsageError{"optimizerStep: values of " + describe(t) +
+                       " share their memory, as those of expand() do; optimise what was expanded"};
+    }
+    return copies_.emplace_back(t, at::empty_like(parameter).copy_(t)).second;
   }
   std::vector<std::pair<at::Tensor, at::Tensor>> copies_;
 };
@@ -346,14 +354,9 @@ napi_value optimizerStep(Environment& e, napi_value* argv, size_t argc) {
                            describe(parameters[i])};
         }
       }
-      for (const at::Tensor* of : {&parameters[i], &firsts[i], &seconds[i]}) {
-        if (at::has_internal_overlap(*of) != at::MemOverlap::Yes) continue;
-        throw UsageError{"optimizerStep: values of " + describe(*of) +
-                         " share their memory, as those of expand() do; optimise what was expanded"};
-      }
       if (steps[i].numel() != 1) throw UsageError{"optimizerStep: a count of steps is no scalar"};
       const at::Tensor& parameter = g.parameters.emplace_back(pieces.parameter(parameters[i]));
-      g.gradients.push_back(InOnePiece::like(parameter, list.gradients[k]));
+      g.gradients.push_back(InOnePiece::gradient(parameter, list.gradients[k]));
       g.firsts.push_back(pieces.state(parameter, firsts[i]));
       g.seconds.push_back(pieces.state(parameter, seconds[i]));
       g.steps.push_back(steps[i]);
