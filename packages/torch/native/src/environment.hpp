@@ -183,8 +183,8 @@ napi_value makeArray(Environment& e, const Items& items, const Make& make) {
   return result;
 }
 napi_value makeHandles(Environment& e, const std::vector<Handle>& v);
-// What `read` makes of each item of an array; nothing for what is none. Memory is taken as items are found: an array may
-// be a thousand million long and hold nothing.
+// What `read` makes of each item of an array; nothing for what is none. Memory is taken as items are found: an array
+// may be a thousand million long and hold nothing.
 template <typename Read>
 auto readArray(Environment& e, napi_value v, const Read& read) -> std::optional<std::vector<decltype(read(v))>> {
   uint32_t length = 0;
