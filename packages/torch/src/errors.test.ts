@@ -382,6 +382,15 @@ describe("numbers are taken exactly or refused", () => {
       expect(() => native.clearGradients(nothing)).toThrow(TorchError);
   });
 
+  test("an array takes no memory for items that it does not have", () => {
+    const hollow: number[] = [];
+    hollow.length = 2 ** 27; // a GiB as integers of 64 bits
+    const before = process.resourceUsage().maxRSS;
+    expect(() => native.fromHost(new Float32Array(1), hollow, 6)).toThrow("shape must be an integer");
+    expect(() => native.backward(hollow, [], false, false)).toThrow("tensors must hold tensors");
+    expect(process.resourceUsage().maxRSS - before).toBeLessThan(2 ** 19); // KiB
+  });
+
   test("values that a tensor only promises are read as they are: negated, conjugated, zero without memory", () => {
     scope(() => {
       const t = tensor([1, -2, 3]);

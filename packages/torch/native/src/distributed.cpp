@@ -131,13 +131,7 @@ void settle(napi_env env, napi_value, void*, void* data) {
     napi_resolve_deferred(env, job->deferred, value);
     return;
   }
-  napi_value text, constructor, error = nullptr;
-  if (napi_create_string_utf8(env, job->error.data(), job->error.size(), &text) != napi_ok) return;
-  if (e->errorClass == nullptr || napi_get_reference_value(env, e->errorClass, &constructor) != napi_ok ||
-      napi_new_instance(env, constructor, 1, &text, &error) != napi_ok) {
-    napi_create_error(env, nullptr, text, &error);
-  }
-  napi_reject_deferred(env, job->deferred, error);
+  napi_reject_deferred(env, job->deferred, makeError(*e, job->error));
 }
 
 // Called before Node-API frees the function.

@@ -12,6 +12,7 @@
 #include <c10/core/Event.h>
 #include <c10/core/InferenceMode.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <deque>
 #include <functional>
@@ -155,7 +156,8 @@ class Environment {
 
 // ---- talking to JavaScript -------------------------------------------------------------------------------------
 void check(Environment& e, napi_status status);
-[[noreturn]] void throwTorchError(Environment& e, const std::string& message);
+// A TorchError; a plain Error while JavaScript has not given its class.
+napi_value makeError(Environment& e, const std::string& message);
 
 double toDouble(Environment& e, napi_value v, const char* what);
 // As JavaScript writes it: 3, not 3.000000.
@@ -181,6 +183,21 @@ napi_value makeArray(Environment& e, const Items& items, const Make& make) {
   return result;
 }
 napi_value makeHandles(Environment& e, const std::vector<Handle>& v);
+// What `read` makes of each item of an array; nothing for what is none. Memory is taken as items are found: an array
+// may be a thousand million long and hold nothing.
+template <typename Read>
+auto readArray(Environment& e, napi_value v, const Read& read) -> std::optional<std::vector<decltype(read(v))>> {
+  uint32_t length = 0;
+  if (napi_get_array_length(e.env, v, &length) != napi_ok) return std::nullopt;
+  std::vector<decltype(read(v))> result;
+  result.reserve(std::min<uint32_t>(length, 64));
+  for (uint32_t i = 0; i < length; ++i) {
+    napi_value item;
+    check(e, napi_get_element(e.env, v, i, &item));
+    result.push_back(read(item));
+  }
+  return result;
+}
 // A number that is exactly an integer of 53 bits; Node-API's own conversion would cut fractions off.
 inline bool readHandle(double d, Handle* result) {
   constexpr double most = 9007199254740992.0;

@@ -105,9 +105,10 @@ napi_value readRows(Environment& e, napi_value* argv, size_t argc) {
   auto job = std::make_unique<ReadRows>();
   job->target = e.tensor(handleAt(e, argv, argc, 0));
   const at::Tensor& target = job->target;
-  if (!target.is_cpu() || !target.is_contiguous() || target.dim() < 1 || target.requires_grad()) {
-    throw UsageError{"readRows: the target must be a contiguous CPU tensor with rows, without gradient, got " +
-                     describe(target)};
+  const bool isPlain = target.is_cpu() && target.is_contiguous() && hasValues(target);
+  if (!isPlain || target.dim() < 1 || target.requires_grad()) {
+    throw UsageError{"readRows: the target must be a contiguous CPU tensor with rows and with memory of its own, "
+                     "without gradient, got " + describe(target)};
   }
   const auto count = static_cast<size_t>(target.size(0));
   job->stride = count == 0 ? 0 : static_cast<int64_t>(target.nbytes() / count);

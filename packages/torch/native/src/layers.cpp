@@ -156,9 +156,9 @@ constexpr int64_t kFlashBackend = 1;  // as sdp::SDPBackend numbers them
 // multiHeadAttention(q (B, Q, H, E), k (B, S, H, E), v (B, S, H, F), mask for (B, H, Q, S) or 0) -> (B, Q, H · F)
 napi_value multiHeadAttention(Environment& e, napi_value* argv, size_t argc) {
   if (argc < 4) throw UsageError{"multiHeadAttention(q, k, v, mask)"};
-  const at::Tensor q = e.tensor(handleAt(e, argv, argc, 0)), k = e.tensor(handleAt(e, argv, argc, 1)),
-                   v = e.tensor(handleAt(e, argv, argc, 2));
+  const at::Tensor q = materialAt(e, argv, argc, 0), k = materialAt(e, argv, argc, 1), v = materialAt(e, argv, argc, 2);
   std::optional<at::Tensor> mask = optionalTensor(e, argv, argc, 3);
+  if (mask) mask = materialised(*mask);
   const bool fit = q.dim() == 4 && k.dim() == 4 && v.dim() == 4 && q.size(0) == k.size(0) && q.size(2) == k.size(2) &&
                    q.size(3) == k.size(3) && k.sizes().slice(0, 3) == v.sizes().slice(0, 3);
   if (!fit)

@@ -196,17 +196,14 @@ void check(Environment& e, napi_status status) {
   throw UsageError{std::string("Node-API: ") + (info && info->error_message ? info->error_message : "unknown error")};
 }
 
-void throwTorchError(Environment& e, const std::string& message) {
+napi_value makeError(Environment& e, const std::string& message) {
   napi_value text = nullptr, constructor = nullptr, error = nullptr;
   napi_create_string_utf8(e.env, message.data(), message.size(), &text);
-  if (e.errorClass != nullptr) {
-    napi_get_reference_value(e.env, e.errorClass, &constructor);
-    napi_new_instance(e.env, constructor, 1, &text, &error);
-  } else {
+  if (e.errorClass == nullptr || napi_get_reference_value(e.env, e.errorClass, &constructor) != napi_ok ||
+      napi_new_instance(e.env, constructor, 1, &text, &error) != napi_ok) {
     napi_create_error(e.env, nullptr, text, &error);
   }
-  napi_throw(e.env, error);
-  throw PendingException{};
+  return error;
 }
 
 double toDouble(Environment& e, napi_value v, const char* what) {
@@ -247,15 +244,13 @@ std::string toString(Environment& e, napi_value v, const char* what) {
   return result;
 }
 std::vector<Handle> toHandles(Environment& e, napi_value v, const char* what) {
-  uint32_t length = 0;
-  if (napi_get_array_length(e.env, v, &length) != napi_ok) throw UsageError{std::string(what) + " must be an array"};
-  std::vector<Handle> result(length);
-  for (uint32_t i = 0; i < length; ++i) {
-    napi_value item;
-    check(e, napi_get_element(e.env, v, i, &item));
-    if (!readHandle(e, item, &result[i])) throw UsageError{std::string(what) + " must hold tensors"};
-  }
-  return result;
+  auto result = readArray(e, v, [&](napi_value item) {
+    Handle handle = 0;
+    if (!readHandle(e, item, &handle)) throw UsageError{std::string(what) + " must hold tensors"};
+    return handle;
+  });
+  if (!result) throw UsageError{std::string(what) + " must be an array"};
+  return *std::move(result);
 }
 std::pair<void*, size_t> toTypedArray(Environment& e, napi_value v, napi_typedarray_type type, const char* what) {
   static const char* const names[] = {"Int8Array",   "Uint8Array",   "Uint8ClampedArray", "Int16Array",
@@ -407,10 +402,7 @@ napi_value guarded(napi_env env, napi_callback_info info) {
   } catch (...) {
     message = namedMessageOf(binding->name, std::current_exception());
   }
-  try {
-    throwTorchError(*e, message);
-  } catch (const PendingException&) {
-  }
+  napi_throw(env, makeError(*e, message));
   return nullptr;
 }
 

@@ -157,17 +157,10 @@ at::Scalar toScalar(Environment& e, napi_value v, const ArgumentPlan& a) {
 }
 
 template <typename Read>
-auto readArray(Environment& e, napi_value v, const ArgumentPlan& a, Read read) {
-  std::vector<decltype(read(v))> result;
-  uint32_t length = 0;
-  if (napi_get_array_length(e.env, v, &length) != napi_ok) refuse(a, foundType(e, v));
-  result.reserve(length);
-  for (uint32_t i = 0; i < length; ++i) {
-    napi_value item;
-    check(e, napi_get_element(e.env, v, i, &item));
-    result.push_back(read(item));
-  }
-  return result;
+auto readArray(Environment& e, napi_value v, const ArgumentPlan& a, const Read& read) {
+  auto result = miro::readArray(e, v, read);
+  if (!result) refuse(a, foundType(e, v));
+  return *std::move(result);
 }
 
 // The tensor in its slot: valid until JavaScript runs again.

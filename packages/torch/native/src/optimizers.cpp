@@ -6,6 +6,7 @@
 #include "parallel.hpp"
 
 #include <ATen/ATen.h>
+#include <ATen/MemoryOverlap.h>
 
 #include <algorithm>
 #include <array>
@@ -289,11 +290,37 @@ void lamb(const Settings& s, const Group& g, const std::optional<at::Tensor>& sk
   else at::_foreach_mul_(g.parameters, at::Scalar(1 - s.weightDecay));
 }
 
-// A gradient with the strides of its parameter, which the fused kernels take for granted.
-at::Tensor laidOutAs(const at::Tensor& parameter, const at::Tensor& gradient) {
-  const bool isLaidOut = gradient.strides() == parameter.strides() && hasValues(gradient);
-  return isLaidOut ? gradient : at::empty_like(parameter).copy_(gradient);
-}
+// The fused kernels go through the memory of each tensor by the size of the parameter, from its first value on: all of
+// them must lie in one piece and alike. Copies stand in for those that do not.
+class InOnePiece {
+ public:
+  // Gaps in a parameter, as a slice has them, would be written to as well.
+  at::Tensor parameter(const at::Tensor& t) {
+    return t.is_non_overlapping_and_dense() && hasValues(t) ? t : standIn(t, t);
+  }
+  at::Tensor state(const at::Tensor& parameter, const at::Tensor& t) {
+    return isLike(parameter, t) ? t : standIn(parameter, t);
+  }
+  static at::Tensor gradient(const at::Tensor& parameter, const at::Tensor& t) {
+    return isLike(parameter, t) ? t : at::empty_like(parameter).copy_(t);
+  }
+  void copyBack() const {
+    for (const auto& [original, copy] : copies_) original.copy_(copy);
+  }
+
+ private:
+  static bool isLike(const at::Tensor& parameter, const at::Tensor& t) {
+    return t.strides() == parameter.strides() && hasValues(t);
+  }
+  at::Tensor standIn(const at::Tensor& parameter, const at::Tensor& t) {
+    if (at::has_internal_overlap(t) == at::MemOverlap::Yes) {
+      throw UsageError{"optimizerStep: values of " + describe(t) +
+                       " share their memory, as those of expand() do; optimise what was expanded"};
+    }
+    return copies_.emplace_back(t, at::empty_like(parameter).copy_(t)).second;
+  }
+  std::vector<std::pair<at::Tensor, at::Tensor>> copies_;
+};
 
 // optimizerStep("adamw" | "lamb", [lr, beta1, beta2, eps, weightDecay, decoupled, adapted], parameters, firsts,
 // seconds, steps, all steps or 0, skip or 0): updates every parameter that has a gradient; nothing where `skip` is 1.
@@ -315,12 +342,12 @@ napi_value optimizerStep(Environment& e, napi_value* argv, size_t argc) {
   const std::optional<at::Tensor> skip = optionalTensor(e, argv, argc, 7);
   for (const Alike& list : alike(parameters)) {
     Group g;
+    InOnePiece pieces;
     for (size_t k = 0; k < list.places.size(); ++k) {
       const size_t i = list.places[k];
       if (!firsts[i].defined() || !seconds[i].defined() || !steps[i].defined()) {
         throw UsageError{"optimizerStep: a parameter with a gradient has no state"};
       }
-      // The kernels go through all by the size of the parameter.
       for (const at::Tensor* of : {&list.gradients[k], &firsts[i], &seconds[i]}) {
         if (of->sizes() != parameters[i].sizes()) {
           throw UsageError{"optimizerStep: a gradient or a state of " + describe(*of) + " does not fit the parameter " +
@@ -328,10 +355,10 @@ napi_value optimizerStep(Environment& e, napi_value* argv, size_t argc) {
         }
       }
       if (steps[i].numel() != 1) throw UsageError{"optimizerStep: a count of steps is no scalar"};
-      g.parameters.push_back(parameters[i]);
-      g.gradients.push_back(laidOutAs(parameters[i], list.gradients[k]));
-      g.firsts.push_back(firsts[i]);
-      g.seconds.push_back(seconds[i]);
+      const at::Tensor& parameter = g.parameters.emplace_back(pieces.parameter(parameters[i]));
+      g.gradients.push_back(InOnePiece::gradient(parameter, list.gradients[k]));
+      g.firsts.push_back(pieces.state(parameter, firsts[i]));
+      g.seconds.push_back(pieces.state(parameter, seconds[i]));
       g.steps.push_back(steps[i]);
     }
     const std::optional<at::Tensor> skipThere =
@@ -343,6 +370,7 @@ napi_value optimizerStep(Environment& e, napi_value* argv, size_t argc) {
     if (algorithm == "adamw") adamw(s, g, s.weightDecay, skipThere);
     else if (!isPlain(g)) lamb(s, g, skipThere);
     else if (!skipThere || skipThere->item<float>() == 0) plainLamb(s, g);
+    pieces.copyBack();
   }
   return makeUndefined(e);
 }

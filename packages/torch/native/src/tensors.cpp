@@ -76,18 +76,15 @@ napi_value copyToHost(Environment& e, napi_value* argv, size_t argc) {
 // fromHost(source, shape, dtype): a new CPU tensor with a copy of the bytes.
 napi_value fromHost(Environment& e, napi_value* argv, size_t argc) {
   if (argc < 3) throw UsageError{"fromHost(source, shape, dtype)"};
-  uint32_t rank = 0;
-  check(e, napi_get_array_length(e.env, argv[1], &rank));
-  std::vector<int64_t> sizes(rank);
-  for (uint32_t i = 0; i < rank; ++i) {
-    napi_value item;
-    check(e, napi_get_element(e.env, argv[1], i, &item));
-    sizes[i] = toInt(e, item, "shape");
-    if (sizes[i] < 0) throw UsageError{"shape must not hold negative sizes"};
-  }
+  const auto sizes = readArray(e, argv[1], [&](napi_value item) {
+    const int64_t size = toInt(e, item, "shape");
+    if (size < 0) throw UsageError{"shape must not hold negative sizes"};
+    return size;
+  });
+  if (!sizes) throw UsageError{"shape must be an array"};
   const at::ScalarType type = dtypeAt(e, argv, argc, 2);
   const Bytes source = bytesAt(e, argv[0]);  // last: reading the others may run JavaScript, which may take it away
-  at::Tensor result = at::empty(sizes, at::TensorOptions().dtype(type));
+  at::Tensor result = at::empty(*sizes, at::TensorOptions().dtype(type));
   if (result.nbytes() != source.size) {
     throw UsageError{"fromHost: shape and dtype need " + std::to_string(result.nbytes()) + " bytes, got " +
                      std::to_string(source.size)};

@@ -3,7 +3,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import fc from "fast-check";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { empty, ones, scope, type Tensor, TorchError } from "../index.js";
+import { aten, empty, ones, scope, type Tensor, TorchError } from "../index.js";
 import { ROW_STATUS, readRows } from "./index.js";
 
 let folder: string;
@@ -131,6 +131,8 @@ describe("readRows", () => {
     const file = opened();
     const target = ones([2, 10], { dtype: "uint8" });
     expect(() => read(target, file, [[0, 1]])).toThrow(TorchError);
+    const zero = scope(() => aten._efficientzerotensor([1, 10], "uint8"));
+    expect(() => read(zero, file, [[0, 1]])).toThrow(/the target must be .* with memory of its own/);
     expect(() =>
       read(target, file, [
         [0, 11],

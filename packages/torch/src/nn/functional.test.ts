@@ -261,6 +261,7 @@ test("values that a tensor only promises are taken as they are: negated, zero wi
       [3, 4],
     ]);
     const [weight, bias] = [tensor([2, -3]), tensor([0.5, 1])];
+    const heads = (t: Tensor): Tensor => t.view(1, 2, 1, 2);
     for (const promised of [aten._neg_view(x), aten._efficientzerotensor([2, 2], "float32")]) {
       const written = tensor(promised.toList() as number[][]);
       const row = written.select(0, 0);
@@ -271,6 +272,14 @@ test("values that a tensor only promises are taken as they are: negated, zero wi
         [F.fusedLayerNorm(promised, weight, bias, 1e-6), F.fusedLayerNorm(written, weight, bias, 1e-6)],
         [F.fusedLayerNorm(x, promisedRow, promisedRow, 1e-6), F.fusedLayerNorm(x, row, row, 1e-6)],
         [F.swiGlu(promised), F.swiGlu(written)],
+        [
+          F.multiHeadAttention(heads(promised), heads(x), heads(x)),
+          F.multiHeadAttention(heads(written), heads(x), heads(x)),
+        ],
+        [
+          F.multiHeadAttention(heads(x), heads(promised), heads(promised), promised),
+          F.multiHeadAttention(heads(x), heads(written), heads(written), written),
+        ],
         [F.toBytes(promised, 127).bytes, F.toBytes(written, 127).bytes],
         [F.scaleRows_(x.clone(), weight, null, promised), F.scaleRows_(x.clone(), weight, null, written)],
         [F.scaleRows_(x.clone(), promisedRow), F.scaleRows_(x.clone(), row)],

@@ -71,6 +71,31 @@ describe("what is optimised", () => {
     expect(() => new AdamW({} as never)).toThrow(/expected tensors or groups of them, such as model\.parameters\(\)/);
   });
 
+  test.each([AdamW, Lamb])("%o leaves alone what lies between the values of a slice", (Kind) => {
+    const around = scope(() => linspace(-1, 1, 60).reshape(5, 12).keep());
+    const slice = own(scope(() => own(around).narrow(1, 4, 3).detach().keep()).requiresGrad_());
+    const copy = parameter(scope(() => slice.detach().clone()));
+    const optimizers = [slice, copy].map((param) => own(new Kind([param], { lr: 0.1, weightDecay: 0.1 })));
+    for (let step = 0; step < 3; step++) {
+      for (const param of [slice, copy]) scope(() => param.pow(3).sum().backward());
+      for (const optimizer of optimizers) optimizer.step();
+    }
+    expect(relativeError(flat(slice), flat(copy))).toBeLessThan(1e-6);
+    const expected = scope(() => {
+      const whole = linspace(-1, 1, 60).reshape(5, 12);
+      whole.narrow(1, 4, 3).copy_(slice.detach());
+      return flat(whole);
+    });
+    expect(flat(around)).toEqual(expected);
+  });
+
+  test.each([AdamW, Lamb])("%o refuses values that share their memory", (Kind) => {
+    const param = scope(() => zeros([1]).expand(100_000).detach().keep().requiresGrad_());
+    const optimizer = own(new Kind([own(param)]));
+    scope(() => param.sum().backward());
+    expect(() => optimizer.step()).toThrow(/values of Float\[100000\] share their memory/);
+  });
+
   test.each([AdamW, Lamb])("a graph that needs values from before a step of %o says that they were changed", (Kind) => {
     const params = twoParameters();
     const optimizer = own(new Kind([...params], { weightDecay: 0.1 }));
