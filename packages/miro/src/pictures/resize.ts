@@ -108,7 +108,7 @@ interface PartOptions {
   size: PictureSize;
   /** The part of the result that is made; default: all. */
   window?: { left: number; top: number; width: number; height: number };
-  /** A larger picture of one colour that this one lies on; default: there is none. */
+  /** A larger picture of one colour that this one lies on, or a part of this one; default: there is none. */
   canvas?: { width: number; height: number; left: number; top: number; colour: readonly [number, number, number] };
   filter: ResizeFilter;
   order?: PassOrder;
