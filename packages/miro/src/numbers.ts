@@ -1,8 +1,13 @@
 /** Numbers for people: digits in groups of three, never an exponent. */
 
+// Made once, with the first number: each takes a hundred times longer than to write one.
+let whole: Intl.NumberFormat | undefined;
+let threeDigits: Intl.NumberFormat | undefined;
+
 /** `1,024`. */
 export function wholeNumber(value: number): string {
-  return value.toLocaleString("en-US", { maximumFractionDigits: 0 });
+  whole ??= new Intl.NumberFormat("en-US", { maximumFractionDigits: 0 });
+  return whole.format(value);
 }
 
 /** The word for so many: `picture` for 1, else `pictures`. */
@@ -17,5 +22,7 @@ export function counted(count: number, one: string, several?: string): string {
 
 /** To three digits: `3,660`, `12.5`, `0.0123`; of larger numbers every digit before the point. */
 export function shortNumber(value: number): string {
-  return Math.abs(value) >= 100 ? wholeNumber(value) : value.toLocaleString("en-US", { maximumSignificantDigits: 3 });
+  if (Math.abs(value) >= 100) return wholeNumber(value);
+  threeDigits ??= new Intl.NumberFormat("en-US", { maximumSignificantDigits: 3 });
+  return threeDigits.format(value);
 }

@@ -122,6 +122,26 @@ export interface Native {
   toBytes(x: Handle, levels: number, smallest: number): [bytes: Handle, steps: Handle];
   scaleRows_(y: Handle, steps: Handle, bias: Handle, more: Handle): void;
   gateRows_(y: Handle, gate: Handle, steps: Handle, bias: Handle, gateBias: Handle): void;
+  filterRows(
+    source: Uint8Array,
+    width: number,
+    first: Int32Array,
+    counts: Int32Array,
+    weights: Int32Array,
+    starts: Int32Array,
+    target: Uint8Array,
+  ): void;
+  filterColumns(
+    source: Uint8Array,
+    width: number,
+    first: Int32Array,
+    counts: Int32Array,
+    weights: Int32Array,
+    starts: Int32Array,
+    target: Uint8Array,
+    left: number,
+    count: number,
+  ): void;
   pinned(bytes: number): Handle;
   copyBeside(t: Handle, device: string): Handle;
   copyOut(sources: Handle[], targets: Handle[]): number;

@@ -9,7 +9,6 @@ import {
   type PassOrder,
   type PictureSize,
   type ResizeFilter,
-  resize,
   resizePart,
 } from "./resize.js";
 import type { RgbImage } from "./rgb.js";
@@ -53,9 +52,12 @@ export function cropCentre(image: RgbImage, size: PictureSize, rounding: CropRou
 export function centreSquare(image: RgbImage, side: number): RgbImage {
   checkImage("image", image);
   checkCount("side", side);
-  const least = Math.min(image.width, image.height);
-  const square = image.width === image.height ? image : cropCentre(image, { width: least, height: least });
-  return resize(square, { width: side, height: side }, "bilinear");
+  checkPictureSize("side", { width: side, height: side });
+  const { width, height } = image;
+  const least = Math.min(width, height);
+  const [left, top] = [-cropOffset(width, least), -cropOffset(height, least)];
+  const canvas = { width: least, height: least, left, top, colour: [0, 0, 0] as const };
+  return resizePart(image, { size: { width: side, height: side }, canvas, filter: "bilinear" });
 }
 
 /**

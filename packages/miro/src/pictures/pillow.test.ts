@@ -149,7 +149,7 @@ describe("crops", () => {
     expect(() => cropCentre(image, { width: 4, height: 4 }, "up" as "down")).toThrow(/one of even, down/);
   });
 
-  it("give squares of the asked side for any size", () => {
+  it("give squares of the asked side for any size, those of the middle without what is beside it", () => {
     const side = fc.integer({ min: 1, max: 40 });
     fc.assert(
       fc.property(side, side, fc.integer({ min: 1, max: 30 }), (width, height, n) => {
@@ -157,6 +157,9 @@ describe("crops", () => {
         for (const result of [centreSquare(image, n), resizeThenCrop(image, n, "bicubic")]) {
           expect([result.width, result.height, result.data.length]).toEqual([n, n, n * n * 3]);
         }
+        const least = Math.min(width, height);
+        const cropped = cropCentre(image, { width: least, height: least });
+        expect(centreSquare(image, n)).toEqual(resize(cropped, { width: n, height: n }, "bilinear"));
       }),
     );
   });

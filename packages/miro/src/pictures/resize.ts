@@ -7,6 +7,7 @@
  * widens with the factor of reduction (antialiasing), in fixed point with 22 fractional bits, rounded and clipped to 8
  * bits after each pass. A pass that would not change its side changes nothing.
  */
+import { filterColumns, filterRows, type PixelWindows } from "@miro-t2i/torch/pixels";
 import { checkChoice, checkCount, checkImage, checkObject } from "../arguments.js";
 import { invalid } from "../errors.js";
 import { message } from "../message.js";
@@ -49,7 +50,7 @@ interface Weights {
   taps: number;
   /** Of each output position, the sum of the weights that lie beside the picture. */
   beside: Int32Array;
-  /** The first input position that any output position needs, and the one behind the last. */
+  /** The first input position that any output position needs, and the one behind the last; at least one. */
   low: number;
   high: number;
 }
@@ -107,7 +108,7 @@ interface PartOptions {
   size: PictureSize;
   /** The part of the result that is made; default: all. */
   window?: { left: number; top: number; width: number; height: number };
-  /** A larger picture of one colour that this one lies on; default: there is none. */
+  /** A larger picture of one colour that this one lies on, or a part of this one; default: there is none. */
   canvas?: { width: number; height: number; left: number; top: number; colour: readonly [number, number, number] };
   filter: ResizeFilter;
   order?: PassOrder;
@@ -192,7 +193,7 @@ function weights(
     low = Math.min(low, first[i]!);
     high = Math.max(high, first[i]! + kept);
   }
-  return { first, counts, values, taps, beside, low: Math.min(low, high), high };
+  return { first, counts, values, taps, beside, low: Math.min(low, high), high: Math.max(high, 1) };
 }
 
 /**
@@ -222,70 +223,28 @@ export function filterAt(
   return { begin, row };
 }
 
-function resizeRows(
-  { width, data }: RgbImage,
-  { first, counts, values, taps, beside }: Weights,
-  { begin, end: bottom, colour }: Lines,
-): RgbImage {
-  const out = first.length;
-  // Clips to 8 bits by itself; the half that rounds is added at the start of each sum.
-  const result = new Uint8ClampedArray(out * (bottom - begin) * 3);
-  let to = 0;
-  for (let y = begin; y < bottom; y++) {
-    const row = y * width * 3;
-    for (let x = 0; x < out; x++) {
-      let from = row + first[x]! * 3;
-      let r = HALF + Math.imul(colour[0], beside[x]!);
-      let g = HALF + Math.imul(colour[1], beside[x]!);
-      let b = HALF + Math.imul(colour[2], beside[x]!);
-      const start = x * taps;
-      const end = start + counts[x]!;
-      for (let tap = start; tap < end; tap++, from += 3) {
-        const weight = values[tap]!;
-        r = (r + Math.imul(data[from]!, weight)) | 0;
-        g = (g + Math.imul(data[from + 1]!, weight)) | 0;
-        b = (b + Math.imul(data[from + 2]!, weight)) | 0;
-      }
-      result[to] = r >> PRECISION_BITS;
-      result[to + 1] = g >> PRECISION_BITS;
-      result[to + 2] = b >> PRECISION_BITS;
-      to += 3;
-    }
-  }
-  return { width: out, height: bottom - begin, data: new Uint8Array(result.buffer) };
+function resizeRows({ width, data }: RgbImage, weights: Weights, { begin, end, colour }: Lines): RgbImage {
+  const rows = data.subarray(3 * width * begin, 3 * width * end);
+  return {
+    width: weights.first.length,
+    height: end - begin,
+    data: filterRows(rows, width, windowsOf(weights, colour)),
+  };
 }
 
-function resizeColumns(
-  { width: widthIn, data }: RgbImage,
-  { first, counts, values, taps, beside }: Weights,
-  { begin, end, colour }: Lines,
-): RgbImage {
-  const out = first.length;
-  const width = end - begin;
-  const [strideIn, stride] = [widthIn * 3, width * 3];
-  const result = new Uint8ClampedArray(stride * out);
-  const sums = new Int32Array(stride);
-  for (let y = 0; y < out; y++) {
-    const count = counts[y]!;
-    const to = y * stride;
-    if (beside[y] === 0) sums.fill(HALF);
-    else for (let i = 0; i < stride; i++) sums[i] = HALF + Math.imul(colour[i % 3]!, beside[y]!);
-    if (count === 0) for (let i = 0; i < stride; i++) result[to + i] = sums[i]! >> PRECISION_BITS;
-    // Two input rows at a time: the sums are loaded and stored half as often.
-    for (let tap = 0; tap < count; tap += 2) {
-      const a = values[y * taps + tap]!;
-      const b = tap + 1 < count ? values[y * taps + tap + 1]! : 0;
-      const above = (first[y]! + tap) * strideIn + begin * 3;
-      const below = tap + 1 < count ? above + strideIn : above;
-      if (tap + 2 < count) {
-        for (let i = 0; i < stride; i++)
-          sums[i] = (sums[i]! + Math.imul(data[above + i]!, a) + Math.imul(data[below + i]!, b)) | 0;
-      } else {
-        for (let i = 0; i < stride; i++)
-          result[to + i] =
-            ((sums[i]! + Math.imul(data[above + i]!, a) + Math.imul(data[below + i]!, b)) | 0) >> PRECISION_BITS;
-      }
-    }
-  }
-  return { width, height: out, data: new Uint8Array(result.buffer) };
+function resizeColumns({ width, data }: RgbImage, weights: Weights, { begin, end, colour }: Lines): RgbImage {
+  const columns = { left: begin, count: end - begin };
+  return {
+    width: columns.count,
+    height: weights.first.length,
+    data: filterColumns(data, width, windowsOf(weights, colour), columns),
+  };
+}
+
+/** Sums begin with the half that rounds, and with the colour beside the picture. */
+function windowsOf({ first, counts, values, beside }: Weights, colour: Lines["colour"]): PixelWindows {
+  const starts = new Int32Array(3 * first.length);
+  for (const [i, weight] of beside.entries())
+    for (const [c, level] of colour.entries()) starts[3 * i + c] = HALF + Math.imul(level, weight);
+  return { first, counts, weights: values, starts };
 }

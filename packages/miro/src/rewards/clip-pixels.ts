@@ -27,12 +27,15 @@ export const CLIP_STD = [0.26862954, 0.26130258, 0.27577711];
 /** The mean in levels, without what is behind the point. */
 const MEAN_COLOUR = [122, 116, 104] as const;
 
-/** Normalised pixels (3, side, side) in float32; the caller owns them. */
-export function clipPixels(image: RgbImage, side: number, kind: ClipPixels): Tensor {
+/**
+ * Normalised pixels (3, side, side) in float32; the caller owns them.
+ * @param key of {@link clipPixelsKey}, where it is known: it takes as long as half of the resizing
+ */
+export function clipPixels(image: RgbImage, side: number, kind: ClipPixels, key?: string): Tensor {
   checkImage("image", image);
   return scope(() => {
     const planes =
-      kind === "tensor" || kind === "letterbox" ? resizeTensor(image, side, kind) : resizeBytes(image, side, kind);
+      kind === "tensor" || kind === "letterbox" ? resizeTensor(image, side, kind) : resizeBytes(image, side, kind, key);
     const channel = (values: number[]) => tensor(Float32Array.from(values)).view(3, 1, 1);
     return planes.sub(channel(CLIP_MEAN)).div(channel(CLIP_STD));
   });
@@ -74,8 +77,12 @@ const KEPT_BYTES = 16 * 2 ** 20;
 const crops = new Map<string, RgbImage>();
 let cropBytes = 0;
 
-function resizeBytes(image: RgbImage, side: number, kind: "pillow" | "transformers" | "square"): Tensor {
-  const key = clipPixelsKey(image, side, kind);
+function resizeBytes(
+  image: RgbImage,
+  side: number,
+  kind: "pillow" | "transformers" | "square",
+  key = clipPixelsKey(image, side, kind),
+): Tensor {
   const known = crops.get(key);
   const crop =
     known ??

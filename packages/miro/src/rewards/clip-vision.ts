@@ -51,10 +51,14 @@ export class VisionFeatures {
     { mixed = null, signal }: { mixed?: Autocast | null; signal?: AbortSignal | undefined } = {},
   ): Promise<Tensor> {
     const side = this.#vision.config.image;
-    const keys = images.map((image) => `${mixed?.products} ${mixed?.stream} ${clipPixelsKey(image, side, kind)}`);
-    return this.#kept.of(images, keys, async (missing) => {
+    const seen = images.map((image) => ({ image, key: clipPixelsKey(image, side, kind) }));
+    const keys = seen.map(({ key }) => `${mixed?.products} ${mixed?.stream} ${key}`);
+    return this.#kept.of(seen, keys, async (missing) => {
       using pixels = noGrad(() =>
-        scope(() => stack(missing.map((image) => clipPixels(image, side, kind))).to({ device: this.#device })),
+        scope(() => {
+          const each = missing.map(({ image, key }) => clipPixels(image, side, kind, key));
+          return stack(each).to({ device: this.#device });
+        }),
       );
       const layers = inFloat32(this.#vision.forwardByLayer(pixels, mixed?.stream));
       return await runByLayer(layers, signal, (body) => within(mixed, this.#device, body));

@@ -291,7 +291,7 @@ class ImageRewardModel implements ScorerModel {
     const { image: side } = this.#blip.config.vision;
     const keys = images.map((image) => clipPixelsKey(image, side, "pillow"));
     // A picture that stands beside several captions is looked at once.
-    const distinct = new Map(keys.map((key, i) => [key, images[i]!]));
+    const distinct = new Map(keys.map((key, i) => [key, { image: images[i]!, key }]));
     using image_NVW = await this.#kept.of([...distinct.values()], [...distinct.keys()], (missing) =>
       runByLayer(this.#encodeImages(missing), signal),
     );
@@ -302,10 +302,10 @@ class ImageRewardModel implements ScorerModel {
   }
 
   /** Tokens of pictures (N, V, W) */
-  *#encodeImages(images: readonly RgbImage[]): ByLayer<Tensor> {
+  *#encodeImages(pictures: readonly { image: RgbImage; key: string }[]): ByLayer<Tensor> {
     const { device, config } = this.#blip;
     const pixels = scope(() => {
-      const each = images.map((image) => clipPixels(image, config.vision.image, "pillow"));
+      const each = pictures.map(({ image, key }) => clipPixels(image, config.vision.image, "pillow", key));
       return stack(each).to({ device });
     });
     return yield* holding([pixels], this.#blip.encodeImageByLayer(pixels));

@@ -13,11 +13,11 @@ import { type ByLayer, holding } from "../networks/by-layer.js";
 import type { JinaClip } from "../networks/jina-clip.js";
 import type { RgbImage } from "../pictures/rgb.js";
 import { Tokenizer } from "../text/tokenizer.js";
-import { clipPixels } from "./clip-pixels.js";
+import { clipPixels, clipPixelsKey } from "./clip-pixels.js";
 import { JINA_CONFIG_FILES, type JinaConfig, readJinaConfig } from "./jina-config.js";
 import { JINA_KEY, JINA_NAME, JINA_REPOSITORY, JINA_TOKENIZER_FILE, JINA_WEIGHTS } from "./jina-facts.js";
 import { jinaSize, loadJinaClip } from "./jina-weights.js";
-import { KeptFeatures, pictureKey } from "./kept-features.js";
+import { KeptFeatures } from "./kept-features.js";
 import { fetchFolder, placeOf } from "./published-folder.js";
 import { runByLayer } from "./run-by-layer.js";
 import type { LoadScorerOptions, ScoreCall, ScorerModel } from "./scorer.js";
@@ -126,17 +126,19 @@ class JinaModel implements ScorerModel {
 
   /** Features (B, D) in float32, not of unit length */
   #features(images: readonly RgbImage[], signal: AbortSignal | undefined): Promise<Tensor> {
-    return this.#pictures.of(images, images.map(pictureKey), (missing) =>
-      runByLayer(this.#encodeImages(missing), signal),
-    );
+    const { image: side } = this.#config.vision;
+    const keys = images.map((image) => clipPixelsKey(image, side, "pillow"));
+    const seen = keys.map((key, i) => ({ image: images[i]!, key }));
+    return this.#pictures.of(seen, keys, (missing) => runByLayer(this.#encodeImages(missing), signal));
   }
 
-  *#encodeImages(images: readonly RgbImage[]): ByLayer<Tensor> {
-    const { image } = this.#config.vision;
+  *#encodeImages(pictures: readonly { image: RgbImage; key: string }[]): ByLayer<Tensor> {
+    const { image: side } = this.#config.vision;
     const { device } = this.#clip.logitScale;
     const features: Tensor[] = [];
-    for (let start = 0; start < images.length; start += PICTURES) {
-      const some = images.slice(start, start + PICTURES).map((one) => clipPixels(one, image, "pillow"));
+    for (let start = 0; start < pictures.length; start += PICTURES) {
+      const part = pictures.slice(start, start + PICTURES);
+      const some = part.map(({ image, key }) => clipPixels(image, side, "pillow", key));
       const pixels = scope(() => stack(some).to({ device }));
       features.push(yield* holding([...features, pixels], this.#clip.vision.forwardByLayer(pixels)));
     }

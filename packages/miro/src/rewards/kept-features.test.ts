@@ -78,6 +78,8 @@ it("pictures are told apart by content and by the pixels that a tower sees of th
   const first = clipPixels(image, 4, "pillow").toList();
   image.data.fill(200);
   expect(clipPixels(image, 4, "pillow").toList()).not.toEqual(first);
+  // A key that is known is not made again.
+  expect(clipPixels(image, 4, "pillow", clipPixelsKey(changed, 4, "pillow")).toList()).toEqual(first);
 });
 
 it("what is shared is made once and freed by the last of its owners", async () => {

@@ -253,6 +253,6 @@ struct Binding {
 };
 extern const std::vector<Binding> kOperatorBindings, kTensorBindings, kAutogradBindings, kRuntimeBindings,
     kFileBindings, kCudaGraphBindings, kDistributedBindings, kOptimizerBindings, kStreamBindings, kNormBindings,
-    kLayerBindings, kByteBindings;
+    kLayerBindings, kByteBindings, kPixelBindings;
 
 }  // namespace miro

@@ -472,6 +472,7 @@ napi_value initialise(napi_env env, napi_value exports) {
     define(*e, exports, kNormBindings);
     define(*e, exports, kLayerBindings);
     define(*e, exports, kByteBindings);
+    define(*e, exports, kPixelBindings);
   } catch (...) {
     const std::string message = "could not start the addon: " + messageOf(std::current_exception());
     napi_throw_error(env, nullptr, message.c_str());

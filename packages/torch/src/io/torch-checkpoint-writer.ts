@@ -10,6 +10,7 @@
  * Tensors may be deferred: each is in memory only while its checksum is computed and its bytes are written.
  * Formats: Python's `pickletools` (protocol 2), PKWARE APPNOTE 6.3.10 (stored members, ZIP64 where sizes need it).
  */
+import { crc32 } from "node:zlib";
 import { type DType, itemSize } from "../dtype.js";
 import { shown, TorchError } from "../errors.js";
 import { scope } from "../scope.js";
@@ -97,7 +98,7 @@ export function* writeTorchCheckpointInPieces(path: string, root: Picklable): Ge
   yield* writeFileInPieces(path, function* (write) {
     const zip = new ZipWriter(write);
     const plain = (name: string, bytes: Uint8Array): void =>
-      zip.member(`${FOLDER}/${name}`, bytes.length, crc32(0, bytes), (sink) => sink(bytes));
+      zip.member(`${FOLDER}/${name}`, bytes.length, crc32(bytes), (sink) => sink(bytes));
     plain("data.pkl", pickle);
     plain("byteorder", Buffer.from("little"));
     const buffer = pieceBuffer();
@@ -107,7 +108,7 @@ export function* writeTorchCheckpointInPieces(path: string, root: Picklable): Ge
         const values = readDeferred(path, name, tensor);
         let crc = 0;
         streamBytes(values, buffer, (piece) => {
-          crc = crc32(crc, piece);
+          crc = crc32(piece, crc);
         });
         zip.member(`${FOLDER}/data/${index}`, size, crc, (sink) => streamBytes(values, buffer, sink));
       });
@@ -346,34 +347,3 @@ function zip64Field(values: readonly number[]): Buffer {
   for (const [i, value] of values.entries()) field.writeBigUInt64LE(BigInt(value), 4 + 8 * i);
   return field;
 }
-
-/** Continues a CRC-32 of ISO 3309 (that of ZIP and PNG), eight bytes a turn. */
-function crc32(seed: number, data: Uint8Array): number {
-  let crc = ~seed;
-  let i = 0;
-  const view = new DataView(data.buffer, data.byteOffset, data.byteLength);
-  for (; i + 8 <= data.length; i += 8) {
-    const low = view.getInt32(i, true) ^ crc;
-    const high = view.getInt32(i + 4, true);
-    crc =
-      TABLES[0x700 | (low & 255)]! ^
-      TABLES[0x600 | ((low >>> 8) & 255)]! ^
-      TABLES[0x500 | ((low >>> 16) & 255)]! ^
-      TABLES[0x400 | (low >>> 24)]! ^
-      TABLES[0x300 | (high & 255)]! ^
-      TABLES[0x200 | ((high >>> 8) & 255)]! ^
-      TABLES[0x100 | ((high >>> 16) & 255)]! ^
-      TABLES[high >>> 24]!;
-  }
-  for (; i < data.length; i++) crc = TABLES[(crc ^ data[i]!) & 255]! ^ (crc >>> 8);
-  return ~crc >>> 0;
-}
-
-/** Entry 256·k + n: what byte n does to the sum when k bytes follow it. */
-const TABLES = new Int32Array(8 * 256);
-for (let n = 0; n < 256; n++) {
-  let c = n;
-  for (let bit = 0; bit < 8; bit++) c = c & 1 ? 0xedb88320 ^ (c >>> 1) : c >>> 1;
-  TABLES[n] = c;
-}
-for (let i = 256; i < TABLES.length; i++) TABLES[i] = TABLES[TABLES[i - 256]! & 255]! ^ (TABLES[i - 256]! >>> 8);

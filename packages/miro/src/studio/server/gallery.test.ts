@@ -117,10 +117,14 @@ it("does not take for a favourite what it could not store", async () => {
       const [one, other] = gallery.list({ limit: 2 }).pictures.map(({ id }) => id) as [string, string];
       const file = join(folder, ".studio", "favourites.json");
       mkdirSync(file); // in the way, as a full disk would be
-      expect(() => gallery.setFavourite(one, true)).toThrow(/favourites\.json: cannot be written/);
+      await expect(gallery.setFavourite(one, true)).rejects.toThrow(/favourites\.json: cannot be written/);
       rmSync(file, { recursive: true });
-      gallery.setFavourite(other, true);
+      await gallery.setFavourite(other, true);
       expect(JSON.parse(readFileSync(file, "utf8"))).toEqual([other]);
+      // Of changes at once none is lost.
+      await Promise.all([gallery.setFavourite(other, false), gallery.setFavourite(one, true)]);
+      expect(JSON.parse(readFileSync(file, "utf8"))).toEqual([one]);
+      expect(gallery.list({ favourite: true, limit: 9 }).pictures.map(({ id }) => id)).toEqual([one]);
     } finally {
       gallery.close();
     }

@@ -13,7 +13,7 @@ import { z } from "zod";
 import { InvalidInputError, MiroError, systemReason } from "../../errors.js";
 import { FileLock, type LockOwner, type WaitForLifeOptions, whenKnown } from "../../files/file-lock.js";
 import { createFolder, makeFolder } from "../../files/make-folder.js";
-import { readJson, writeFileAside, writeFileAtomic } from "../../files/whole-files.js";
+import { readJson, writeFileAside } from "../../files/whole-files.js";
 import { localTime } from "../../local-time.js";
 import { message, option } from "../../message.js";
 import { encodeImage, type ImageFormat } from "../../pictures/image-files.js";
@@ -140,6 +140,8 @@ export class Gallery {
   readonly #hold: Hold;
   readonly #db: Database.Database;
   #favourites: ReadonlySet<string>;
+  /** The end of the change of favourites before: each stores all of them. */
+  #storing: Promise<unknown> = Promise.resolve();
   readonly #now: () => Date;
 
   private constructor(folder: string, studio: string, lock: FileLock, hold: Hold, now: () => Date) {
@@ -393,13 +395,23 @@ export class Gallery {
     }
   }
 
-  setFavourite(id: string, favourite: boolean): boolean {
+  /**
+   * Makes a picture a favourite, or none, beside the event loop: the disk may take its time.
+   * @returns whether there is such a picture
+   */
+  setFavourite(id: string, favourite: boolean): Promise<boolean> {
+    const stored = this.#storing.then(() => this.#storeFavourite(id, favourite));
+    this.#storing = stored.catch(() => {});
+    return stored;
+  }
+
+  async #storeFavourite(id: string, favourite: boolean): Promise<boolean> {
     if (!this.#row(id)) return false;
     const favourites = new Set(this.#favourites);
     if (favourite) favourites.add(id);
     else favourites.delete(id);
     const text = `${JSON.stringify([...favourites].sort())}\n`;
-    writeFileAtomic(join(this.#studio, "favourites.json"), text, { overwrite: true });
+    await writeFileAside(join(this.#studio, "favourites.json"), Buffer.from(text), { overwrite: true });
     this.#favourites = favourites;
     this.#write(() => this.#db.prepare("UPDATE pictures SET favourite = ? WHERE id = ?").run(favourite ? 1 : 0, id));
     return true;

@@ -127,7 +127,7 @@ export function addPictureRoutes({ app: untyped, gallery }: StudioParts): void {
       },
     },
     async ({ params, body }, reply) =>
-      (gallery.setFavourite(params.id, body.favourite) ? gallery.get(params.id) : null) ?? noPicture(reply),
+      ((await gallery.setFavourite(params.id, body.favourite)) ? gallery.get(params.id) : null) ?? noPicture(reply),
   );
 
   app.delete(

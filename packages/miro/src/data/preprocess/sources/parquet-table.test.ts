@@ -295,6 +295,17 @@ it("is read in every encoding and compression, in pages of both versions", async
   }
 });
 
+it("decodes a row group once, however many parts it is read in, and keeps none that was read to its end", async () => {
+  const table = await openParquet(fixture(`encodings/${readdirSync(fixture("encodings"))[0]}`));
+  const first = await table.read(0, 30);
+  const [row] = await table.read(29, 60);
+  expect(row).toBe(first[29]);
+  await table.read(60, 100);
+  const [again] = await table.read(29, 30);
+  expect(again).toEqual(row);
+  expect(again).not.toBe(row);
+});
+
 it("leaves out dates that are none, and ends within what is nested without end", () => {
   const kind = { isInteger: false, item: () => kind, field: () => kind };
   const table = { kindOf: () => kind } as unknown as Awaited<ReturnType<typeof openParquet>>;

@@ -18,6 +18,8 @@ const MAX_GROUP_ROWS = 2 ** 26;
 /** Cells and bytes that a row group may have whatever its size in the file is. */
 const GROUP_CELLS = 2 ** 26;
 const GROUP_BYTES = 2 ** 28;
+/** Of a row group whose rows are kept while some of them are still to be asked for. */
+const KEPT_CELLS = 1_000_000;
 const MAX_COLUMNS = 10_000;
 /** Groups within groups. */
 const MAX_DEPTH = 100;
@@ -66,27 +68,48 @@ export async function openParquet(path: string): Promise<ParquetTable> {
     if (metadata.schema.length > MAX_COLUMNS) throw damaged(`it has ${metadata.schema.length} columns`);
     const schema = parquetSchema(metadata);
     checkDirectory(metadata, schema, size - directory.byteLength);
-    const checked = new Set<RowGroup>();
-    /** The groups with these rows. */
-    const checkGroups = async (start: number, end: number): Promise<void> => {
-      let first = 0;
-      for (const group of metadata.row_groups) {
-        const rows = Number(group.num_rows);
-        const isRead = rows > 0 && first < end && first + rows > start;
-        first += rows;
-        if (!isRead || checked.has(group)) continue;
-        const places = group.columns.map(({ meta_data }) => placeOf(meta_data!));
-        const stored = places.reduce((sum, [from, to]) => sum + to - from, 0);
-        const budget = { cells: GROUP_CELLS + 8 * stored, bytes: GROUP_BYTES + 100 * stored };
-        for (const [i, { meta_data }] of group.columns.entries()) {
-          const chunk = new Uint8Array(await file.slice(...places[i]!));
-          const path = pathOf(schema, meta_data!.path_in_schema)!;
-          checkPages(chunk, { codec: meta_data!.codec, rows, path }, budget);
-        }
-        checked.add(group);
-      }
-    };
     const children = new Map(schema.children.map((child) => [child.element.name, child]));
+    const checked = new Set<RowGroup>();
+    const check = async (group: RowGroup, rows: number): Promise<void> => {
+      const places = group.columns.map(({ meta_data }) => placeOf(meta_data!));
+      const stored = places.reduce((sum, [from, to]) => sum + to - from, 0);
+      const budget = { cells: GROUP_CELLS + 8 * stored, bytes: GROUP_BYTES + 100 * stored };
+      for (const [i, { meta_data }] of group.columns.entries()) {
+        const chunk = new Uint8Array(await file.slice(...places[i]!));
+        const path = pathOf(schema, meta_data!.path_in_schema)!;
+        checkPages(chunk, { codec: meta_data!.codec, rows, path }, budget);
+      }
+      checked.add(group);
+    };
+    const readGroup = (rowStart: number, rowEnd: number): Promise<ParquetRow[]> => {
+      const [compressors, parsers] = [boundedCompressors, { jsonFromBytes }];
+      return parquetReadObjects({ file, metadata, compressors, parsers, utf8: false, rowStart, rowEnd });
+    };
+    /**
+     * All rows of the group of which some are still to be asked for: a table is read from its beginning to its end, and
+     * columns of a group are decoded whole whichever of its rows are wanted.
+     */
+    let begun: { group: RowGroup; rows: ParquetRow[] } | null = null;
+    const readRows = async (start: number, end: number): Promise<ParquetRow[]> => {
+      const found: ParquetRow[] = [];
+      let after = 0;
+      for (const group of metadata.row_groups) {
+        const count = Number(group.num_rows);
+        const first = after;
+        after += count;
+        const [from, to] = [Math.max(start, first), Math.min(end, after)];
+        if (from >= to) continue;
+        if (!checked.has(group)) await check(group, count);
+        if (count * children.size > KEPT_CELLS) {
+          for (const row of await readGroup(from, to)) found.push(row);
+          continue;
+        }
+        const rows: ParquetRow[] = begun?.group === group ? begun.rows : await readGroup(first, after);
+        begun = after > end ? { group, rows } : null;
+        for (const row of rows.slice(from - first, to - first)) found.push(row);
+      }
+      return found;
+    };
     return {
       path,
       rows: Number(metadata.num_rows),
@@ -98,12 +121,7 @@ export async function openParquet(path: string): Promise<ParquetTable> {
         );
       },
       kindOf: (column) => kindOf(children.get(column)!),
-      read: (rowStart, rowEnd) =>
-        orNamed(path, async () => {
-          await checkGroups(rowStart, rowEnd);
-          const [compressors, parsers] = [boundedCompressors, { jsonFromBytes }];
-          return parquetReadObjects({ file, metadata, compressors, parsers, utf8: false, rowStart, rowEnd });
-        }),
+      read: (start, end) => orNamed(path, () => readRows(start, end)),
     };
   });
 }
