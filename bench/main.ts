@@ -10,6 +10,7 @@ import { BenchError, type BenchOptions, referencePython } from "./harness.js";
 import { loader } from "./loader.js";
 import { ops } from "./ops.js";
 import { pipeline } from "./pipeline.js";
+import { preparation } from "./preparation.js";
 import { quantization } from "./quantization.js";
 import { sampling } from "./sampling.js";
 import { scaling } from "./scaling.js";
@@ -47,6 +48,11 @@ const BENCHMARKS: Record<
   },
   ops: { run: ops, rounds: 1, help: "host cost of one operation, against Python" },
   loader: { run: loader, rounds: 3, help: "samples a second out of shards, against Python's wids and webdataset" },
+  preparation: {
+    run: preparation,
+    rounds: 5,
+    help: "processor time of decoding and resizing one JPEG, against Pillow",
+  },
   scorers: {
     run: scorers,
     rounds: 3,
