@@ -2,7 +2,8 @@
 
     preparation.py FILE REPEATS ROUNDS PART...
 
-PART are the names of decoding, the squares of 256 and 512 (bilinear) and a CLIP tower's 224 (bicubic). One line of JSON.
+PART are the names of decoding, the squares of 256 and 512 (bilinear) and a CLIP tower's 224 (bicubic). Prints one line
+of JSON.
 """
 import json
 import platform

@@ -147,9 +147,9 @@ async function withScores(
   const unscored = missing.filter(({ key }) => !known.has(key));
   if (options.missingScores === "error" && unscored.length > 0) {
     const complain = (keys: string[]): never => {
-      throw new MiroError(
-        message`${path}: no scores for ${keys.length} of ${counted(samples.length, "sample")} (${listed(keys, LISTED_KEYS)}); run ${option("stage", "rewards")} first, or choose ${option("missingScores", "skip")} or allow`,
-      );
+      const lacking = `${keys.length} of ${counted(samples.length, "sample")} (${listed(keys, LISTED_KEYS)})`;
+      const remedy = message`run ${option("stage", "rewards")} first, or choose ${option("missingScores", "skip")} or allow`;
+      throw new MiroError(message`${path}: no scores for ${lacking}; ${remedy}`);
     };
     if (scores.size === 0) complain(unscored.map(({ key }) => key));
     const decodable: string[] = [];

@@ -20,7 +20,8 @@ export function say({ onMessage }: ResolvedOptions, wording: Message): void {
 /** What to do about samples that are left out, for those reasons of which a whole data set may be. */
 const REMEDIES: Partial<Record<string, string>> = {
   "missing-caption":
-    "give each picture a caption: NAME.txt beside NAME.jpg, a field caption or text in NAME.json, KEY.txt in a tar, or a column of a table",
+    "give each picture a caption: NAME.txt beside NAME.jpg, a field caption or text in NAME.json, " +
+    "KEY.txt in a tar, or a column of a table",
   "missing-json": "give each sample of a tar its KEY.json; {} will do",
   "missing-image": "give each sample its picture",
 };
@@ -52,10 +53,9 @@ export function reportUnturned(options: ResolvedOptions, reports: readonly Shard
   if (count === 0) return;
   const stored = counted(count, "picture is", "pictures are");
   const were = plural(count, "was", "were");
-  say(
-    options,
-    message`warning: ${options.src}: ${stored} stored turned or mirrored and ${were} taken as stored, as in the published data; phones store photographs so: ${option("exifOrientation", true)} turns them as viewers do`,
-  );
+  const what = `${stored} stored turned or mirrored and ${were} taken as stored, as in the published data`;
+  const remedy = message`phones store photographs so: ${option("exifOrientation", true)} turns them as viewers do`;
+  say(options, message`warning: ${options.src}: ${what}; ${remedy}`);
 }
 
 /**

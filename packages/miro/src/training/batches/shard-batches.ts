@@ -176,9 +176,10 @@ export class ShardBatches implements BatchSource {
       this.#options.onMessage?.(
         `${counted(bad, "sample")} could not be used and ${plural(bad, "was", "were")} replaced; the last: ${problemText(problems.at(-1)!)}`,
       );
+    const [most, were] = [this.#options.data.maxTextLen, plural(cut, "was", "were")];
     if (cut > 0)
       this.#options.onMessage?.(
-        `${cut} of ${counted(samples, "text")} ${plural(cut, "was", "were")} longer than data.max_text_len (${this.#options.data.maxTextLen}) and ${plural(cut, "was", "were")} cut`,
+        `${cut} of ${counted(samples, "text")} ${were} longer than data.max_text_len (${most}) and ${were} cut`,
       );
     await this.#loader.close();
     this.set.close();

@@ -103,9 +103,10 @@ export function noteData(
   if (identity === undefined || earlier.since.at(-1)?.identity === identity) return;
   if (earlier.since.length > 0) {
     const missing = Object.keys(earlier.shards ?? {}).filter((name) => !Object.hasOwn(shards, name));
+    const all = counted(Object.keys(earlier.shards ?? {}).length, "shard");
     const what =
       missing.length > 0
-        ? `${missing.length} of the run's ${counted(Object.keys(earlier.shards!).length, "shard")} ${plural(missing.length, "is", "are")} missing: ${listed(missing, 5)}`
+        ? `${missing.length} of the run's ${all} ${plural(missing.length, "is", "are")} missing: ${listed(missing, 5)}`
         : "the data are not those of the run so far";
     const then = `from step ${step} on it would see other samples than it would have seen`;
     if (!allowChanges)
