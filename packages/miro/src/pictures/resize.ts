@@ -152,7 +152,8 @@ interface Lines {
 
 /** The same weights for a picture that begins with the first position that they need. */
 function shifted(weights: Weights): Weights {
-  return { ...weights, first: weights.first.map((position) => position - weights.low) };
+  // Where all weights lie beside the picture there is no first position, and it stays at 0.
+  return { ...weights, first: weights.first.map((position) => Math.max(0, position - weights.low)) };
 }
 
 /**
