@@ -32,6 +32,17 @@ export interface BuildInfo {
 
 type HostArray = ArrayBufferView | ArrayBuffer;
 
+/** Pixels, their row's width, the windows (first, counts, weights, starts), and where the result goes. */
+type PixelPass = [
+  source: Uint8Array,
+  width: number,
+  first: Int32Array,
+  counts: Int32Array,
+  weights: Int32Array,
+  starts: Int32Array,
+  target: Uint8Array,
+];
+
 /** @internal The addon's functions; each is described where it is written, in native/src. */
 export interface Native {
   setup(errorClass: typeof TorchError, flags: Int32Array): void;
@@ -122,26 +133,8 @@ export interface Native {
   toBytes(x: Handle, levels: number, smallest: number): [bytes: Handle, steps: Handle];
   scaleRows_(y: Handle, steps: Handle, bias: Handle, more: Handle): void;
   gateRows_(y: Handle, gate: Handle, steps: Handle, bias: Handle, gateBias: Handle): void;
-  filterRows(
-    source: Uint8Array,
-    width: number,
-    first: Int32Array,
-    counts: Int32Array,
-    weights: Int32Array,
-    starts: Int32Array,
-    target: Uint8Array,
-  ): void;
-  filterColumns(
-    source: Uint8Array,
-    width: number,
-    first: Int32Array,
-    counts: Int32Array,
-    weights: Int32Array,
-    starts: Int32Array,
-    target: Uint8Array,
-    left: number,
-    count: number,
-  ): void;
+  filterRows(...pass: PixelPass): void;
+  filterColumns(...pass: [...PixelPass, left: number, count: number]): void;
   pinned(bytes: number): Handle;
   copyBeside(t: Handle, device: string): Handle;
   copyOut(sources: Handle[], targets: Handle[]): number;

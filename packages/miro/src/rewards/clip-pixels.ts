@@ -59,6 +59,17 @@ export function clipPixelsKey(image: RgbImage, side: number, kind: ClipPixels): 
   return `${pictureKey(image)} ${side} ${how}`;
 }
 
+/** A picture with its {@link clipPixelsKey}. */
+export interface KeyedPicture {
+  image: RgbImage;
+  key: string;
+}
+
+/** Pictures with their keys, each of which is made once. */
+export function keyedPictures(images: readonly RgbImage[], side: number, kind: ClipPixels): KeyedPicture[] {
+  return images.map((image) => ({ image, key: clipPixelsKey(image, side, kind) }));
+}
+
 /** Where the crop of the longer side begins. */
 function longOffset({ width, height }: RgbImage, side: number, kind: "pillow" | "transformers"): number {
   const long = Math.trunc((side * Math.max(width, height)) / Math.min(width, height));

@@ -8,7 +8,7 @@ import type { OpenTensors } from "../files/tensor-files.js";
 import type { ByLayer } from "../networks/by-layer.js";
 import type { ClipConfig, ClipVision } from "../networks/clip.js";
 import type { RgbImage } from "../pictures/rgb.js";
-import { type ClipPixels, clipPixels, clipPixelsKey } from "./clip-pixels.js";
+import { type ClipPixels, clipPixels, keyedPictures } from "./clip-pixels.js";
 import { loadClipVision } from "./clip-weights.js";
 import { KeptFeatures } from "./kept-features.js";
 import { runByLayer } from "./run-by-layer.js";
@@ -51,7 +51,7 @@ export class VisionFeatures {
     { mixed = null, signal }: { mixed?: Autocast | null; signal?: AbortSignal | undefined } = {},
   ): Promise<Tensor> {
     const side = this.#vision.config.image;
-    const seen = images.map((image) => ({ image, key: clipPixelsKey(image, side, kind) }));
+    const seen = keyedPictures(images, side, kind);
     const keys = seen.map(({ key }) => `${mixed?.products} ${mixed?.stream} ${key}`);
     return this.#kept.of(seen, keys, async (missing) => {
       using pixels = noGrad(() =>

@@ -28,7 +28,7 @@ import { type ByLayer, holding } from "../networks/by-layer.js";
 import type { RgbImage } from "../pictures/rgb.js";
 import { resolveModel } from "../pipeline/loading/hub.js";
 import { WordPieceTokenizer } from "../text/wordpiece-tokenizer.js";
-import { clipPixels, clipPixelsKey } from "./clip-pixels.js";
+import { clipPixels, type KeyedPicture, keyedPictures } from "./clip-pixels.js";
 import { towerSize } from "./clip-weights.js";
 import {
   BERT_VOCABULARY,
@@ -289,20 +289,20 @@ class ImageRewardModel implements ScorerModel {
 
   async score(images: readonly RgbImage[], captions: readonly string[], { signal }: ScoreCall = {}): Promise<number[]> {
     const { image: side } = this.#blip.config.vision;
-    const keys = images.map((image) => clipPixelsKey(image, side, "pillow"));
+    const seen = keyedPictures(images, side, "pillow");
     // A picture that stands beside several captions is looked at once.
-    const distinct = new Map(keys.map((key, i) => [key, { image: images[i]!, key }]));
+    const distinct = new Map(seen.map((picture) => [picture.key, picture]));
     using image_NVW = await this.#kept.of([...distinct.values()], [...distinct.keys()], (missing) =>
       runByLayer(this.#encodeImages(missing), signal),
     );
     const places = new Map([...distinct.keys()].map((key, n) => [key, n]));
-    const of = keys.map((key) => places.get(key)!);
+    const of = seen.map(({ key }) => places.get(key)!);
     using state_BW = await runByLayer(this.#encodeTexts(captions, image_NVW, of), signal);
     return noGrad(() => scope(() => this.#rewards(state_BW)));
   }
 
   /** Tokens of pictures (N, V, W) */
-  *#encodeImages(pictures: readonly { image: RgbImage; key: string }[]): ByLayer<Tensor> {
+  *#encodeImages(pictures: readonly KeyedPicture[]): ByLayer<Tensor> {
     const { device, config } = this.#blip;
     const pixels = scope(() => {
       const each = pictures.map(({ image, key }) => clipPixels(image, config.vision.image, "pillow", key));

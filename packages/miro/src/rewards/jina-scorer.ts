@@ -13,7 +13,7 @@ import { type ByLayer, holding } from "../networks/by-layer.js";
 import type { JinaClip } from "../networks/jina-clip.js";
 import type { RgbImage } from "../pictures/rgb.js";
 import { Tokenizer } from "../text/tokenizer.js";
-import { clipPixels, clipPixelsKey } from "./clip-pixels.js";
+import { clipPixels, type KeyedPicture, keyedPictures } from "./clip-pixels.js";
 import { JINA_CONFIG_FILES, type JinaConfig, readJinaConfig } from "./jina-config.js";
 import { JINA_KEY, JINA_NAME, JINA_REPOSITORY, JINA_TOKENIZER_FILE, JINA_WEIGHTS } from "./jina-facts.js";
 import { jinaSize, loadJinaClip } from "./jina-weights.js";
@@ -127,12 +127,12 @@ class JinaModel implements ScorerModel {
   /** Features (B, D) in float32, not of unit length */
   #features(images: readonly RgbImage[], signal: AbortSignal | undefined): Promise<Tensor> {
     const { image: side } = this.#config.vision;
-    const keys = images.map((image) => clipPixelsKey(image, side, "pillow"));
-    const seen = keys.map((key, i) => ({ image: images[i]!, key }));
+    const seen = keyedPictures(images, side, "pillow");
+    const keys = seen.map(({ key }) => key);
     return this.#pictures.of(seen, keys, (missing) => runByLayer(this.#encodeImages(missing), signal));
   }
 
-  *#encodeImages(pictures: readonly { image: RgbImage; key: string }[]): ByLayer<Tensor> {
+  *#encodeImages(pictures: readonly KeyedPicture[]): ByLayer<Tensor> {
     const { image: side } = this.#config.vision;
     const { device } = this.#clip.logitScale;
     const features: Tensor[] = [];

@@ -148,7 +148,8 @@ async function withScores(
   if (options.missingScores === "error" && unscored.length > 0) {
     const complain = (keys: string[]): never => {
       const lacking = `${keys.length} of ${counted(samples.length, "sample")} (${listed(keys, LISTED_KEYS)})`;
-      const remedy = message`run ${option("stage", "rewards")} first, or choose ${option("missingScores", "skip")} or allow`;
+      const choice = message`choose ${option("missingScores", "skip")} or allow`;
+      const remedy = message`run ${option("stage", "rewards")} first, or ${choice}`;
       throw new MiroError(message`${path}: no scores for ${lacking}; ${remedy}`);
     };
     if (scores.size === 0) complain(unscored.map(({ key }) => key));
