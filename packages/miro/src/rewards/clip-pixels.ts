@@ -27,12 +27,19 @@ export const CLIP_STD = [0.26862954, 0.26130258, 0.27577711];
 /** The mean in levels, without what is behind the point. */
 const MEAN_COLOUR = [122, 116, 104] as const;
 
-/**
- * Normalised pixels (3, side, side) in float32; the caller owns them.
- * @param key of {@link clipPixelsKey}, where it is known: it takes as long as half of the resizing
- */
-export function clipPixels(image: RgbImage, side: number, kind: ClipPixels, key?: string): Tensor {
+/** Normalised pixels (3, side, side) in float32; the caller owns them. */
+export function clipPixels(image: RgbImage, side: number, kind: ClipPixels): Tensor {
   checkImage("image", image);
+  return normalisedPixels({ image }, side, kind);
+}
+
+/** {@link clipPixels} of a picture whose key is known, which takes as long as half of the resizing. */
+export function keyedPixels(picture: KeyedPicture, side: number, kind: ClipPixels): Tensor {
+  checkImage("image", picture.image);
+  return normalisedPixels(picture, side, kind);
+}
+
+function normalisedPixels({ image, key }: { image: RgbImage; key?: string }, side: number, kind: ClipPixels): Tensor {
   return scope(() => {
     const planes =
       kind === "tensor" || kind === "letterbox" ? resizeTensor(image, side, kind) : resizeBytes(image, side, kind, key);

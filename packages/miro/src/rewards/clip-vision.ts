@@ -8,7 +8,7 @@ import type { OpenTensors } from "../files/tensor-files.js";
 import type { ByLayer } from "../networks/by-layer.js";
 import type { ClipConfig, ClipVision } from "../networks/clip.js";
 import type { RgbImage } from "../pictures/rgb.js";
-import { type ClipPixels, clipPixels, keyedPictures } from "./clip-pixels.js";
+import { type ClipPixels, keyedPictures, keyedPixels } from "./clip-pixels.js";
 import { loadClipVision } from "./clip-weights.js";
 import { KeptFeatures } from "./kept-features.js";
 import { runByLayer } from "./run-by-layer.js";
@@ -56,7 +56,7 @@ export class VisionFeatures {
     return this.#kept.of(seen, keys, async (missing) => {
       using pixels = noGrad(() =>
         scope(() => {
-          const each = missing.map(({ image, key }) => clipPixels(image, side, kind, key));
+          const each = missing.map((picture) => keyedPixels(picture, side, kind));
           return stack(each).to({ device: this.#device });
         }),
       );

@@ -28,7 +28,7 @@ import { type ByLayer, holding } from "../networks/by-layer.js";
 import type { RgbImage } from "../pictures/rgb.js";
 import { resolveModel } from "../pipeline/loading/hub.js";
 import { WordPieceTokenizer } from "../text/wordpiece-tokenizer.js";
-import { clipPixels, type KeyedPicture, keyedPictures } from "./clip-pixels.js";
+import { type KeyedPicture, keyedPictures, keyedPixels } from "./clip-pixels.js";
 import { towerSize } from "./clip-weights.js";
 import {
   BERT_VOCABULARY,
@@ -305,7 +305,7 @@ class ImageRewardModel implements ScorerModel {
   *#encodeImages(pictures: readonly KeyedPicture[]): ByLayer<Tensor> {
     const { device, config } = this.#blip;
     const pixels = scope(() => {
-      const each = pictures.map(({ image, key }) => clipPixels(image, config.vision.image, "pillow", key));
+      const each = pictures.map((picture) => keyedPixels(picture, config.vision.image, "pillow"));
       return stack(each).to({ device });
     });
     return yield* holding([pixels], this.#blip.encodeImageByLayer(pixels));

@@ -13,7 +13,7 @@ import { type ByLayer, holding } from "../networks/by-layer.js";
 import type { JinaClip } from "../networks/jina-clip.js";
 import type { RgbImage } from "../pictures/rgb.js";
 import { Tokenizer } from "../text/tokenizer.js";
-import { clipPixels, type KeyedPicture, keyedPictures } from "./clip-pixels.js";
+import { type KeyedPicture, keyedPictures, keyedPixels } from "./clip-pixels.js";
 import { JINA_CONFIG_FILES, type JinaConfig, readJinaConfig } from "./jina-config.js";
 import { JINA_KEY, JINA_NAME, JINA_REPOSITORY, JINA_TOKENIZER_FILE, JINA_WEIGHTS } from "./jina-facts.js";
 import { jinaSize, loadJinaClip } from "./jina-weights.js";
@@ -138,7 +138,7 @@ class JinaModel implements ScorerModel {
     const features: Tensor[] = [];
     for (let start = 0; start < pictures.length; start += PICTURES) {
       const part = pictures.slice(start, start + PICTURES);
-      const some = part.map(({ image, key }) => clipPixels(image, side, "pillow", key));
+      const some = part.map((picture) => keyedPixels(picture, side, "pillow"));
       const pixels = scope(() => stack(some).to({ device }));
       features.push(yield* holding([...features, pixels], this.#clip.vision.forwardByLayer(pixels)));
     }

@@ -1,7 +1,7 @@
 import { memory, tensor } from "@miro-t2i/torch";
 import { expect, it } from "vitest";
 import type { RgbImage } from "../pictures/rgb.js";
-import { clipPixels, clipPixelsKey } from "./clip-pixels.js";
+import { clipPixels, clipPixelsKey, keyedPixels } from "./clip-pixels.js";
 import { KeptFeatures, pictureKey } from "./kept-features.js";
 import { Shared } from "./shared.js";
 
@@ -79,7 +79,7 @@ it("pictures are told apart by content and by the pixels that a tower sees of th
   image.data.fill(200);
   expect(clipPixels(image, 4, "pillow").toList()).not.toEqual(first);
   // A key that is known is not made again.
-  expect(clipPixels(image, 4, "pillow", clipPixelsKey(changed, 4, "pillow")).toList()).toEqual(first);
+  expect(keyedPixels({ image, key: clipPixelsKey(changed, 4, "pillow") }, 4, "pillow").toList()).toEqual(first);
 });
 
 it("what is shared is made once and freed by the last of its owners", async () => {
