@@ -18,8 +18,9 @@ import {
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { TESTED } from "../packages/miro/src/cli/doctor.js";
 import { dependenciesStep, npmEnvironment } from "./setup/dependencies.mjs";
-import { chosenLibtorch, libtorchStep } from "./setup/libtorch.mjs";
+import { chosenLibtorch, libtorchStep, releases } from "./setup/libtorch.mjs";
 import { ownerText, withLock } from "./setup/lock.mjs";
 import { buildProgress, buildTools, cudaHeaders, nativeStep, toolkitsOf } from "./setup/native.mjs";
 import { missingTool, requireNode, which } from "./setup/report.mjs";
@@ -209,11 +210,18 @@ describe("libtorch", () => {
     expect(message).toMatch(/^LIBTORCH names .*wrong, which is not a libtorch folder/);
   });
 
-  test("a version outside 2.11 to 2.13 is refused", async () => {
-    const folder = fakeLibtorch("old", [2, 10, 1]);
-    expect(await failure(() => libtorchStep.run(context({ ...nowhere, MIRO_LIBTORCH: folder })))).toContain(
-      "libtorch 2.10.1",
-    );
+  test.each([[2, 10, 1] as const, [2, 16, 0] as const, [3, 11, 0] as const])(
+    "of the untested release %i.%i is refused",
+    async (...version) => {
+      const folder = fakeLibtorch("other", [...version]);
+      expect(await failure(() => libtorchStep.run(context({ ...nowhere, MIRO_LIBTORCH: folder })))).toBe(
+        `MIRO_LIBTORCH names libtorch ${version.join(".")} in ${folder}; versions 2.11 to 2.15 work.`,
+      );
+    },
+  );
+
+  test("releases that set-up takes are those that doctor calls tested", () => {
+    expect(releases).toEqual(TESTED.libtorch);
   });
 
   test("the choice is remembered, until another is named or it changes on disk", async () => {

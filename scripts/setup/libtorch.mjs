@@ -11,8 +11,8 @@ import { withLock } from "./lock.mjs";
 import { capture, missingTool, readJson, SetupError, signature, which, writeJson } from "./report.mjs";
 
 export const version = "2.13.0";
-const oldest = [2, 11];
-const newest = [2, 13];
+/** Releases that the tests have run on, ascending. */
+export const releases = ["2.11", "2.12", "2.13", "2.14", "2.15"];
 
 /** Where the record of the chosen libtorch is kept. */
 export const recordFile = (root) => path.join(root, "packages", "torch", "build", "libtorch.json");
@@ -39,7 +39,7 @@ export function headerVersion(folder) {
   return null;
 }
 
-const supported = ([major, minor]) => major === oldest[0] && minor >= oldest[1] && minor <= newest[1];
+const supported = ([major, minor]) => releases.includes(`${major}.${minor}`);
 
 /** The variable that names a libtorch and its value, or null. */
 function requested(env) {
@@ -57,7 +57,7 @@ function fromEnvironment({ name, folder }) {
   const found = headerVersion(folder);
   if (!found || !supported(found)) {
     throw new SetupError(
-      `${name} names libtorch ${found?.join(".") ?? "of unknown version"} in ${folder}; versions ${oldest.join(".")} to ${newest.join(".")} work.`,
+      `${name} names libtorch ${found?.join(".") ?? "of unknown version"} in ${folder}; versions ${releases[0]} to ${releases.at(-1)} work.`,
     );
   }
   return folder;

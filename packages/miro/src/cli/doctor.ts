@@ -82,8 +82,8 @@ async function examine(context: CliContext): Promise<Finding[]> {
   ];
 }
 
-/** Releases of Node that tests run on, and versions of libtorch. */
-const TESTED = { node: [20, 22, 24, 26], libtorch: ["2.11", "2.12", "2.13"] };
+/** Releases of Node that tests run on, and of libtorch. */
+export const TESTED = { node: [20, 22, 24, 26], libtorch: ["2.11", "2.12", "2.13", "2.14", "2.15"] };
 
 /** The release of Node, and whether tests run on it. */
 export function nodeFinding(running: string): Finding {

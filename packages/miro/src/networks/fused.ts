@@ -103,7 +103,7 @@ function hasKernel(dtype: DType): boolean {
 /**
  * oneDNN 3.10, which libtorch 2.11 has, computes these products in float32 on a stack that lies on the heap: a signal
  * that the process handles, such as Ctrl-C or a window of another size, overwrites what lies below it. oneDNN 3.11 and
- * 3.12 (libtorch 2.12 and 2.13) do not.
+ * later (libtorch 2.12 and later) do not.
  */
 function overwritesMemoryAtSignals(dtype: DType): boolean {
   const [major, minor] = buildInfo().torchVersion.split(".").map(Number) as [number, number];
