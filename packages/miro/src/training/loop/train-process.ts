@@ -28,6 +28,7 @@ import type { DataParallelGroup } from "../process-group/process-group.js";
 import { planOf } from "../recipes/batch-plan.js";
 import { type Recipe, recipeToJson, recipeToYaml } from "../recipes/recipe.js";
 import { changesSince, recipeDifferences, refuseRecipeChanges } from "../recipes/recipe-changes.js";
+import { unusedSettings } from "../recipes/unused-settings.js";
 import { openRunSamples, type RunSamples } from "../samples/run-samples.js";
 import {
   listCheckpoints,
@@ -106,6 +107,7 @@ async function trainInGroup(options: RunOptions, group: DataParallelGroup, lock:
     const { network, preconditioning, ema, emas } = parts;
     const rising = risingAgain(scheduleOf(recipe), settings.maxSteps);
     if (first && rising !== null) warn(`lr_scheduler.total_steps ${rising}`);
+    for (const { subject, finding } of unusedSettings(recipe)) onMessage(`${subject} ${finding}`);
 
     replicas = threads > 1 ? new Replicas(recipe, threads, parts) : null;
     const drawn = { recipe, source, network: ema.module, preconditioning };

@@ -42,6 +42,22 @@ describe("what would stop a run", () => {
     expect(elsewhere.map(({ subject }) => subject)).not.toContain("memory");
   });
 
+  it("is not a setting that has no effect, which is noted and said when the run begins", async () => {
+    const never = { validation: { root: "shards" }, samples: { every_n_steps: 0, prompts: ["a cat"] } };
+    const unused = ["validation.root", "samples.prompts"].map(
+      (key) => [key, `is not used, because ${key.split(".")[0]}.every_n_steps is 0`] as const,
+    );
+    const checks = await checkStart(recipe({}, never), { output: join(root, "new") });
+    for (const [subject, finding] of unused) expect(checks).toContainEqual({ status: "note", subject, finding });
+    const said: string[] = [];
+    await runTraining({
+      recipe: recipe({ max_steps: 2 }, never),
+      output: join(root, "never"),
+      onMessage: (message) => said.push(message),
+    });
+    for (const [subject, finding] of unused) expect(said).toContain(`${subject} ${finding}`);
+  });
+
   it("is a folder that holds a run which is not to go on, or goes on by another recipe, or in which one trains", async () => {
     expect(await found(recipe(), { output: run })).toEqual([`output: ${run}: holds a run at step 3`]);
     const folders = (await checkStart(recipe(), { output: run })).filter(({ subject }) => subject === "output");

@@ -16,6 +16,7 @@ import { checkProcesses } from "../loop/run.js";
 import { rankPlaceOf } from "../process-group/launch-environment.js";
 import type { Recipe } from "../recipes/recipe.js";
 import { changesSince } from "../recipes/recipe-changes.js";
+import { unusedSettings } from "../recipes/unused-settings.js";
 import { SampleScores } from "../samples/sample-scores.js";
 import { readEmbeddedTestbed } from "../samples/testbed.js";
 import { checkDisk, checkOutput, type DiskNeeds, type StartOptions } from "./folder-check.js";
@@ -33,6 +34,7 @@ export async function checkStart(recipe: Recipe, options: StartOptions): Promise
     ...checkInitialWeights(recipe),
     ...checkSchedule(recipe),
     ...checkSamples(recipe),
+    ...unusedSettings(recipe).map((unused) => ({ status: "note" as const, ...unused })),
     ...checkOutput(options, (stored) => changesSince(stored, recipe)),
     checkDisk(needsOfDisk(recipe, size), options.output),
   ];
