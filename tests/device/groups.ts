@@ -83,13 +83,17 @@ function ended(child: ChildProcess): Promise<Rank> {
       stderr = (stderr + text).slice(-100_000);
       process.stderr.write(text);
     });
-    const hangs = setTimeout(() => child.kill("SIGABRT"), LONGEST_MS);
+    let hung = "";
+    const hangs = setTimeout(() => {
+      hung = `it had not ended after ${LONGEST_MS / 1000} s`;
+      child.kill("SIGABRT");
+    }, LONGEST_MS);
     child.on("message", (message) => {
       ({ loss } = message as { loss: number });
     });
     child.on("error", reject).on("close", (code, signal) => {
       clearTimeout(hangs);
-      resolve({ loss, ending: signal ?? code, said: lastWords(stderr) });
+      resolve({ loss, ending: signal ?? code, said: hung || lastWords(stderr) });
     });
   });
 }
