@@ -31,6 +31,11 @@ unpack() {
   fi
 }
 export PATH=$work/bin:$PATH NO_COLOR=1
+# What dies by a signal tells where its threads are, and leaves no dump of its memory.
+export MIRO_STACKS=1
+ulimit -c 0
+# Virtual machines whose memory grows as it is used begin with little: it would allow few compilers at a time.
+export MIRO_JOBS=${MIRO_JOBS:-$(nproc)}
 mkdir -p "$work/bin"
 ready=$work/ready-$(cksum <"$here/tree.tar.xz" | cut -d' ' -f1)
 if [ ! -e "$ready" ]; then

@@ -54,6 +54,19 @@ describe("a phase", () => {
     expect(printed.match(/many lines/g)).toHaveLength(3);
   });
 
+  test.runIf(process.platform === "linux")("that dies in the engine leaves the stacks of its threads", async () => {
+    const engine = import.meta.resolve("@miro-t2i/torch");
+    const crash = `import { getNumThreads } from ${JSON.stringify(engine)};
+      getNumThreads();
+      console.error("at the kernel");
+      process.chdir(${JSON.stringify(folder)}); // for the system's dump of its memory, if there is one
+      process.kill(process.pid, "SIGABRT");
+      setInterval(() => {}, 1000);`;
+    const { state, death, printed } = await run(crash);
+    expect([state, death]).toEqual(["failed", "SIGABRT: at the kernel"]);
+    expect(printed).toMatch(/^signal 6, thread \d+\n.*miro_torch\.node/m);
+  });
+
   test("is stopped at its limit with what it has started, and keeps its findings", async () => {
     const child = `import { spawn } from "node:child_process"; const c = spawn("sleep", ["60"]);`;
     const source = `${child} process.send({ check: String(c.pid), state: "ok", said: "" }); setInterval(() => {}, 1000);`;

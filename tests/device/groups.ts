@@ -39,6 +39,8 @@ export async function groups(checks: Checks): Promise<void> {
 
 /** Of ranks that do not leave their group. */
 const EXIT_CODE = 7;
+/** A rank that takes longer hangs: it writes down where its threads are, and dies. */
+const LONGEST_MS = 45_000;
 
 /** How a rank ended, and what it has reached. */
 interface Rank {
@@ -78,13 +80,20 @@ function ended(child: ChildProcess): Promise<Rank> {
     let loss: number | null = null;
     let stderr = "";
     child.stderr!.setEncoding("utf8").on("data", (text: string) => {
-      stderr = (stderr + text).slice(-8000);
+      stderr = (stderr + text).slice(-100_000);
+      process.stderr.write(text);
     });
+    let hung = "";
+    const hangs = setTimeout(() => {
+      hung = `it had not ended after ${LONGEST_MS / 1000} s`;
+      child.kill("SIGABRT");
+    }, LONGEST_MS);
     child.on("message", (message) => {
       ({ loss } = message as { loss: number });
     });
-    child
-      .on("error", reject)
-      .on("close", (code, signal) => resolve({ loss, ending: signal ?? code, said: lastWords(stderr) }));
+    child.on("error", reject).on("close", (code, signal) => {
+      clearTimeout(hangs);
+      resolve({ loss, ending: signal ?? code, said: hung || lastWords(stderr) });
+    });
   });
 }

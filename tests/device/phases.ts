@@ -15,7 +15,7 @@ export const PHASES = {
   step: { limitSeconds: 60, load: async () => (await import("./step.js")).step },
   train: { limitSeconds: 180, load: async () => (await import("./train.js")).train },
   replay: { limitSeconds: 60, load: async () => (await import("./replay.js")).replay },
-  nccl: { limitSeconds: 60, load: async () => (await import("./groups.js")).groups },
+  nccl: { limitSeconds: 90, load: async () => (await import("./groups.js")).groups },
   memory: { limitSeconds: 90, load: async () => (await import("./memory.js")).pictures200 },
   scorers: { limitSeconds: 60, load: async () => (await import("./scorers.js")).scorers },
 } as const satisfies Record<string, PhaseSpec>;

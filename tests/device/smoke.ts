@@ -32,6 +32,7 @@ export async function smoke(checks: Checks): Promise<void> {
   if (checks.onGpu) await outOfMemory(checks);
   else checks.doesNotApply("more memory than there is", "a system lends memory that it does not have");
   await speed(checks);
+  await pythonsNumbers(checks);
 }
 
 async function engine(checks: Checks): Promise<void> {
@@ -103,6 +104,11 @@ async function randomNumbers(checks: Checks): Promise<void> {
       return undefined;
     }),
   );
+}
+
+/** Last of all: to import Python's torch may take longer than everything else. */
+async function pythonsNumbers(checks: Checks): Promise<void> {
+  const { device } = checks;
   const name = "the stream of a seed is PyTorch's";
   const python = process.env.MIRO_PYTHON || "python3";
   const code =

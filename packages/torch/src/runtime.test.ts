@@ -1,4 +1,4 @@
-import { execFileSync } from "node:child_process";
+import { execFileSync, spawnSync } from "node:child_process";
 import { cpSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -68,6 +68,20 @@ test("cuDNN's attention is left out unless the environment asks for it", () => {
     const found = execFileSync(process.execPath, ["--input-type=module", "-e", program], { env, encoding: "utf8" });
     expect(found.trim()).toBe(expected);
   }
+});
+
+// Without a memory dump of the process, wherever the system would put it.
+test.runIf(process.platform === "linux").each([
+  ["", false],
+  ["1", true],
+])("MIRO_STACKS=%j: whether a process that dies by a signal tells where its threads are: %j", (wanted, tells) => {
+  const index = JSON.stringify(new URL("../dist/index.js", import.meta.url).href);
+  const program = `(await import(${index})).getNumThreads(); process.kill(process.pid, "SIGABRT"); setInterval(() => {}, 9);`;
+  const shell = ["-c", 'ulimit -c 0; exec "$0" "$@"', process.execPath, "--input-type=module", "-e", program];
+  const env = { ...process.env, MIRO_STACKS: wanted };
+  const { signal, stderr } = spawnSync("sh", shell, { env, encoding: "utf8" });
+  expect(signal).toBe("SIGABRT");
+  expect(/^signal 6, thread \d+\n.*miro_torch\.node/m.test(stderr)).toBe(tells);
 });
 
 test("the driver's GPUs have a name, memory and a capability; devices that libtorch offers are among them", () => {

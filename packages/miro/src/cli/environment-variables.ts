@@ -41,6 +41,7 @@ export const PROGRAM_VARIABLES: readonly VariableGroup[] = [
       ["CUDA_VISIBLE_DEVICES", "the GPUs that may be used"],
       ["MIRO_CUDA_GRAPHS", "0: no CUDA graphs"],
       ["MIRO_CUDNN_ATTENTION", "1: attention in half precision may be cuDNN's"],
+      ["MIRO_STACKS", "1: where all threads are, when the process dies by a signal (Linux)"],
     ],
   },
   {

@@ -28,7 +28,7 @@ constexpr int64_t kBytes = 16;  // that a thread reads and writes at once
 
 // What a kernel is compiled for; a norm's has lanes.
 struct Shape {
-  int in, out, lanes = 0, chunks = 0, centered = 0;
+  int in, out, lanes = 0, chunks = 0, centered = 0, weight = 0;
   auto operator<=>(const Shape&) const = default;
 };
 
@@ -47,7 +47,10 @@ const GpuProgram* programFor(c10::Device device, const Shape& shape, const char*
   if (found != known.end()) return found->second.get();
   std::map<std::string, int> macros{{"THREADS", static_cast<int>(kThreads)}, {"IN", shape.in}, {"OUT", shape.out}};
   if (shape.lanes > 0) {
-    macros.insert({{"LANES", shape.lanes}, {"CHUNKS", shape.chunks}, {"CENTERED", shape.centered}});
+    macros.insert({{"LANES", shape.lanes},
+                   {"CHUNKS", shape.chunks},
+                   {"CENTERED", shape.centered},
+                   {"WEIGHT", shape.weight}});
   }
   auto program = GpuProgram::make(device, kSource, macros);
   if (!program) return nullptr;  // not now
@@ -134,8 +137,6 @@ std::pair<at::Tensor, Rows> reachable(const at::Tensor& x) {
   return {copy, rowsOf(copy).value_or(Rows{})};
 }
 
-at::Tensor float32(const at::Tensor& t) { return sideBySide(t.to(at::kFloat)); }
-
 unsigned blocksFor(int64_t work, int64_t perBlock, int most) {
   return static_cast<unsigned>(std::min<int64_t>((work + perBlock - 1) / perBlock, most));
 }
@@ -144,12 +145,16 @@ struct Norm {
   const GpuProgram* program;
   Division division;
   int64_t rows;
+  at::ScalarType weights;  // in which the program takes weight and bias
 };
+
+// A weight or a bias as a program takes it.
+at::Tensor weightFor(const Norm& norm, const at::Tensor& t) { return sideBySide(t.to(norm.weights)); }
 
 at::Tensor normWith(const Norm& norm, const at::Tensor& given, const at::Tensor& weight,
                     const std::optional<at::Tensor>& bias, double eps, at::ScalarType dtype) {
   auto [x, rows] = reachable(given);
-  const at::Tensor w = float32(weight), b = bias ? float32(*bias) : at::Tensor();
+  const at::Tensor w = weightFor(norm, weight), b = bias ? weightFor(norm, *bias) : at::Tensor();
   const at::Tensor y = at::empty(x.sizes(), x.options().dtype(dtype));
   const void *from = x.const_data_ptr(), *by = w.const_data_ptr(), *plus = bias ? b.const_data_ptr() : nullptr;
   void* to = y.mutable_data_ptr();
@@ -165,10 +170,10 @@ NormGradients normBackwardWith(const Norm& norm, const at::Tensor& given, const 
                                const at::Tensor& weight, bool isCentered, double eps) {
   auto [x, rows] = reachable(given);
   auto [g, gradientRows] = reachable(gradient);
-  const at::Tensor w = float32(weight);
+  const at::Tensor w = weightFor(norm, weight);
   const at::Tensor ofInput = at::empty(x.sizes(), x.options());
   const unsigned blocks = blocksFor(norm.rows, kThreads / norm.division.lanes, 4 * norm.program->multiprocessors());
-  const at::Tensor partial = at::empty({blocks, isCentered ? 2 : 1, x.size(-1)}, w.options());
+  const at::Tensor partial = at::empty({blocks, isCentered ? 2 : 1, x.size(-1)}, x.options().dtype(at::kFloat));
   const void *from = x.const_data_ptr(), *of = g.const_data_ptr(), *by = w.const_data_ptr();
   void *to = ofInput.mutable_data_ptr(), *sums = partial.mutable_data_ptr();
   auto count = static_cast<uint32_t>(norm.rows);
@@ -229,7 +234,8 @@ at::Tensor normDifference(const Norm& small, const at::Tensor& like, at::ScalarT
   // As queries lie in the product that gives queries, keys and values.
   const at::Tensor x = waves({small.rows / 14, 7, 3, 2, width}, 0.7, like.options()).select(2, 1);
   const at::Tensor g = waves({small.rows / 14, 2, 7, width}, 1.3, wide.dtype(out)).transpose(1, 2);
-  const at::Tensor weight = waves({width}, 2.1, wide) + 1, bias = waves({width}, 0.3, wide);
+  const at::Tensor weight = (waves({width}, 2.1, wide) + 1).to(small.weights);
+  const at::Tensor bias = waves({width}, 0.3, wide.dtype(small.weights));
   const at::Tensor x32 = x.to(at::kFloat), g32 = g.to(at::kFloat), mean = x32.mean({-1}, true);
   const at::Tensor centered = isCentered ? x32 - mean : x32;
   const at::Tensor scale = (centered.square().mean({-1}, true) + 1e-6).rsqrt(), n = centered * scale;
@@ -245,20 +251,23 @@ at::Tensor normDifference(const Norm& small, const at::Tensor& like, at::ScalarT
   return largestDifference(pairs);
 }
 
-std::optional<Norm> normFor(const at::Tensor& x, at::ScalarType out, bool isCentered) {
+std::optional<Norm> normFor(const at::Tensor& x, at::ScalarType weight, at::ScalarType out, bool isCentered) {
   if (!x.is_cuda() || x.layout() != at::kStrided || x.dim() == 0 || x.numel() == 0) return std::nullopt;
   const auto from = codeOf(x.scalar_type()), to = codeOf(out);
   const auto division = divisionOf(x.size(-1));
   const int64_t rows = x.numel() / x.size(-1);
   if (!from || !to || !division || rows > INT_MAX || (isCentered && division->chunks > 2)) return std::nullopt;
   if (x.scalar_type() != out && x.scalar_type() != at::kFloat) return std::nullopt;
-  const Shape shape{*from, *to, static_cast<int>(division->lanes), static_cast<int>(division->chunks), isCentered};
+  // Of x's dtype they are taken as they are: to turn both into float32 at each call takes two kernels more.
+  const at::ScalarType weights = weight == x.scalar_type() ? weight : at::kFloat;
+  const Shape shape{*from,      *to,          static_cast<int>(division->lanes), static_cast<int>(division->chunks),
+                    isCentered, *codeOf(weights)};
   const char* name = isCentered ? "layer norm" : "root-mean-square norm";
   const GpuProgram* program = programFor(x.device(), shape, name, [&](const GpuProgram& made) {
-    return normDifference({&made, *division, 5 * 14}, x, out, isCentered);
+    return normDifference({&made, *division, 5 * 14, weights}, x, out, isCentered);
   });
   if (program == nullptr) return std::nullopt;
-  return Norm{program, *division, rows};
+  return Norm{program, *division, rows, weights};
 }
 
 at::Tensor gateDifference(const GpuProgram& program, const at::Tensor& like) {
@@ -291,18 +300,19 @@ T there(std::optional<T> kernel) {
 
 }  // namespace
 
-bool hasGpuNorm(const at::Tensor& x, bool isCentered, at::ScalarType dtype) {
-  return normFor(x, dtype, isCentered).has_value();
+bool hasGpuNorm(const at::Tensor& x, const at::Tensor& weight, bool isCentered, at::ScalarType dtype) {
+  return normFor(x, weight.scalar_type(), dtype, isCentered).has_value();
 }
 
 at::Tensor gpuNorm(const at::Tensor& x, const at::Tensor& weight, const std::optional<at::Tensor>& bias, double eps,
                    at::ScalarType dtype) {
-  return normWith(there(normFor(x, dtype, bias.has_value())), x, weight, bias, eps, dtype);
+  return normWith(there(normFor(x, weight.scalar_type(), dtype, bias.has_value())), x, weight, bias, eps, dtype);
 }
 
 NormGradients gpuNormBackward(const at::Tensor& x, const at::Tensor& gradient, const at::Tensor& weight,
                               bool isCentered, double eps) {
-  return normBackwardWith(there(normFor(x, gradient.scalar_type(), isCentered)), x, gradient, weight, isCentered, eps);
+  const Norm norm = there(normFor(x, weight.scalar_type(), gradient.scalar_type(), isCentered));
+  return normBackwardWith(norm, x, gradient, weight, isCentered, eps);
 }
 
 bool hasGpuSwiGlu(const at::Tensor& x) { return gateFor(x).has_value(); }

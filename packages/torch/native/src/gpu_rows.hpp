@@ -11,7 +11,7 @@ namespace miro {
 
 // Whether there is a kernel for a norm of x over its last dimension, layer norm where it is centered, else
 // root-mean-square norm. @param dtype of the result: that of x, or with x in float32 any
-bool hasGpuNorm(const at::Tensor& x, bool isCentered, at::ScalarType dtype);
+bool hasGpuNorm(const at::Tensor& x, const at::Tensor& weight, bool isCentered, at::ScalarType dtype);
 
 // The norm, in float32 inside. @param weight, bias (width), of any floating dtype; with a bias it is layer norm
 at::Tensor gpuNorm(const at::Tensor& x, const at::Tensor& weight, const std::optional<at::Tensor>& bias, double eps,

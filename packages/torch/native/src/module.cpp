@@ -1,6 +1,7 @@
 // Start of the addon: one Environment per JavaScript environment, and the table of functions.
 #include "allocator.hpp"
 #include "environment.hpp"
+#include "stacks.hpp"
 
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/Context.h>
@@ -437,6 +438,12 @@ void define(Environment& e, napi_value exports, const std::vector<Binding>& bind
 
 const std::vector<Binding> kModuleBindings = {{"setup", setup}};
 
+// Whether the user has set a variable to 1.
+static bool isWanted(const char* variable) {
+  const char* const value = std::getenv(variable);
+  return value != nullptr && std::strcmp(value, "1") == 0;
+}
+
 napi_value initialise(napi_env env, napi_value exports) {
   try {
     installCpuAllocator();
@@ -449,8 +456,8 @@ napi_value initialise(napi_env env, napi_value exports) {
     std::call_once(choices, [] {
       at::globalContext().setAllowTF32CuBLAS(false);
       at::globalContext().setAllowTF32CuDNN(false);
-      const char* const wanted = std::getenv("MIRO_CUDNN_ATTENTION");
-      if (wanted == nullptr || std::strcmp(wanted, "1") != 0) at::globalContext().setSDPUseCuDNN(false);
+      if (!isWanted("MIRO_CUDNN_ATTENTION")) at::globalContext().setSDPUseCuDNN(false);
+      if (isWanted("MIRO_STACKS")) tellStacksOfCrashes();
     });
     auto owned = std::make_unique<Environment>(env);
     Environment* e = owned.get();

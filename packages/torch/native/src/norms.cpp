@@ -240,7 +240,7 @@ napi_value rmsNorm(Environment& e, napi_value* argv, size_t argc) {
     const bool isCast =
         forProduct && x.is_cuda() && x.scalar_type() == at::kFloat && weight.scalar_type() == at::kFloat;
     if (const auto dtype = isCast ? productDtype(c10::DeviceType::CUDA) : std::nullopt) {
-      if (hasGpuNorm(x, false, *dtype)) return makeInt(e, e.store(onGpu(x, weight, std::nullopt, eps, *dtype)));
+      if (hasGpuNorm(x, weight, false, *dtype)) return makeInt(e, e.store(onGpu(x, weight, std::nullopt, eps, *dtype)));
       return makeInt(e, e.store(at::rms_norm(x, {x.size(-1)}, weight, eps).to(*dtype)));
     }
     if (x.scalar_type() == weight.scalar_type()) return makeInt(e, e.store(at::rms_norm(x, {x.size(-1)}, weight, eps)));
@@ -265,7 +265,7 @@ napi_value layerNorm(Environment& e, napi_value* argv, size_t argc) {
                      describe(x) + ", " + describe(weight) + " and " + describe(bias)};
   }
   const at::ScalarType dtype = x.scalar_type();
-  if (hasGpuNorm(x, true, dtype)) return makeInt(e, e.store(onGpu(x, weight, bias, eps, dtype)));
+  if (hasGpuNorm(x, weight, true, dtype)) return makeInt(e, e.store(onGpu(x, weight, bias, eps, dtype)));
   if (!compute_requires_grad(x, weight, bias) && isStridedCpu(x) && (dtype == at::kFloat || dtype == at::kBFloat16))
     return makeInt(e, e.store(layerNormOnCpu(x, weight, bias, eps)));
   const c10::impl::ExcludeDispatchKeyGuard noAutocast(c10::autocast_dispatch_keyset);

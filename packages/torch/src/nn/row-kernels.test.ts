@@ -59,12 +59,13 @@ function difference(got: Tensor, want: Tensor): number {
   return got.double().sub(wide).abs().max().item() / Math.max(1, wide.abs().max().item());
 }
 
-describe.each<{ input: Code; output: Code; width: number; centered: boolean }>([
-  { input: "bfloat16", output: "bfloat16", width: 32, centered: true },
-  { input: "float16", output: "float16", width: 64, centered: true },
-  { input: "float32", output: "float32", width: 8, centered: true },
-  { input: "float32", output: "bfloat16", width: 512, centered: false },
-])("the norm of $input rows of $width to $output, centered: $centered", ({ input, output, width, centered }) => {
+describe.each<{ input: Code; output: Code; weights: Code; width: number; centered: boolean }>([
+  { input: "bfloat16", output: "bfloat16", weights: "bfloat16", width: 32, centered: true },
+  { input: "float16", output: "float16", weights: "float32", width: 64, centered: true },
+  { input: "float32", output: "float32", weights: "float32", width: 8, centered: true },
+  { input: "float32", output: "bfloat16", weights: "float32", width: 512, centered: false },
+])("the norm of $input rows of $width to $output, weights in $weights, centered: $centered", (one) => {
+  const { input, output, weights, width, centered } = one;
   test("gives ATen's values and gradients, from rows that do not lie side by side", () => {
     scope(() => {
       manualSeed(5);
@@ -72,7 +73,7 @@ describe.each<{ input: Code; output: Code; width: number; centered: boolean }>([
       const [B, Q, H] = [3, 7, 5];
       const packed = randn([B, Q, 3, H, width]).mul(3).add(2).to(input);
       const byHead = randn([B, H, Q, width]).to(output);
-      const [weight, bias] = [randn([width]), randn([width])];
+      const [weight, bias] = [randn([width]).to(weights), randn([width]).to(weights)];
       const x = packed.select(2, 1);
       const gradient = byHead.transpose(1, 2);
 
@@ -86,6 +87,7 @@ describe.each<{ input: Code; output: Code; width: number; centered: boolean }>([
           LANES: lanes,
           CHUNKS: width / 8 / lanes,
           CENTERED: Number(centered),
+          WEIGHT: CODES[weights],
         },
         [BLOCKS, B * Q * H, EPS, ...rowsOf(x.strides), ...rowsOf(gradient.strides)],
         {

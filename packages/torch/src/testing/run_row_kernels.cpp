@@ -66,10 +66,10 @@ int main(int, char** argv) {
   Buffer y(count * WIDTH * sizeof(Out)), ofInput(count * WIDTH * sizeof(In));
   Buffer partial(blocks * (1 + CENTERED) * WIDTH * sizeof(float));
   launch(blocks, THREADS, [&] {
-    rowNorm(x.at<In>(), at, weight.at<float>(), bias.at<float>(), y.at<Out>(), count, eps);
+    rowNorm(x.at<In>(), at, weight.at<Weight>(), bias.at<Weight>(), y.at<Out>(), count, eps);
   });
   launch(blocks, THREADS, [&] {
-    rowNormBackward(x.at<In>(), at, gradient.at<Out>(), gradientAt, weight.at<float>(), ofInput.at<In>(),
+    rowNormBackward(x.at<In>(), at, gradient.at<Out>(), gradientAt, weight.at<Weight>(), ofInput.at<In>(),
                     partial.at<float>(), count, eps);
   });
   partial.write("partial");
