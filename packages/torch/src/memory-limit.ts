@@ -29,7 +29,8 @@ export function availableMemory(root = "/", free = freemem()): number {
  * quarter of what this process can have.
  * @throws TorchError where the variable is no number of bytes
  */
-export function cpuCacheBytes({ MIRO_CPU_CACHE_BYTES: given }: NodeJS.ProcessEnv): number {
+export function cpuCacheBytes(env: NodeJS.ProcessEnv): number {
+  const given = env.MIRO_CPU_CACHE_BYTES;
   if (!given) return Math.floor(memoryLimit() / 4);
   const bytes = Number(given);
   if (!Number.isSafeInteger(bytes) || bytes < 0)
