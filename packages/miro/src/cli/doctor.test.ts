@@ -2,7 +2,7 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, expect, test, vi } from "vitest";
-import { cacheFinding, gpuFindings, hubFinding, libtorchFindings, nodeFinding } from "./doctor.js";
+import { cacheFinding, gpuFindings, hubFinding, libtorchFindings, memoryFinding, nodeFinding } from "./doctor.js";
 
 afterEach(() => vi.unstubAllEnvs());
 
@@ -15,6 +15,11 @@ test("each GPU is named with its memory and capability", () => {
     { name: "cuda:1", value: "Tesla T4, 15.0 GiB, compute capability 7.5", state: "ok" },
   ]);
   expect(gpuFindings([], false, false)).toEqual([]);
+});
+
+test("memory is what a container or a batch job leaves", () => {
+  expect(memoryFinding(2 ** 30, 2 ** 29)).toEqual({ name: "memory", value: "512.0 MiB free of 1.0 GiB", state: "ok" });
+  expect(memoryFinding(2 ** 28, 2 ** 27)).toMatchObject({ value: "128.0 MiB free of 256.0 MiB", state: "note" });
 });
 
 test("a GPU that libtorch cannot use is named with what to do", () => {

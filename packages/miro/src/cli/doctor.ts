@@ -1,8 +1,9 @@
 /** `miro doctor`: what was found on this machine, and how to fix what is missing. */
 import { existsSync, readdirSync, realpathSync } from "node:fs";
-import { availableParallelism, cpus, freemem, totalmem } from "node:os";
+import { availableParallelism, cpus } from "node:os";
 import { resolve } from "node:path";
 import type { CudaDevice } from "@miro-t2i/torch";
+import { availableMemory, memoryLimit } from "@miro-t2i/torch/memory-limit";
 import { z } from "zod";
 import { describe, type InvalidInputError, MiroError, systemReason } from "../errors.js";
 import { freeBytes } from "../files/free-space.js";
@@ -126,10 +127,11 @@ interface LoadedLibrary {
   addonPath: string;
 }
 
-function memoryFinding(): Finding {
-  const value = `${formatMemory(freemem())} free of ${formatMemory(totalmem())}`;
-  if (totalmem() > 1.5 * 2 ** 30) return { name: "memory", value, state: "ok" };
-  return { name: "memory", value, state: "note", fix: "the bundled model needs about 1 GiB" };
+/** @param limit the machine's memory, or what a container or a batch job may have of it */
+export function memoryFinding(limit = memoryLimit(), free = availableMemory()): Finding {
+  const value = `${formatMemory(free)} free of ${formatMemory(limit)}`;
+  if (limit >= 2 ** 29) return { name: "memory", value, state: "ok" };
+  return { name: "memory", value, state: "note", fix: "the bundled model needs about 400 MiB" };
 }
 
 async function engine(context: CliContext): Promise<Finding[]> {
@@ -168,7 +170,9 @@ async function engine(context: CliContext): Promise<Finding[]> {
     {
       name: "dtype auto",
       value: [
-        info.fastBfloat16 ? "cpu bfloat16" : "cpu float32 (the faster precision on this processor)",
+        info.fastBfloat16
+          ? "cpu bfloat16 (small networks float32)"
+          : "cpu float32 (the faster precision on this processor)",
         ...devices.filter((device) => device.startsWith("cuda:")).map((gpu) => `${gpu} ${resolveDType("auto", gpu)}`),
       ].join(", "),
       state: "ok",

@@ -37,7 +37,10 @@ export const PROGRAM_VARIABLES: readonly VariableGroup[] = [
       ],
       ["OMP_NUM_THREADS", "threads on a CPU where `--threads` is not given"],
       ["OMP_WAIT_POLICY, GOMP_SPINCOUNT", "how long libtorch's threads wait awake; default: a tenth of a millisecond"],
-      ["MIRO_CPU_CACHE_BYTES", "freed memory that is kept for the next tensors on a CPU; default: a quarter of all"],
+      [
+        "MIRO_CPU_CACHE_BYTES",
+        "freed memory that is kept for the next tensors on a CPU; default: a quarter of the memory or its limit",
+      ],
       ["CUDA_VISIBLE_DEVICES", "the GPUs that may be used"],
       ["MIRO_CUDA_GRAPHS", "0: no CUDA graphs"],
       ["MIRO_CUDNN_ATTENTION", "1: attention in half precision may be cuDNN's"],

@@ -68,7 +68,7 @@ describe("miro score", () => {
     expect(await score(plain)).toMatchObject({
       code: 2,
       stderr: expect.stringMatching(
-        /plain\.png: holds no prompt, which emoji_clip_score needs; give one with --prompt TEXT/,
+        /plain\.png: holds no prompt, which emoji_clip_score needs; give .* --prompt TEXT, .* --pairs FILE/,
       ),
     });
   });

@@ -1,57 +1,14 @@
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { zeros } from "@miro-t2i/torch";
 import { writeSafetensors } from "@miro-t2i/torch/io";
 import { afterAll, describe, expect, it } from "vitest";
-import { availableMemory, checkMemory, scorerBytes } from "./memory.js";
+import { checkMemory, scorerBytes } from "./memory.js";
 import { scorerSpec } from "./registry.js";
 
 const root = mkdtempSync(join(tmpdir(), "miro-memory-"));
 afterAll(() => rmSync(root, { recursive: true, force: true }));
-
-/** A file system with control groups. */
-function system(name: string, files: Record<string, string>): string {
-  const home = join(root, name);
-  for (const [path, text] of Object.entries(files)) {
-    mkdirSync(join(home, path, ".."), { recursive: true });
-    writeFileSync(join(home, path), text);
-  }
-  return home;
-}
-
-describe("available memory", () => {
-  it("is what the machine has free where no control group limits it", () => {
-    expect(availableMemory(join(root, "nowhere"), 7e9)).toBe(7e9);
-    const unlimited = system("unlimited", {
-      "proc/self/cgroup": "0::/a\n",
-      "sys/fs/cgroup/a/memory.max": "max\n",
-      "sys/fs/cgroup/a/memory.current": "123\n",
-    });
-    expect(availableMemory(unlimited, 7e9)).toBe(7e9);
-    expect(availableMemory()).toBeGreaterThan(1e6);
-  });
-
-  it("is what the tightest control group leaves, file pages counted as free", () => {
-    const second = system("second", {
-      "proc/self/cgroup": "0::/job/step\n",
-      "sys/fs/cgroup/job/memory.max": "4000000000\n",
-      "sys/fs/cgroup/job/memory.current": "3500000000\n",
-      "sys/fs/cgroup/job/memory.stat": "anon 5\ninactive_file 1000000000\nactive_file 500000000\n",
-      "sys/fs/cgroup/job/step/memory.max": "max\n",
-      "sys/fs/cgroup/job/step/memory.current": "1\n",
-    });
-    expect(availableMemory(second, 9e9)).toBe(2e9);
-    expect(availableMemory(second, 1e9)).toBe(1e9);
-    const first = system("first", {
-      "proc/self/cgroup": "5:cpu,cpuacct:/x\n4:memory:/box\n0::/\n",
-      "sys/fs/cgroup/memory/box/memory.limit_in_bytes": "3000000000\n",
-      "sys/fs/cgroup/memory/box/memory.usage_in_bytes": "2000000000\n",
-      "sys/fs/cgroup/memory/box/memory.stat": "inactive_file 1\ntotal_inactive_file 500000000\ntotal_active_file 0\n",
-    });
-    expect(availableMemory(first, 9e9)).toBe(1.5e9);
-  });
-});
 
 describe("scorers", () => {
   const [clip, aesthetic, pick] = ["clip_openai", "aesthetic_score", "pick_a_score_score"].map((key) =>
@@ -68,7 +25,8 @@ describe("scorers", () => {
   });
 
   it("are measured by the files of a folder that is given", () => {
-    const home = system("weights", { "config.json": "{}" });
+    const home = mkdtempSync(join(root, "weights-"));
+    writeFileSync(join(home, "config.json"), "{}");
     using stored = zeros([3, 5], { dtype: "float16" });
     writeSafetensors(join(home, "model.safetensors"), new Map([["a", stored]]));
     expect(scorerBytes([clip], { ...float32, weights: { clip_openai: home } })).toBe(60);

@@ -1,11 +1,8 @@
 /**
  * Whether scorers fit in memory, asked before anything is loaded: what their weights take in the dtype that is asked
- * for, against what the system and the control group of the process (a container, a batch job) leave free. File pages
- * that the kernel keeps count as free, since it gives them up.
+ * for, against what the system and the control group of the process (a container, a batch job) leave free.
  */
-import { readFileSync } from "node:fs";
-import { freemem } from "node:os";
-import { dirname, join } from "node:path";
+import { availableMemory } from "@miro-t2i/torch/memory-limit";
 import { MiroError } from "../errors.js";
 import { isFolder } from "../files/make-folder.js";
 import { formatSize } from "../files/sizes.js";
@@ -15,54 +12,6 @@ import { resolveDType } from "../pipeline/loading/device.js";
 import type { LoadScorerOptions, ScorerSpec } from "./scorer.js";
 
 const BYTES = { float32: 4, bfloat16: 2, float16: 2 } as const;
-
-/**
- * Memory that this process can still get, in bytes.
- * @param root of the file system, for tests
- */
-export function availableMemory(root = "/", free = freemem()): number {
-  return Math.min(free, ...controlGroups(root).map(leftIn));
-}
-
-/** Folders of the control groups that limit the memory of this process, with the files of their version. */
-function controlGroups(root: string): { folder: string; limit: string; usage: string }[] {
-  const own = read(join(root, "proc/self/cgroup")) ?? "";
-  return own.split("\n").flatMap((line) => {
-    const [, controllers, path] = /^\d+:([^:]*):(.*)$/.exec(line) ?? [];
-    if (path === undefined) return [];
-    const isFirst = controllers!.split(",").includes("memory");
-    if (controllers !== "" && !isFirst) return [];
-    const top = join(root, isFirst ? "sys/fs/cgroup/memory" : "sys/fs/cgroup");
-    const names = isFirst
-      ? { limit: "memory.limit_in_bytes", usage: "memory.usage_in_bytes" }
-      : { limit: "memory.max", usage: "memory.current" };
-    const folders: string[] = [];
-    for (let folder = join(top, path); folder.startsWith(top); folder = dirname(folder)) folders.push(folder);
-    return folders.map((folder) => ({ folder, ...names }));
-  });
-}
-
-function leftIn({ folder, limit, usage }: { folder: string; limit: string; usage: string }): number {
-  const [most, used] = [limit, usage].map((name) => Number.parseInt(read(join(folder, name)) ?? "", 10)) as [
-    number,
-    number,
-  ];
-  if (Number.isNaN(most) || Number.isNaN(used)) return Number.POSITIVE_INFINITY; // no limit, or none that is told
-  const stat = read(join(folder, "memory.stat")) ?? "";
-  const kept = ["inactive_file", "active_file"].map((name) => {
-    const line = new RegExp(`^(?:total_)?${name} (\\d+)$`, "gm");
-    return Math.max(0, ...[...stat.matchAll(line)].map(([, bytes]) => Number(bytes)));
-  });
-  return Math.max(0, most - used + kept[0]! + kept[1]!);
-}
-
-function read(path: string): string | null {
-  try {
-    return readFileSync(path, "utf8");
-  } catch {
-    return null;
-  }
-}
 
 /** Parameters of scorers by part; a part that several of them have counts once. */
 function scorerParameters(

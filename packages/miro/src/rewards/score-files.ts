@@ -303,10 +303,11 @@ class Scoring {
         if (typeof settings?.model === "string") this.#checkModel(path, settings.model);
       }
       const reader = this.#specs.find(({ usesText }) => usesText);
-      if (reader && task.prompt === null)
-        throw new WrongCall(
-          message`${path}: holds no prompt, which ${reader.key} needs; give one with ${option("prompt", "TEXT")}`,
-        );
+      if (reader && task.prompt === null) {
+        const [forAll, each] = [option("prompt", "TEXT"), option("pairs", "FILE")];
+        const remedy = message`give one for all with ${forAll}, or each its own with ${each}`;
+        throw new WrongCall(message`${path}: holds no prompt, which ${reader.key} needs; ${remedy}`);
+      }
       const earlier = this.#rows.get(rowKey(row));
       if (earlier) {
         bytes ??= readBytes(path);

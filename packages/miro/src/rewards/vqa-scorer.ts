@@ -13,6 +13,7 @@
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { cat, cuda, itemSize, noGrad, scope, stack, type Tensor, tensor } from "@miro-t2i/torch";
+import { availableMemory } from "@miro-t2i/torch/memory-limit";
 import { InvalidInputError, invalid, MiroError } from "../errors.js";
 import { formatSize } from "../files/sizes.js";
 import { openTensors } from "../files/tensor-files.js";
@@ -26,7 +27,6 @@ import { Tokenizer } from "../text/tokenizer.js";
 import { CLIP_L_336, readClipConfig } from "./clip-config.js";
 import { clipPixels } from "./clip-pixels.js";
 import { loadClipTower } from "./clip-weights.js";
-import { availableMemory } from "./memory.js";
 import { fetchFolder, placeOf } from "./published-folder.js";
 import { runByLayer } from "./run-by-layer.js";
 import type { LoadScorerOptions, ScoreCall, ScorerModel } from "./scorer.js";

@@ -2,7 +2,7 @@
 //
 // Why: glibc maps and unmaps each large block, so a loop over 1 MB tensors spends its time in page faults and its
 // resident memory fragments. Blocks of 4 MB and more are aligned to 2 MB and ask for huge pages.
-// MIRO_CPU_CACHE_BYTES bounds what is cached (default: a quarter of the memory).
+// How much is cached at most is given by setup().
 #include "allocator.hpp"
 
 #include <c10/core/Allocator.h>
@@ -10,7 +10,6 @@
 #include <c10/util/Exception.h>
 
 #include <sys/mman.h>
-#include <unistd.h>
 
 #include <array>
 #include <atomic>
@@ -58,12 +57,6 @@ struct FreeList {
 
 class CachingCpuAllocator final : public c10::Allocator {
  public:
-  CachingCpuAllocator() {
-    const char* limit = std::getenv("MIRO_CPU_CACHE_BYTES");
-    const size_t memory = static_cast<size_t>(sysconf(_SC_PHYS_PAGES)) * static_cast<size_t>(sysconf(_SC_PAGESIZE));
-    capacity_ = limit ? std::strtoll(limit, nullptr, 10) : static_cast<int64_t>(memory / 4);
-  }
-
   c10::DataPtr allocate(size_t bytes) override {
     if (bytes == 0) return {nullptr, nullptr, &release, c10::Device(c10::DeviceType::CPU)};
     void* data = take(bytes);
@@ -85,6 +78,7 @@ class CachingCpuAllocator final : public c10::Allocator {
       }
     }
   }
+  void setCapacity(int64_t bytes) { capacity_ = bytes; }
   AllocatorStats stats() const { return {live_, peak_, owned_ - live_}; }
 
   static CachingCpuAllocator& instance() {
@@ -162,7 +156,7 @@ class CachingCpuAllocator final : public c10::Allocator {
   // Bytes of blocks that tensors hold, the most of them there were, and of all blocks: what tensors do not hold is
   // cached.
   std::atomic<int64_t> live_{0}, peak_{0}, owned_{0};
-  int64_t capacity_ = 0;
+  std::atomic<int64_t> capacity_{0};
 };
 
 }  // namespace
@@ -172,6 +166,7 @@ void installCpuAllocator() {
   std::call_once(once, [] { c10::SetCPUAllocator(&CachingCpuAllocator::instance(), 100); });
 }
 AllocatorStats cpuAllocatorStats() { return CachingCpuAllocator::instance().stats(); }
+void setCpuCacheLimit(int64_t bytes) { CachingCpuAllocator::instance().setCapacity(bytes); }
 void emptyCpuCache() { CachingCpuAllocator::instance().empty(); }
 
 }  // namespace miro

@@ -11,5 +11,6 @@ struct AllocatorStats {
 void installCpuAllocator();
 AllocatorStats cpuAllocatorStats();
 void emptyCpuCache();
+void setCpuCacheLimit(int64_t bytes);
 
 }  // namespace miro

@@ -409,10 +409,10 @@ napi_value guarded(napi_env env, napi_callback_info info) {
 
 namespace {
 
-// setup(TorchError, flags: Int32Array): what the addon needs from JavaScript. Test runners load the same JavaScript
-// several times on one thread, which loads the addon once: it serves the one that came last.
+// setup(TorchError, flags: Int32Array, cacheBytes): what the addon needs from JavaScript. Test runners load the same
+// JavaScript several times on one thread, which loads the addon once: it serves the one that came last.
 napi_value setup(Environment& e, napi_value* argv, size_t argc) {
-  if (argc < 2) throw UsageError{"setup(errorClass, flags)"};
+  if (argc < 3) throw UsageError{"setup(errorClass, flags, cacheBytes)"};
   const auto [flags, length] = toTypedArray(e, argv[1], napi_int32_array, "flags");
   if (length < 1) throw UsageError{"flags: expected one at least"};
   const auto hold = [&](napi_ref& reference, napi_value object) {
@@ -422,6 +422,7 @@ napi_value setup(Environment& e, napi_value* argv, size_t argc) {
   hold(e.errorClass, argv[0]);
   hold(e.flagsArray, argv[1]);
   e.flags = static_cast<int32_t*>(flags);
+  setCpuCacheLimit(toInt(e, argv[2], "cacheBytes"));
   return makeUndefined(e);
 }
 

@@ -114,6 +114,7 @@ function identityPath(path: string): string {
   return path.replace(/\.json$/, ".identity.json");
 }
 
-function digest({ bins, ...rest }: BinIdentity): string {
-  return sha256(JSON.stringify({ ...rest, bins: parseBinOptions(bins) }));
+/** Scores count in any order, as in the name of the file: the edges of one do not depend on the others. */
+function digest({ scores, bins, ...rest }: BinIdentity): string {
+  return sha256(JSON.stringify({ scores: [...scores].sort(), ...rest, bins: parseBinOptions(bins) }));
 }

@@ -159,6 +159,16 @@ describe("the file of bin edges", () => {
     for (const other of others) expect(readBinCache(folder, { ...mine, ...other })).toBeNull();
   });
 
+  it("serves its scores in any order, and gives them in the order that is asked for", () => {
+    const folder = published();
+    const mine = identity("quantile");
+    const file = writeBinCache(folder, mine, edgesOf("quantile"));
+    const turned = [...mine.scores].reverse();
+    const kept = readBinCache(folder, { ...mine, scores: turned });
+    expect(kept).toEqual({ edges: edgesOf("quantile"), file, foreign: false });
+    expect([...kept!.edges.keys()]).toEqual(turned);
+  });
+
   it("of the published program is taken as it is, and of other scores is not", () => {
     const folder = join(PUBLISHED, "recorded");
     expect(readBinCache(folder, identity("main"))).toMatchObject({ edges: edgesOf("main"), foreign: true });

@@ -1,6 +1,6 @@
 // Which models are in memory, with threads that load nothing.
-import * as os from "node:os";
 import { cuda, TorchError } from "@miro-t2i/torch";
+import * as limits from "@miro-t2i/torch/memory-limit";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { bundledModel } from "../../pipeline/loading/bundled.js";
 import { type DrawCall, type DrawListeners, type DrawnEvent, Engine, type LoadCall } from "./engine.js";
@@ -16,9 +16,9 @@ const shortages: number[] = [];
 const threads: { hasEnded: boolean }[] = [];
 const outOfMemory = () => new TorchError("CUDA out of memory. Tried to allocate 2.00 GiB");
 
-vi.mock("node:os", async (original) => {
-  const real = await original<typeof os>();
-  return { ...real, freemem: vi.fn(real.freemem) };
+vi.mock("@miro-t2i/torch/memory-limit", async (original) => {
+  const real = await original<typeof limits>();
+  return { ...real, availableMemory: vi.fn(real.availableMemory) };
 });
 vi.mock("../../threads/thread.js", () => ({
   Thread: class {
@@ -45,7 +45,7 @@ vi.mock("../../threads/thread.js", () => ({
   },
 }));
 
-const freemem = vi.mocked(os.freemem);
+const available = vi.mocked(limits.availableMemory);
 beforeEach(() => {
   loads = 0;
   vi.spyOn(cuda, "isAvailable").mockReturnValue(true);
@@ -70,14 +70,14 @@ const allocated = (of: Record<number, number>) =>
 
 describe("models in memory", () => {
   it("are freed for another one by the memory of their GPU, not of the host", async () => {
-    freemem.mockReturnValue(0);
+    available.mockReturnValue(0);
     const engine = await open("cuda:1");
     allocated({ 0: 80 * GIB, 1: 30 * GIB });
     for (const id of [A, B]) await engine.warm(id);
     expect(loaded(engine)).toEqual([A, B]);
     await engine.close();
 
-    freemem.mockReturnValue(1000 * GIB);
+    available.mockReturnValue(1000 * GIB);
     const full = await open("cuda:1");
     allocated({ 0: 0, 1: 39.9 * GIB });
     for (const id of [A, B]) await full.warm(id);
@@ -85,11 +85,11 @@ describe("models in memory", () => {
     await full.close();
   });
 
-  it("are freed by the memory of the host on a CPU", async () => {
-    freemem.mockReturnValue(1000 * GIB);
+  it("are freed by the memory that the host or its container has left on a CPU", async () => {
+    available.mockReturnValue(1000 * GIB);
     const engine = await open("cpu");
     await engine.warm(A);
-    freemem.mockReturnValue(0);
+    available.mockReturnValue(0);
     await engine.warm(B);
     expect(loaded(engine)).toEqual([B]);
     await engine.close();

@@ -5,8 +5,9 @@
  * Operators of a small model are too short to be shared by the cores of a CPU, pictures are not: such a model has a
  * thread for each core, and they share the pictures of a call.
  */
-import { availableParallelism, freemem } from "node:os";
+import { availableParallelism } from "node:os";
 import { cuda } from "@miro-t2i/torch";
+import { availableMemory } from "@miro-t2i/torch/memory-limit";
 import { isOutOfMemory, MiroError } from "../../errors.js";
 import type { SweepLayout } from "../../evaluation/sweep/run.js";
 import { isFolder } from "../../files/make-folder.js";
@@ -383,7 +384,7 @@ export class Engine {
 /** Memory that a device has left; of a GPU what the tensors of this process leave of it. */
 function freeBytes(device: string): number {
   const gpu = cudaIndex(device);
-  if (gpu === null) return freemem();
+  if (gpu === null) return availableMemory();
   const all = cuda.devices()[gpu]?.memoryBytes ?? Number.POSITIVE_INFINITY;
   return all - cuda.memory(gpu).allocatedBytes;
 }

@@ -2,7 +2,7 @@
  * The routes of the Stable Diffusion WebUI (AUTOMATIC1111) for its clients as they are. What the web UI has and this
  * program has not (upscaling, face restoration, other scripts) is refused where it is asked for.
  */
-import { freemem, totalmem } from "node:os";
+import { availableMemory, memoryLimit } from "@miro-t2i/torch/memory-limit";
 import type { FastifyInstance, FastifyReply, FastifySchema } from "fastify";
 import type { ZodTypeProvider } from "fastify-type-provider-zod";
 import { z } from "zod";
@@ -327,7 +327,7 @@ function addLists({ app, engine }: StudioParts): void {
   object("scripts", "the scripts: miro alone", () => ({ txt2img: ["miro"], img2img: ["miro"] }));
   object("cmd-flags", "flags of the server", () => ({ api: true, listen: false, data_dir: "", version: version() }));
   object("memory", "memory", () => ({
-    ram: { free: freemem(), used: process.memoryUsage().rss, total: totalmem() },
+    ram: { free: availableMemory(), used: process.memoryUsage().rss, total: memoryLimit() },
     cuda: { error: "not measured" },
   }));
   const refreshed = { summary: "WebUI: without effect", response: done };

@@ -1,8 +1,8 @@
 /** Whether a training fits into the memory of its device. */
 import { cuda } from "@miro-t2i/torch";
+import { availableMemory } from "@miro-t2i/torch/memory-limit";
 import { formatMemory } from "../../files/sizes.js";
 import { cudaIndex } from "../../pipeline/loading/device.js";
-import { availableMemory } from "../../rewards/memory.js";
 import type { DataCheck } from "../batches/finding.js";
 
 /**

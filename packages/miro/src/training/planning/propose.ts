@@ -8,9 +8,9 @@
  */
 import { availableParallelism } from "node:os";
 import { cuda } from "@miro-t2i/torch";
+import { availableMemory } from "@miro-t2i/torch/memory-limit";
 import { counted } from "../../numbers.js";
 import { availableDevices, cudaIndex } from "../../pipeline/loading/device.js";
-import { availableMemory } from "../../rewards/memory.js";
 import { measurePeakFlops } from "../logging/peak-flops.js";
 import { planOf } from "../recipes/batch-plan.js";
 import { MATMUL_DTYPE } from "../recipes/precision.js";
