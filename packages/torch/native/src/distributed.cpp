@@ -1,8 +1,8 @@
 // Collectives between processes: c10d's stores, process groups and gradient reducer.
 //
 // A collective is queued by the calling thread, so that every process issues the same ones in the same order, and
-// awaited by a thread of its own, which settles a promise. libuv's pool is no place to wait: it has four threads, and a
-// process cannot exit before they are done.
+// awaited by a thread that does nothing else, which settles a promise. libuv's pool is no place to wait: it has four
+// threads, and a process cannot exit before they are done.
 #include "environment.hpp"
 
 #include "gloo.hpp"
@@ -25,7 +25,9 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <condition_variable>
 #include <cstdlib>
+#include <deque>
 #include <mutex>
 #include <thread>
 #include <type_traits>
@@ -151,10 +153,64 @@ void handBack(std::unique_ptr<Job> job) {
   napi_release_threadsafe_function(function, napi_tsfn_release);
 }
 
+// The threads of jobs. They are kept: c10d never forgets a thread that has waited for a collective, so a new one for
+// each would cost memory without end. Each job has a thread at once, as it may wait for one that comes after it.
+class Waiters {
+ public:
+  // Throws where a new thread is needed and none is left.
+  void start(std::unique_ptr<Job> job) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    jobs_.push_back(std::move(job));
+    if (jobs_.size() <= idle_) return wake_.notify_one();
+    try {
+      std::thread([this] { work(); }).detach();
+    } catch (...) {
+      jobs_.pop_back();
+      throw;
+    }
+    ++idle_;
+  }
+
+ private:
+  [[noreturn]] void work() {
+    for (;;) {
+      std::unique_ptr<Job> job = next();
+      try {
+        job->run();
+      } catch (...) {
+        job->error = namedMessageOf(job->name, std::current_exception());
+        if (job->error.empty()) job->error = "unknown error in native code";
+      }
+      job->run = {};  // lets go of its tensors here
+      becomeIdle();   // before JavaScript hears of it, whose next call then finds this thread
+      handBack(std::move(job));
+    }
+  }
+
+  std::unique_ptr<Job> next() {
+    std::unique_lock<std::mutex> lock(mutex_);
+    wake_.wait(lock, [this] { return !jobs_.empty(); });
+    --idle_;
+    std::unique_ptr<Job> job = std::move(jobs_.front());
+    jobs_.pop_front();
+    return job;
+  }
+
+  void becomeIdle() {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    ++idle_;
+  }
+
+  std::mutex mutex_;
+  std::condition_variable wake_;
+  std::deque<std::unique_ptr<Job>> jobs_;  // that no thread has taken yet
+  size_t idle_ = 0;                        // threads that take the next ones
+};
+
 // Whether a promise that is not settled keeps the process from ending, as promises of files and sockets do.
 enum class Keeps { kProcess, kNothing };
 
-// A promise of result(), made on JavaScript's thread after run() has returned on one of its own.
+// A promise of result(), made on JavaScript's thread after run() has returned on another.
 napi_value promiseOf(Environment& e, std::function<void()> run, std::function<napi_value(Environment&)> result = {},
                      Keeps keeps = Keeps::kProcess) {
   auto job = std::make_unique<Job>();
@@ -171,16 +227,8 @@ napi_value promiseOf(Environment& e, std::function<void()> run, std::function<na
   const napi_threadsafe_function function = job->back->settle;
   if (keeps == Keeps::kNothing) check(e, napi_unref_threadsafe_function(e.env, function));
   try {
-    std::thread([job = std::move(job)]() mutable {
-      try {
-        job->run();
-      } catch (...) {
-        job->error = namedMessageOf(job->name, std::current_exception());
-        if (job->error.empty()) job->error = "unknown error in native code";
-      }
-      job->run = {};  // lets go of its tensors here
-      handBack(std::move(job));
-    }).detach();
+    static auto& waiters = *new Waiters;  // never destroyed: its threads are there until the process has ended
+    waiters.start(std::move(job));
   } catch (...) {  // no thread is left
     napi_release_threadsafe_function(function, napi_tsfn_abort);
     throw;

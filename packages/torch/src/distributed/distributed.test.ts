@@ -2,11 +2,11 @@
 // batch.
 import { type ChildProcess, spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
-import { existsSync, mkdtempSync, rmSync } from "node:fs";
-import { type AddressInfo, createServer } from "node:net";
+import { existsSync, mkdtempSync, readdirSync, rmSync } from "node:fs";
+import { type AddressInfo, createServer, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterAll, describe, expect, test } from "vitest";
+import { afterAll, describe, expect, test, vi } from "vitest";
 import { ones, type Tensor } from "../index.js";
 import { DistributedReducer, initProcessGroup, RendezvousStore } from "./index.js";
 
@@ -231,6 +231,47 @@ test("a port that something mute has is given up in time, and the process ends",
   } finally {
     mute.close();
   }
+});
+
+describe("threads that wait", () => {
+  /** A store, and calls that get no answer until they are ended. */
+  async function waiting(body: (store: RendezvousStore, startWait: () => Promise<unknown>) => Promise<void>) {
+    const store = await RendezvousStore.tcp({ host: "127.0.0.1", port: 0, serves: true });
+    const sockets: Socket[] = [];
+    const mute = createServer((socket) => void sockets.push(socket)).listen(0, "127.0.0.1");
+    await once(mute, "listening");
+    const { port } = mute.address() as AddressInfo;
+    const stop = new AbortController();
+    const waits: Promise<unknown>[] = [];
+    await body(store, () => {
+      const wait = RendezvousStore.tcp({ host: "127.0.0.1", port, serves: false, signal: stop.signal });
+      waits.push(wait.catch((error: unknown) => error));
+      return waits.at(-1)!;
+    });
+    stop.abort();
+    expect(new Set(await Promise.all(waits))).toEqual(new Set([stop.signal.reason]));
+    for (const socket of sockets) socket.destroy();
+    mute.close();
+    store.close();
+  }
+
+  test("are used again: c10d keeps something for every thread that has ever waited", () =>
+    waiting(async (store, startWait) => {
+      await store.get("key");
+      const threads = () => readdirSync("/proc/self/task");
+      const before = threads();
+      startWait();
+      expect(threads()).toEqual(before);
+    }));
+
+  test("are as many as there are calls: none waits for another", () =>
+    waiting(async (store, startWait) => {
+      const settled = vi.fn();
+      for (let i = 0; i < 8; i++) startWait().then(settled);
+      await store.set("key", "value");
+      expect(await store.get("key")).toBe("value");
+      expect(settled).not.toHaveBeenCalled();
+    }));
 });
 
 test("the wait for others can be ended, at either place", async () => {

@@ -1,3 +1,4 @@
+import { getEventListeners } from "node:events";
 import {
   existsSync,
   mkdirSync,
@@ -62,6 +63,25 @@ async function take<T>(data: object, step: number, look: (batch: ReturnType<Emoj
 const list = (t: Tensor) => t.flatten().toList() as number[];
 
 describe("EmojiBatches", { timeout: 120_000 }, () => {
+  it("end the threads that draw when opening them is stopped, and let go of the signal", async () => {
+    const data = recipe({ cache: join(root, "stopped"), samples: 4000, shard_size: 40, workers: 2 }).data;
+    const stop = new AbortController();
+    const threads = () => (process.report.getReport() as unknown as { workers: unknown[] }).workers.length;
+    const before = threads();
+    const opening = EmojiBatches.open({
+      data: data as unknown as EmojiData,
+      seed: 1,
+      batchSize: 8,
+      device: "cpu",
+      sigmaData: 0.5,
+      signal: stop.signal,
+      onProgress: () => stop.abort(),
+    });
+    expect(await opening.catch((error: unknown) => error)).toBe(stop.signal.reason);
+    expect(threads()).toBe(before);
+    expect(getEventListeners(stop.signal, "abort")).toEqual([]);
+  });
+
   it("tell how many of the scenes that training waits for are drawn", async () => {
     const data = recipe({ cache: join(root, "told"), samples: 60, shard_size: 40 }).data as unknown as EmojiData;
     const told: unknown[] = [];

@@ -98,7 +98,12 @@ export class LatentCache {
     for (let shard = 0; shard < cache.shardCount; shard++) if (!missing.includes(shard)) cache.#load(shard);
     if (missing.length > 0 && makes) cache.#startWorkers(missing, onProgress);
     else if (missing.length > 0) cache.#awaitShards(missing);
-    await cache.until(Math.min(data.shardSize, data.samples), signal);
+    try {
+      await cache.until(Math.min(data.shardSize, data.samples), signal);
+    } catch (error) {
+      await cache.close();
+      throw error;
+    }
     return cache;
   }
 
@@ -111,10 +116,10 @@ export class LatentCache {
     while (this.available < Math.min(count, this.#data.samples)) {
       if (this.#failure) throw this.#failure;
       signal?.throwIfAborted();
-      await new Promise<void>((resolve) => {
-        this.#waiting.push(resolve);
-        signal?.addEventListener("abort", () => resolve(), { once: true });
-      });
+      const wake = () => this.#wake();
+      signal?.addEventListener("abort", wake, { once: true });
+      await new Promise<void>((resolve) => void this.#waiting.push(resolve));
+      signal?.removeEventListener("abort", wake);
     }
   }
 

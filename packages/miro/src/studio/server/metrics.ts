@@ -4,8 +4,19 @@ import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from "prom
 import type { Job } from "./job.js";
 import type { QueueMeter } from "./queue.js";
 
+/** Those of the process. Nothing ends what watches it, which would hold every server that there has been. */
+let processRegistry: Registry | undefined;
+
+function ofProcess(): Registry {
+  if (processRegistry === undefined) {
+    processRegistry = new Registry();
+    collectDefaultMetrics({ register: processRegistry });
+  }
+  return processRegistry;
+}
+
 export class Metrics implements QueueMeter {
-  readonly registry = new Registry();
+  readonly registry = Registry.merge([ofProcess()]);
   readonly #jobs: Counter;
   readonly #cancels: Counter;
   readonly #pictures: Counter;
@@ -14,7 +25,6 @@ export class Metrics implements QueueMeter {
 
   constructor(queue: () => { waiting: number; running: number }) {
     const registers = [this.registry];
-    collectDefaultMetrics({ register: this.registry });
     this.#jobs = new Counter({
       name: "miro_jobs_total",
       help: "Jobs that have ended, by how they did",

@@ -227,13 +227,21 @@ export class DataParallelGroup {
     await this.together("a barrier", async () => this.#processes?.group.barrier());
   }
 
-  /** Rank 0 first, then the others: what it makes, they find. @param what it is, as the others are told */
-  async firstRankFirst<T>(what: string, body: () => Promise<T>): Promise<T> {
+  /**
+   * Opens something on rank 0 first, then on the others: what it makes, they find. It is closed where they do not come.
+   * @param what it is, as the others are told
+   */
+  async firstRankFirst<T extends { close(): Promise<void> } | null>(what: string, open: () => Promise<T>): Promise<T> {
     if (!this.isFirst) await this.barrier();
     this.note(what);
-    const result = await body();
-    if (this.isFirst) await this.barrier();
-    return result;
+    const opened = await open();
+    try {
+      if (this.isFirst) await this.barrier();
+    } catch (error) {
+      await opened?.close();
+      throw error;
+    }
+    return opened;
   }
 
   /**
