@@ -56,9 +56,9 @@ function fromEnvironment({ name, folder }) {
   }
   const found = headerVersion(folder);
   if (!found || !supported(found)) {
-    throw new SetupError(
-      `${name} names libtorch ${found?.join(".") ?? "of unknown version"} in ${folder}; versions ${releases[0]} to ${releases.at(-1)} work.`,
-    );
+    const release = found?.join(".") ?? "of unknown version";
+    const works = `versions ${releases[0]} to ${releases.at(-1)} work`;
+    throw new SetupError(`${name} names libtorch ${release} in ${folder}; ${works}.`);
   }
   return folder;
 }

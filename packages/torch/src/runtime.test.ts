@@ -76,7 +76,9 @@ test.runIf(process.platform === "linux").each([
   ["1", true],
 ])("MIRO_STACKS=%j: whether a process that dies by a signal tells where its threads are: %j", (wanted, tells) => {
   const index = JSON.stringify(new URL("../dist/index.js", import.meta.url).href);
-  const program = `(await import(${index})).getNumThreads(); process.kill(process.pid, "SIGABRT"); setInterval(() => {}, 9);`;
+  const program = `(await import(${index})).getNumThreads();
+    process.kill(process.pid, "SIGABRT");
+    setInterval(() => {}, 9);`;
   const shell = ["-c", 'ulimit -c 0; exec "$0" "$@"', process.execPath, "--input-type=module", "-e", program];
   const env = { ...process.env, MIRO_STACKS: wanted };
   const { signal, stderr } = spawnSync("sh", shell, { env, encoding: "utf8" });
