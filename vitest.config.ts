@@ -48,7 +48,7 @@ export default defineConfig({
   resolve: {
     alias: {
       "@miro-t2i/torch/atomic-write": source("./packages/torch/src/io/atomic-write.ts"),
-      "@miro-t2i/torch/memory-limit": source("./packages/torch/src/memory-limit.ts"),
+      "@miro-t2i/torch/limits": source("./packages/torch/src/limits.ts"),
       "@miro-t2i/torch/pixels": source("./packages/torch/src/pixels.ts"),
       "@miro-t2i/torch/stand-in": source("./packages/torch/src/io/stand-in.ts"),
       "@miro-t2i/torch/nn": source("./packages/torch/src/nn/index.ts"),

@@ -39,7 +39,7 @@ test.each([
   ["@miro-t2i/torch/optim", { modules: 45, characters: 950_000 }],
   ["@miro-t2i/torch/io", { modules: 50, characters: 1_000_000 }],
   ["@miro-t2i/torch/atomic-write", { modules: 6, characters: 40_000 }],
-  ["@miro-t2i/torch/memory-limit", { modules: 3, characters: 10_000 }],
+  ["@miro-t2i/torch/limits", { modules: 3, characters: 10_000 }],
   ["@miro-t2i/torch/pixels", { modules: 8, characters: 40_000 }],
   ["miro-t2i", { modules: 650, characters: 4_500_000 }],
   ["miro-t2i/networks", { modules: 650, characters: 4_500_000 }],

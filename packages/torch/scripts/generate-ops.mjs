@@ -19,7 +19,7 @@ const { values: asked } = argumentsOf(import.meta.url, { check: { type: "boolean
 const PINNED = "2.13.0";
 const here = dirname(fileURLToPath(import.meta.url));
 const native = createRequire(import.meta.url)(join(here, "..", "build", "miro_torch.node"));
-native.setup(Error, new Int32Array(4), 0);
+native.setup(Error, new Int32Array(4), 0, 0);
 
 const version = native.buildInfo().torchVersion;
 if (!version.startsWith(PINNED)) {

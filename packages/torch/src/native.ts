@@ -4,7 +4,7 @@ import { dirname } from "node:path";
 import { fileURLToPath } from "node:url";
 import { addonFile, loadAdvice, theseSurroundings } from "./addon-file.js";
 import { TorchError } from "./errors.js";
-import { cpuCacheBytes } from "./memory-limit.js";
+import { cpuCacheBytes, processors } from "./limits.js";
 import { loadNamedLibtorch } from "./named-libtorch.js";
 import { shortenSpinning } from "./spinning.js";
 
@@ -46,7 +46,7 @@ type PixelPass = [
 
 /** @internal The addon's functions; each is described where it is written, in native/src. */
 export interface Native {
-  setup(errorClass: typeof TorchError, flags: Int32Array, cacheBytes: number): void;
+  setup(errorClass: typeof TorchError, flags: Int32Array, cacheBytes: number, threads: number): void;
   operator(name: string, overload: string): number;
   call(operator: number, ...args: unknown[]): any;
   schemas(): string[];
@@ -199,7 +199,7 @@ function load(): Native {
   loadNamedLibtorch(file);
   try {
     const addon = createRequire(import.meta.url)(file) as Native;
-    addon.setup(TorchError, flags, cacheBytes);
+    addon.setup(TorchError, flags, cacheBytes, process.env.OMP_NUM_THREADS ? 0 : processors());
     // A copy: Node-API makes its object of functions one property after another, which leaves V8 with a dictionary.
     return { ...addon };
   } catch (error) {

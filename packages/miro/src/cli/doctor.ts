@@ -1,9 +1,9 @@
 /** `miro doctor`: what was found on this machine, and how to fix what is missing. */
 import { existsSync, readdirSync, realpathSync } from "node:fs";
-import { availableParallelism, cpus } from "node:os";
+import { cpus } from "node:os";
 import { resolve } from "node:path";
 import type { CudaDevice } from "@miro-t2i/torch";
-import { availableMemory, memoryLimit } from "@miro-t2i/torch/memory-limit";
+import { availableMemory, memoryLimit, processors } from "@miro-t2i/torch/limits";
 import { z } from "zod";
 import { describe, type InvalidInputError, MiroError, systemReason } from "../errors.js";
 import { freeBytes } from "../files/free-space.js";
@@ -75,7 +75,7 @@ async function examine(context: CliContext): Promise<Finding[]> {
   return [
     ok("miro", `${version()}, ${process.platform} ${process.arch}`),
     nodeFinding(process.versions.node),
-    ok("processor", `${cpus()[0]?.model.trim() ?? "unknown"}, ${counted(availableParallelism(), "thread")}`),
+    ok("processor", `${cpus()[0]?.model.trim() ?? "unknown"}, ${counted(processors(), "thread")}`),
     memoryFinding(),
     ...(await engine(context)),
     bundled(),

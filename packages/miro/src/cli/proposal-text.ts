@@ -1,5 +1,5 @@
 /** What is proposed for a training, for people. */
-import { availableParallelism } from "node:os";
+import { processors } from "@miro-t2i/torch/limits";
 import { formatMemory } from "../files/sizes.js";
 import { counted, shortNumber, wholeNumber } from "../numbers.js";
 import { blocking } from "../training/planning/dry-run.js";
@@ -13,7 +13,7 @@ export function proposalText(proposal: TrainingProposal, command: string): strin
   const parts = batch.deviceBatchSize * batch.worldSize < batch.batchSize ? `, ${batch.deviceBatchSize} at once` : "";
   const free = freeMemory === null ? "" : `, ${formatMemory(freeMemory)} are free`;
   const lines = [
-    `${report.name} on ${device}${device === "cpu" ? ` (${availableParallelism()} cores)` : ""}`,
+    `${report.name} on ${device}${device === "cpu" ? ` (${processors()} cores)` : ""}`,
     `  data      ${data.samples === null ? "their number is not known" : counted(data.samples, "sample")}`,
     `  batch     ${batch.batchSize}${parts}`,
     `  steps     ${wholeNumber(steps)}${epochs === null ? "" : `: ${shortNumber(epochs)} passes over the data`}`,

@@ -2,7 +2,7 @@
  * Whether scorers fit in memory, asked before anything is loaded: what their weights take in the dtype that is asked
  * for, against what the system and the control group of the process (a container, a batch job) leave free.
  */
-import { availableMemory } from "@miro-t2i/torch/memory-limit";
+import { availableMemory } from "@miro-t2i/torch/limits";
 import { MiroError } from "../errors.js";
 import { isFolder } from "../files/make-folder.js";
 import { formatSize } from "../files/sizes.js";

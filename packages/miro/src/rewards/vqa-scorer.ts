@@ -13,7 +13,7 @@
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { cat, cuda, itemSize, noGrad, scope, stack, type Tensor, tensor } from "@miro-t2i/torch";
-import { availableMemory } from "@miro-t2i/torch/memory-limit";
+import { availableMemory } from "@miro-t2i/torch/limits";
 import { InvalidInputError, invalid, MiroError } from "../errors.js";
 import { formatSize } from "../files/sizes.js";
 import { openTensors } from "../files/tensor-files.js";

@@ -5,6 +5,7 @@
 
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/Context.h>
+#include <ATen/Parallel.h>
 #include <c10/util/Exception.h>
 #include <torch/cuda.h>
 
@@ -409,10 +410,11 @@ napi_value guarded(napi_env env, napi_callback_info info) {
 
 namespace {
 
-// setup(TorchError, flags: Int32Array, cacheBytes): what the addon needs from JavaScript. Test runners load the same
-// JavaScript several times on one thread, which loads the addon once: it serves the one that came last.
+// setup(TorchError, flags: Int32Array, cacheBytes, threads): what the addon needs from JavaScript. Test runners load
+// the same JavaScript several times on one thread, which loads the addon once: it serves the one that came last. As
+// many threads are the most that an operation uses by itself, 0: as many as libtorch likes; the first to come sets it.
 napi_value setup(Environment& e, napi_value* argv, size_t argc) {
-  if (argc < 3) throw UsageError{"setup(errorClass, flags, cacheBytes)"};
+  if (argc < 4) throw UsageError{"setup(errorClass, flags, cacheBytes, threads)"};
   const auto [flags, length] = toTypedArray(e, argv[1], napi_int32_array, "flags");
   if (length < 1) throw UsageError{"flags: expected one at least"};
   const auto hold = [&](napi_ref& reference, napi_value object) {
@@ -423,6 +425,11 @@ napi_value setup(Environment& e, napi_value* argv, size_t argc) {
   hold(e.flagsArray, argv[1]);
   e.flags = static_cast<int32_t*>(flags);
   setCpuCacheLimit(toInt(e, argv[2], "cacheBytes"));
+  const int64_t threads = toInt(e, argv[3], "threads");
+  static std::once_flag bounded;
+  std::call_once(bounded, [threads] {
+    if (threads > 0 && threads < at::get_num_threads()) at::set_num_threads(static_cast<int>(threads));
+  });
   return makeUndefined(e);
 }
 

@@ -7,8 +7,8 @@
  * leaves is a temporary file and a manifest that says `writing`; the next run removes the one and does the shard again.
  */
 import { existsSync, realpathSync, rmSync, statSync } from "node:fs";
-import { availableParallelism } from "node:os";
 import { basename, dirname, join } from "node:path";
+import { processors } from "@miro-t2i/torch/limits";
 import { InvalidInputError, invalid, MiroError } from "../../errors.js";
 import { FileLock, type LockOwner, whenKnown } from "../../files/file-lock.js";
 import { sha256 } from "../../files/sha256.js";
@@ -109,7 +109,7 @@ export async function preprocess(given: PreprocessOptions): Promise<PreprocessRe
 async function runStages(prepared: Prepared): Promise<ShardReport[]> {
   const { options, stages, shards } = prepared;
   const reports: ShardReport[] = [];
-  const pool = new DecodePool(options.workers ?? Math.min(8, availableParallelism()));
+  const pool = new DecodePool(options.workers ?? Math.min(8, processors()));
   try {
     for (const [i, stage] of stages.entries()) {
       const meter = new StageMeter(stage, i, stages.length, shards.length, options.onProgress);

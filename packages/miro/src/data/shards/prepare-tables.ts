@@ -3,9 +3,9 @@
  * second and core; a data set of ten million samples takes half an hour on one core.
  */
 import { accessSync, constants } from "node:fs";
-import { availableParallelism } from "node:os";
 import { dirname } from "node:path";
 import type { Worker } from "node:worker_threads";
+import { processors } from "@miro-t2i/torch/limits";
 import { checkList, checkObject, isText } from "../../arguments.js";
 import { startThread } from "../../compiled-module.js";
 import { MiroError } from "../../errors.js";
@@ -31,7 +31,7 @@ export interface PrepareTablesOptions {
  */
 export async function prepareTables(shards: readonly string[], options: PrepareTablesOptions = {}): Promise<void> {
   checkObject("options", options, "an object of options");
-  const { jobs = Math.min(8, availableParallelism()), signal, onTable } = options;
+  const { jobs = Math.min(8, processors()), signal, onTable } = options;
   checkList("shards", shards, "a list of tar files", isText);
   signal?.throwIfAborted();
   const missing = shards.filter((path) => isWritable(dirname(path)) && !ShardTable.isStored(path));

@@ -66,7 +66,7 @@ export const loadSchema = z.strictObject({
   }),
   /**
    * Processor threads of one operation, in the thread in which the pipeline computes. Default: libtorch's choice, one
-   * for each core, or `OMP_NUM_THREADS`.
+   * for each core, or each that a container's limit leaves, or `OMP_NUM_THREADS`.
    */
   threads: field(z.int().min(1).max(4096).optional(), {
     expected: "an integer of at least 1",

@@ -1,6 +1,6 @@
 // Which models are in memory, with threads that load nothing.
 import { cuda, TorchError } from "@miro-t2i/torch";
-import * as limits from "@miro-t2i/torch/memory-limit";
+import * as limits from "@miro-t2i/torch/limits";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { bundledModel } from "../../pipeline/loading/bundled.js";
 import { type DrawCall, type DrawListeners, type DrawnEvent, Engine, type LoadCall } from "./engine.js";
@@ -16,7 +16,7 @@ const shortages: number[] = [];
 const threads: { hasEnded: boolean }[] = [];
 const outOfMemory = () => new TorchError("CUDA out of memory. Tried to allocate 2.00 GiB");
 
-vi.mock("@miro-t2i/torch/memory-limit", async (original) => {
+vi.mock("@miro-t2i/torch/limits", async (original) => {
   const real = await original<typeof limits>();
   return { ...real, availableMemory: vi.fn(real.availableMemory) };
 });

@@ -5,9 +5,8 @@
  * Operators of a small model are too short to be shared by the cores of a CPU, pictures are not: such a model has a
  * thread for each core, and they share the pictures of a call.
  */
-import { availableParallelism } from "node:os";
 import { cuda } from "@miro-t2i/torch";
-import { availableMemory } from "@miro-t2i/torch/memory-limit";
+import { availableMemory, processors } from "@miro-t2i/torch/limits";
 import { isOutOfMemory, MiroError } from "../../errors.js";
 import type { SweepLayout } from "../../evaluation/sweep/run.js";
 import { isFolder } from "../../files/make-folder.js";
@@ -158,7 +157,7 @@ export class Engine {
         card: { ...card, name: names[i] ?? BUNDLED_MODEL },
         load: { model, threads, options: { variant, device, dtype, lowMemory, quantization, cacheDir } },
         bytes,
-        cores: isSmall ? Math.min(threads ?? availableParallelism(), MOST_THREADS) : 1,
+        cores: isSmall ? Math.min(threads ?? processors(), MOST_THREADS) : 1,
         thread: null,
         device: null,
         helpers: null,

@@ -2,7 +2,7 @@
  * The routes of the Stable Diffusion WebUI (AUTOMATIC1111) for its clients as they are. What the web UI has and this
  * program has not (upscaling, face restoration, other scripts) is refused where it is asked for.
  */
-import { availableMemory, memoryLimit } from "@miro-t2i/torch/memory-limit";
+import { availableMemory, memoryLimit } from "@miro-t2i/torch/limits";
 import type { FastifyInstance, FastifyReply, FastifySchema } from "fastify";
 import type { ZodTypeProvider } from "fastify-type-provider-zod";
 import { z } from "zod";

@@ -8,9 +8,9 @@
  */
 import { type ChildProcess, fork } from "node:child_process";
 import { once } from "node:events";
-import { availableParallelism } from "node:os";
 import { setTimeout as delay, setInterval as every } from "node:timers/promises";
 import { RendezvousStore } from "@miro-t2i/torch/distributed";
+import { processors } from "@miro-t2i/torch/limits";
 import { compiledModule } from "../../compiled-module.js";
 import { InvalidInputError, MiroError } from "../../errors.js";
 import { extensionModules } from "../../extension-modules.js";
@@ -133,7 +133,7 @@ class Rank {
     this.#rank = rank;
     const script = compiledModule("training/loop/rank-main.js");
     const { device, devices } = recipe.trainer;
-    const threads = Math.max(1, Math.floor(availableParallelism() / devices));
+    const threads = Math.max(1, Math.floor(processors() / devices));
     this.#child = fork(script, {
       // Ctrl-C in a terminal reaches this process alone, which passes it on once.
       detached: true,

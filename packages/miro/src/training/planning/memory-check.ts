@@ -1,6 +1,6 @@
 /** Whether a training fits into the memory of its device. */
 import { cuda } from "@miro-t2i/torch";
-import { availableMemory } from "@miro-t2i/torch/memory-limit";
+import { availableMemory } from "@miro-t2i/torch/limits";
 import { formatMemory } from "../../files/sizes.js";
 import { cudaIndex } from "../../pipeline/loading/device.js";
 import type { DataCheck } from "../batches/finding.js";

@@ -6,9 +6,8 @@
  * Steps are as many as 25 passes over the data take, which is what `emoji-shards` makes of its 8,192 pictures. Of fewer
  * pictures each is seen more often, by the square root; starting from weights takes a quarter.
  */
-import { availableParallelism } from "node:os";
 import { cuda } from "@miro-t2i/torch";
-import { availableMemory } from "@miro-t2i/torch/memory-limit";
+import { availableMemory, processors } from "@miro-t2i/torch/limits";
 import { counted } from "../../numbers.js";
 import { availableDevices, cudaIndex } from "../../pipeline/loading/device.js";
 import { measurePeakFlops } from "../logging/peak-flops.js";
@@ -198,7 +197,7 @@ async function proposeThreads(
   if (!here || worldSize > 1 || secondsPerStep > LONGEST_MEASURED_SECONDS)
     return { how: "estimated", secondsPerStep, tflops: (EFFICIENCY * flops) / 1e12 };
 
-  const cores = availableParallelism();
+  const cores = processors();
   const own = { "trainer.threads": threads, "trainer.replicas": replicas };
   const others =
     device === "cpu" && cores > 1

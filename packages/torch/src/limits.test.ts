@@ -1,10 +1,11 @@
-/** What control groups leave of a machine's memory, on file systems made up for it; and what the allocator keeps. */
+/** What control groups leave of a machine, on file systems made up for it; and what the engine makes of it. */
 import { spawnSync } from "node:child_process";
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir, totalmem } from "node:os";
 import { join } from "node:path";
 import { afterAll, describe, expect, it } from "vitest";
-import { availableMemory, cpuCacheBytes, memoryLimit } from "./memory-limit.js";
+import { availableMemory, cpuCacheBytes, memoryLimit, processors } from "./limits.js";
+import { addonPath } from "./native.js";
 
 const root = mkdtempSync(join(tmpdir(), "miro-memory-"));
 afterAll(() => rmSync(root, { recursive: true, force: true }));
@@ -30,11 +31,17 @@ const second = system("second", {
   "sys/fs/cgroup/job/memory.max": "4000000000\n",
   "sys/fs/cgroup/job/memory.current": "3500000000\n",
   "sys/fs/cgroup/job/memory.stat": "anon 5\ninactive_file 1000000000\nactive_file 500000000\n",
+  "sys/fs/cgroup/job/cpu.max": "250000 100000\n",
   "sys/fs/cgroup/job/step/memory.max": "max\n",
   "sys/fs/cgroup/job/step/memory.current": "1\n",
+  "sys/fs/cgroup/job/step/cpu.max": "max 100000\n",
 });
 const first = system("first", {
   "proc/self/cgroup": "5:cpu,cpuacct:/x\n4:memory:/box\n0::/\n",
+  "sys/fs/cgroup/cpu/x/cpu.cfs_quota_us": "20000\n",
+  "sys/fs/cgroup/cpu/x/cpu.cfs_period_us": "50000\n",
+  "sys/fs/cgroup/cpu/cpu.cfs_quota_us": "-1\n",
+  "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000\n",
   "sys/fs/cgroup/memory/box/memory.limit_in_bytes": "3000000000\n",
   "sys/fs/cgroup/memory/box/memory.usage_in_bytes": "2000000000\n",
   "sys/fs/cgroup/memory/box/memory.stat": "inactive_file 1\ntotal_inactive_file 500000000\ntotal_active_file 0\n",
@@ -69,6 +76,35 @@ it("the memory of a process is that of the machine within its control groups", (
   ]);
   expect(memoryLimit(second, 2e9)).toBe(2e9);
   expect(memoryLimit()).toBeLessThanOrEqual(totalmem());
+});
+
+it("the processors of a process are those whose time its control groups give, rounded up", () => {
+  expect([nowhere, unlimited, second, first, container].map((system) => processors(system, 8))).toEqual([
+    8, 8, 3, 1, 8,
+  ]);
+  expect(processors(second, 2)).toBe(2);
+  expect(processors()).toBeGreaterThanOrEqual(1);
+});
+
+it("an operation uses no more threads than there are processors, unless OMP_NUM_THREADS says how many", () => {
+  const printed = (source: string, OMP_NUM_THREADS: string) => {
+    const options = { env: { ...process.env, OMP_NUM_THREADS }, cwd: import.meta.dirname, encoding: "utf8" } as const;
+    return spawnSync(process.execPath, ["--input-type=module", "-e", source], options).stdout;
+  };
+  const numThreads = `
+    import { getNumThreads } from "@miro-t2i/torch";
+    console.log(getNumThreads());`;
+  expect(Number(printed(numThreads, ""))).toBeLessThanOrEqual(processors());
+  expect(Number(printed(numThreads, "1"))).toBe(1);
+  const addon = `
+    import { createRequire } from "node:module";
+    const { setup, getNumThreads, setNumThreads } = createRequire(import.meta.url)(${JSON.stringify(addonPath())});
+    setup(Error, new Int32Array(4), 0, 1); // by who comes first
+    const own = getNumThreads();
+    setNumThreads(2);
+    setup(Error, new Int32Array(4), 0, 1);
+    console.log(own, getNumThreads());`;
+  expect(printed(addon, "")).toBe("1 2\n");
 });
 
 describe("freed memory of tensors", () => {
