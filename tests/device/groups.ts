@@ -10,7 +10,7 @@ import { fileURLToPath } from "node:url";
 import { cuda } from "@miro-t2i/torch";
 import { type Checks, must, within } from "./checks.js";
 import { trainTogether } from "./group-training.js";
-import { lastWords } from "./run-phase.js";
+import { lastWords, TAIL } from "./run-phase.js";
 
 export async function groups(checks: Checks): Promise<void> {
   const alone = await trainTogether("cpu", null);
@@ -80,7 +80,7 @@ function ended(child: ChildProcess): Promise<Rank> {
     let loss: number | null = null;
     let stderr = "";
     child.stderr!.setEncoding("utf8").on("data", (text: string) => {
-      stderr = (stderr + text).slice(-100_000);
+      stderr = (stderr + text).slice(-TAIL);
       process.stderr.write(text);
     });
     let hung = "";

@@ -14,7 +14,7 @@ export interface Outcome {
 }
 
 /** The end of what a process has printed that is kept, in characters: the stacks of all of its threads are long. */
-const TAIL = 100_000;
+export const TAIL = 100_000;
 /** For so long a process that is out of time may write down where its threads are. */
 const STACKS_MS = 5000;
 /** Then it is killed. So much later it is no more waited for: a driver may not let go of it. */

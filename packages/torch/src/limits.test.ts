@@ -7,7 +7,7 @@ import { afterAll, describe, expect, it } from "vitest";
 import { availableMemory, cpuCacheBytes, memoryLimit, processors } from "./limits.js";
 import { addonPath } from "./native.js";
 
-const root = mkdtempSync(join(tmpdir(), "miro-memory-"));
+const root = mkdtempSync(join(tmpdir(), "miro-limits-"));
 afterAll(() => rmSync(root, { recursive: true, force: true }));
 
 /** A file system with control groups. */

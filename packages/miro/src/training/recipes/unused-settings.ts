@@ -9,16 +9,15 @@ export interface UnusedSetting {
 
 /** What would be validated with or drawn on the way, where the setting that says how often is 0: never. */
 export function unusedSettings({ validation, samples }: Recipe): UnusedSetting[] {
-  const given: [section: string, key: string, given: boolean][] = [];
-  if (validation.everyNSteps === 0) given.push(["validation", "root", validation.root !== undefined]);
+  const unused = (section: string, key: string): UnusedSetting => ({
+    subject: `${section}.${key}`,
+    finding: `is not used, because ${section}.every_n_steps is 0`,
+  });
+  const found: UnusedSetting[] = [];
+  if (validation.everyNSteps === 0 && validation.root !== undefined) found.push(unused("validation", "root"));
   if (samples.everyNSteps === 0) {
-    given.push(["samples", "prompts", samples.prompts.length > 0]);
-    given.push(["samples", "testbed", samples.testbed !== undefined]);
+    if (samples.prompts.length > 0) found.push(unused("samples", "prompts"));
+    if (samples.testbed !== undefined) found.push(unused("samples", "testbed"));
   }
-  return given
-    .filter(([, , given]) => given)
-    .map(([section, key]) => ({
-      subject: `${section}.${key}`,
-      finding: `is not used, because ${section}.every_n_steps is 0`,
-    }));
+  return found;
 }
